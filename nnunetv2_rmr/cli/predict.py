@@ -1,0 +1,32 @@
+"""`nnUNetv2_rmr_predict` and `nnUNetv2_rmr_predict_from_modelfolder`: nnU-Net's commands with our predictor.
+
+nnU-Net's own entry points run, so every option of theirs is there and means what it means for nnU-Net.
+"""
+
+import sys
+from collections.abc import Callable
+
+from nnunetv2_rmr.ext_trainer import add_to_ext_trainer
+
+
+def _run(entry_point: str) -> None:
+    add_to_ext_trainer()
+    from nnunetv2.inference import predict_from_raw_data
+
+    from nnunetv2_rmr.inference.input_check import BadCaseError
+    from nnunetv2_rmr.inference.predictor import FailedCasesError, RMRPredictor
+
+    predict_from_raw_data.nnUNetPredictor = RMRPredictor  # the entry points look it up under this name
+    run: Callable[[], None] = getattr(predict_from_raw_data, entry_point)
+    try:
+        run()
+    except (FailedCasesError, BadCaseError, ValueError, FileNotFoundError) as error:
+        sys.exit(f"nnUNetv2_rmr: error: {error}")
+
+
+def main() -> None:
+    _run("predict_entry_point")
+
+
+def main_modelfolder() -> None:
+    _run("predict_entry_point_modelfolder")

@@ -1,0 +1,160 @@
+"""The last transform of the training pipeline: hands on the clean and the degraded patch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTransform
+
+from nnunetv2_rmr.degradations.base import Degradation
+from nnunetv2_rmr.degradations.blur import BlurTransform
+from nnunetv2_rmr.degradations.foreground import RememberForegroundTransform
+from nnunetv2_rmr.degradations.fourier import FourierTransform
+from nnunetv2_rmr.degradations.noise import NoiseTransform
+
+NONE = "none"
+DEGRADATIONS: dict[str, Callable[..., Degradation]] = {
+    "noise": lambda spacing, **options: NoiseTransform(**options),
+    "blur": BlurTransform,
+    "fourier": FourierTransform,
+}
+DEFAULT_P_CLEAN = 0.35
+DEFAULT_PROBABILITIES = {NONE: 0.25, "noise": 0.25, "blur": 0.25, "fourier": 0.25}
+
+
+class DegradeTransform(BasicTransform):
+    """Degrade a sample, and return the clean and the degraded modalities stacked along the channel axis.
+
+    image (C + E, *spatial) -> (2C + E, *spatial): C clean modalities, the same C degraded, then E extra channels as
+    they were (the one-hot segmentation of a cascade). With probability `p_clean` the whole sample stays clean; else
+    each modality draws its own kind of degradation from `probabilities`. A modality that stays clean, and all that lies
+    outside data_dict['foreground'] (if there; it is taken out of the dictionary), is bitwise the same in both halves.
+
+    Args:
+        num_modalities: C.
+        spacing: of the patches in mm, one per spatial axis.
+        p_clean: probability that the sample stays clean.
+        probabilities: of the kinds "none", "noise", "blur" and "fourier" in a sample that does not; what is left out is
+            0, and their sum is 1.
+        options: per kind, arguments of its transform other than the spacing, e.g. {"noise": {"p_rician": 0}}.
+    """
+
+    def __init__(
+        self,
+        num_modalities: int,
+        spacing: Sequence[float],
+        p_clean: float = DEFAULT_P_CLEAN,
+        probabilities: Mapping[str, float] | None = None,
+        options: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        super().__init__()
+        options = options or {}
+        probabilities = dict(DEFAULT_PROBABILITIES if probabilities is None else probabilities)
+        unknown = (set(probabilities) - {NONE, *DEGRADATIONS}) | (set(options) - set(DEGRADATIONS))
+        if unknown:
+            raise ValueError(f"unknown degradations {sorted(unknown)}; known: {[NONE, *DEGRADATIONS]}")
+        if min(probabilities.values(), default=0) < 0 or abs(sum(probabilities.values()) - 1) > 1e-6:
+            raise ValueError(f"probabilities must be positive and sum to 1, got {probabilities}")
+        if not 0 <= p_clean <= 1:
+            raise ValueError(f"p_clean must lie in 0..1, got {p_clean}")
+        self.num_modalities = num_modalities
+        self.spacing = tuple(float(s) for s in spacing)
+        self.p_clean = p_clean
+        self.probabilities = probabilities
+        self.degradations = {kind: make(self.spacing, **options.get(kind, {})) for kind, make in DEGRADATIONS.items()}
+
+    def get_parameters(self, **data_dict: Any) -> dict[str, Any]:
+        shape = tuple(data_dict["image"].shape[1:])
+        if len(shape) != len(self.spacing):
+            raise ValueError(f"spacing {self.spacing} does not fit an image of spatial shape {shape}")
+        if np.random.uniform() < self.p_clean:
+            return {"kinds": [NONE] * self.num_modalities, "parameters": [{}] * self.num_modalities}
+        weights = np.array(list(self.probabilities.values()))
+        kinds = np.random.choice(list(self.probabilities), self.num_modalities, p=weights / weights.sum()).tolist()
+        return {"kinds": kinds, "parameters": [{} if k == NONE else self.degradations[k].draw(shape) for k in kinds]}
+
+    def apply(self, data_dict: dict[str, Any], kinds: list[str], parameters: list[dict[str, Any]]) -> dict[str, Any]:
+        image, foreground = data_dict["image"], data_dict.pop("foreground", None)
+        num_modalities = self.num_modalities
+        out = torch.cat([image[:num_modalities], image])
+        for i, (kind, drawn) in enumerate(zip(kinds, parameters)):
+            if kind == NONE:
+                continue
+            degraded = self.degradations[kind].corrupt(image[i], **drawn)
+            out[num_modalities + i] = degraded if foreground is None else torch.where(foreground, degraded, image[i])
+        data_dict["image"] = out
+        return data_dict
+
+
+def add_degradations(
+    transforms: ComposeTransforms, num_modalities: int, spacing: Sequence[float], **settings: Any
+) -> ComposeTransforms:
+    """The same pipeline with `DegradeTransform` at its end, and the body remembered where nnU-Net still knows it.
+
+    Args:
+        transforms: what `get_training_transforms` or `get_validation_transforms` of an nnU-Net trainer returned.
+        num_modalities: C.
+        spacing: of the patches in mm, one per spatial axis.
+        settings: of `DegradeTransform`.
+    """
+    steps = list(transforms.transforms)
+    position = next((i for i, step in enumerate(steps) if isinstance(step, RemoveLabelTransform)), None)
+    if position is None:
+        raise ValueError("the pipeline has no RemoveLabelTransform, so the body cannot be told from the background")
+    steps.insert(position, RememberForegroundTransform())
+    return ComposeTransforms([*steps, DegradeTransform(num_modalities, spacing, **settings)])
+
+
+def split_clean_degraded(data: torch.Tensor, num_modalities: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Views of a batch (B, 2C + E, *spatial): clean modalities (B, C, ...), and what the network sees, (B, C + E, ...).
+
+    The latter are the degraded modalities followed by the extra channels.
+    """
+    return data[:, :num_modalities], data[:, num_modalities:]
+
+
+@contextmanager
+def _numpy_seeded(seed: int) -> Iterator[None]:
+    state = np.random.get_state()
+    np.random.seed(seed)
+    try:
+        yield
+    finally:
+        np.random.set_state(state)
+
+
+def degrade_case(
+    image: torch.Tensor, foreground: torch.Tensor | None, spacing: Sequence[float], seed: int, **settings: Any
+) -> torch.Tensor:
+    """A degraded copy of a whole case (C, *spatial): every modality degraded, with kinds and strengths as in training.
+
+    Args:
+        image: normalised as for training.
+        foreground: boolean (*spatial), outside of which the image stays as it is; None: degraded everywhere.
+        spacing: of the case in mm, one per spatial axis; or two for a 3D case, as a 2D configuration has them: every
+            slice is then a sample of its own, as it is in training.
+        seed: decides everything, 0 to 2^32 - 1; the global generators are left as they were.
+        settings: of `DegradeTransform`; `p_clean` and the probability of "none" are taken as 0.
+    """
+    probabilities = dict(settings.get("probabilities") or DEFAULT_PROBABILITIES)
+    probabilities.pop(NONE, None)
+    total = sum(probabilities.values())
+    if total == 0:
+        return image.clone()
+    settings |= {"p_clean": 0.0, "probabilities": {kind: p / total for kind, p in probabilities.items()}}
+    transform = DegradeTransform(image.shape[0], spacing, **settings)
+
+    def degrade(sample: torch.Tensor, inside: torch.Tensor | None) -> torch.Tensor:
+        return transform(image=sample, foreground=inside)["image"][image.shape[0] :]
+
+    with _numpy_seeded(seed):
+        if image.ndim == len(spacing) + 2:
+            insides = [None] * image.shape[1] if foreground is None else foreground
+            return torch.stack([degrade(image[:, z], inside) for z, inside in enumerate(insides)], dim=1)
+        return degrade(image, foreground)

@@ -1,0 +1,76 @@
+"""Thermal noise of a scan: Rician for MRI magnitude images, Gaussian for everything else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from batchgeneratorsv2.helpers.scalar_type import RandomScalar, sample_scalar
+
+from nnunetv2_rmr.degradations.base import Degradation
+
+
+def _normal_field(image: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    # drawn on the CPU, so that a seed means the same field on every device
+    return torch.randn(image.shape, generator=generator, dtype=torch.float32).to(image)
+
+
+def add_gaussian_noise(image: torch.Tensor, sigma: float, seed: int) -> torch.Tensor:
+    """Add white Gaussian noise of standard deviation `sigma` (in units of the image), the same in every voxel.
+
+    Args:
+        image: any shape.
+        sigma: standard deviation; for a z-scored image in standard deviations of the normalised case. 0: identity.
+        seed: of the noise field.
+    """
+    return image + sigma * _normal_field(image, torch.Generator().manual_seed(int(seed)))
+
+
+def add_rician_noise(image: torch.Tensor, sigma: float, seed: int, floor: float | None = None) -> torch.Tensor:
+    """Add the noise of an MRI magnitude image: equal Gaussian noise in the real and in the imaginary channel.
+
+    With signal S >= 0, measured from the intensity `floor` because normalised data are signed, the magnitude is
+    M = sqrt((S + n1)^2 + n2^2), n1, n2 ~ N(0, sigma^2). Where S >> sigma this is Gaussian noise with a bias of
+    sigma^2 / 2S; where S = 0 it is Rayleigh noise with mean sigma sqrt(pi/2): noise brightens and flattens what is dark
+    (Gudbjartsson and Patz 1995, doi:10.1002/mrm.1910340618).
+
+    Args:
+        image: any shape.
+        sigma: standard deviation of either channel, in units of the image (see `add_gaussian_noise`). 0: identity.
+        seed: of the noise field.
+        floor: the value that stands for no signal; default: the lowest value of the image. That is the air around the
+            body, or the darkest tissue where the background was set to the mean (nnU-Net's normalisation in a mask).
+    """
+    if sigma == 0:
+        return image.clone()  # the square root of a square is exact only up to rounding
+    generator = torch.Generator().manual_seed(int(seed))
+    floor = float(image.min()) if floor is None else floor
+    real = image - floor + sigma * _normal_field(image, generator)
+    imaginary = sigma * _normal_field(image, generator)
+    return torch.hypot(real, imaginary) + floor
+
+
+class NoiseTransform(Degradation):
+    """Thermal noise: Rician with probability `p_rician`, else Gaussian.
+
+    Args:
+        sigma: standard deviation in z-score units; a pair (low, high) is drawn from uniformly, per modality.
+        p_rician: 0 for modalities that are no magnitude images (CT, PET).
+    """
+
+    def __init__(self, sigma: RandomScalar = (0.1, 0.7), p_rician: float = 0.5) -> None:
+        super().__init__()
+        self.sigma = sigma
+        self.p_rician = p_rician
+
+    def draw(self, shape: tuple[int, ...]) -> dict[str, Any]:
+        return {
+            "sigma": float(sample_scalar(self.sigma)),
+            "rician": bool(np.random.uniform() < self.p_rician),
+            "seed": int(np.random.randint(2**31 - 1)),
+        }
+
+    @staticmethod
+    def corrupt(image: torch.Tensor, sigma: float, rician: bool, seed: int) -> torch.Tensor:
+        return (add_rician_noise if rician else add_gaussian_noise)(image, sigma, seed)

@@ -1,0 +1,326 @@
+"""nnUNetPredictor that, in the same sliding-window pass, also predicts the fused image."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
+from os.path import isfile, join
+
+import numpy as np
+import torch
+from acvl_utils.cropping_and_padding.padding import pad_nd_image
+from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
+from batchgenerators.utilities.file_and_folder_operations import maybe_mkdir_p, save_json
+from nnunetv2.configuration import default_num_processes
+from nnunetv2.inference.export_prediction import (
+    convert_predicted_logits_to_segmentation_with_correct_shape,
+    export_prediction_from_logits,
+)
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.utilities.helpers import dummy_context
+from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot
+from torch._dynamo import OptimizedModule
+from torch.nn.parallel import DistributedDataParallel
+
+from nnunetv2_rmr.inference.export_fused import export_fused, fused_filename, fused_to_input_grid
+from nnunetv2_rmr.inference.fused_writer import check_can_write
+from nnunetv2_rmr.inference.input_check import BadCaseError
+from nnunetv2_rmr.inference.preprocessing import PROPERTY, RMRConfigurationManager
+from nnunetv2_rmr.inference.sliding_window import FusedAccumulator
+from nnunetv2_rmr.networks.rmrnet import RMRNet
+
+
+class FailedCasesError(RuntimeError):
+    """Some cases of a batch could not be predicted; all others were. The message lists them."""
+
+
+class _FirstPassTap:
+    """Stands in for the network during one tile: its first, un-mirrored call also yields the fused image.
+
+    So nnU-Net's own mirroring code runs unchanged and the fused image costs one decoder pass, no second forward.
+    """
+
+    def __init__(self, network):
+        self.network = network
+        self.fused = None
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        if self.fused is not None:
+            return self.network(x)
+        out = self.network(x, outputs=("logits", "fused"))
+        self.fused = out.fused
+        return out.logits
+
+
+class RMRPredictor(nnUNetPredictor):
+    """Drop-in for nnUNetPredictor: same arguments, same segmentations, and the fused image besides.
+
+    Where segmentations go to files, the fused image of folder/CASE is written to folder/fused/CASE. Where they are
+    returned, `fused_volumes` holds the fused images of the last call in the order of the cases: float32 (D, H, W), on
+    the grid and in the axis order of the input, in the units of the reference modality.
+
+    One bad case does not stop a batch: it is reported, the others are done, then FailedCasesError is raised.
+    With a model of another trainer it behaves like nnUNetPredictor.
+    """
+
+    # on the class, because a stock predictor can become one of these after its own __init__ (see stock.py)
+    fused_volumes: list[np.ndarray] = ()
+    _failures: list[str] = ()
+    _fused: torch.Tensor | None = None
+    _fused_of_folds: list[torch.Tensor] = ()
+    _accumulator: FusedAccumulator | None = None
+
+    # ---- initialisation ---------------------------------------------------------------------------------------------
+
+    def initialize_from_trained_model_folder(self, *args, **kwargs):
+        super().initialize_from_trained_model_folder(*args, **kwargs)
+        self.remember_intensities()
+
+    def manual_initialization(self, *args, **kwargs):
+        super().manual_initialization(*args, **kwargs)
+        self.remember_intensities()
+
+    def remember_intensities(self) -> None:
+        """From here on preprocessing keeps what is needed to write fused images in their modality's units."""
+        if self.fuses:
+            self.configuration_manager = RMRConfigurationManager(self.configuration_manager.configuration)
+
+    @property
+    def fuses(self) -> bool:
+        """Whether the loaded model has a fused image to give."""
+        network = self.network
+        if isinstance(network, DistributedDataParallel):
+            network = network.module
+        if isinstance(network, OptimizedModule):
+            network = network._orig_mod
+        return isinstance(network, RMRNet)
+
+    # ---- the sliding window -----------------------------------------------------------------------------------------
+
+    def _internal_maybe_mirror_and_predict(self, x: torch.Tensor) -> torch.Tensor:
+        if self._accumulator is None:
+            return super()._internal_maybe_mirror_and_predict(x)
+        network, tap = self.network, _FirstPassTap(self.network)
+        self.network = tap
+        try:
+            logits = super()._internal_maybe_mirror_and_predict(x)
+        finally:
+            self.network = network
+        self._accumulator.add(next(self._tiles), tap.fused)
+        return logits
+
+    def _internal_predict_sliding_window_return_logits(self, data: torch.Tensor, slicers, do_on_device: bool = True):
+        if not self.fuses:
+            return super()._internal_predict_sliding_window_return_logits(data, slicers, do_on_device)
+        self._accumulator = self._new_accumulator(data, do_on_device)
+        self._tiles = iter(slicers)  # nnU-Net predicts the tiles in this order
+        try:
+            logits = super()._internal_predict_sliding_window_return_logits(data, slicers, do_on_device)
+            self._fused = self._accumulator.mean().cpu()
+        finally:
+            self._accumulator = None
+        return logits
+
+    def _new_accumulator(self, data: torch.Tensor, on_device: bool) -> FusedAccumulator:
+        return FusedAccumulator(data.shape[1:], self.configuration_manager.patch_size, self.use_gaussian,
+                                self.device if on_device else torch.device("cpu"))
+
+    def _pad(self, image: torch.Tensor) -> tuple[torch.Tensor, tuple]:
+        """As nnU-Net pads an image smaller than the patch; and the spatial slicer that takes the padding off again."""
+        padded, slicer = pad_nd_image(image, self.configuration_manager.patch_size, "constant", {"value": 0}, True)
+        return padded, tuple(slicer[1:])
+
+    def predict_sliding_window_return_logits(self, input_image: torch.Tensor):
+        logits = super().predict_sliding_window_return_logits(input_image)
+        if self.fuses:
+            self._fused_of_folds.append(self._fused[self._pad(input_image[:1])[1]])
+        return logits
+
+    def predict_logits_from_preprocessed_data(self, data: torch.Tensor) -> torch.Tensor:
+        self._fused_of_folds = []
+        logits = super().predict_logits_from_preprocessed_data(data)
+        self._fused = sum(self._fused_of_folds) / len(self._fused_of_folds) if self.fuses else None
+        return logits
+
+    @torch.inference_mode()
+    def predict_fused_from_preprocessed_data(self, data: torch.Tensor) -> torch.Tensor:
+        """Fused image alone, with the present weights: encoders, fusion module and decoder only, no segmentation.
+
+        data: (C, D, H, W) preprocessed. Returns (D, H, W), normalised intensities, on the CPU.
+        """
+        self.network = self.network.to(self.device).eval()
+        padded, slicer = self._pad(data)
+        accumulator = self._new_accumulator(padded, on_device=False)
+        with torch.autocast(self.device.type) if self.device.type == "cuda" else dummy_context():
+            for tile in self._internal_get_sliding_window_slicers(padded.shape[1:]):
+                x = padded[tile][None].to(self.device)
+                accumulator.add(tile, self.network(x, outputs=("fused",)).fused)
+        return accumulator.mean()[slicer]
+
+    # ---- from and to files ------------------------------------------------------------------------------------------
+
+    def _manage_input_and_output_lists(self, list_of_lists_or_source_folder, output, prev=None, overwrite: bool = True,
+                                       part_id: int = 0, num_parts: int = 1, save_probabilities: bool = False):
+        # a case counts as predicted only if its fused image is there, too; nnU-Net would skip it for its segmentation
+        lists = super()._manage_input_and_output_lists(list_of_lists_or_source_folder, output, prev, True, part_id,
+                                                       num_parts, save_probabilities)
+        if overwrite or lists[1] is None:
+            return lists
+        ending = self.dataset_json["file_ending"]
+
+        def done(case: str) -> bool:
+            files = [case + ending] + [case + ".npz"] * save_probabilities + [fused_filename(case, ending)] * self.fuses
+            return all(isfile(f) for f in files)
+
+        todo = [i for i, case in enumerate(lists[1]) if not done(case)]
+        print(f"continuing: {len(lists[1]) - len(todo)} case(s) are complete, {len(todo)} to go")
+        return tuple([entries[i] for i in todo] for entries in lists)
+
+    def predict_from_files(self, *args, **kwargs):
+        self._start()
+        result = super().predict_from_files(*args, **kwargs)
+        self._report_failures()
+        return result
+
+    def predict_from_files_sequential(self, list_of_lists_or_source_folder, output_folder_or_list_of_truncated_output_files,
+                                      save_probabilities: bool = False, overwrite: bool = True,
+                                      folder_with_segs_from_prev_stage: str | None = None):
+        """As nnU-Net's: everything in this process. (Its own loop does not let go of what the fused image needs.)"""
+        self._start()
+        output = output_folder_or_list_of_truncated_output_files
+        if output is not None:
+            folder = output if isinstance(output, str) else os.path.dirname(output[0]) or os.path.curdir
+            maybe_mkdir_p(folder)
+            # nnU-Net's postprocessing and ensembling look for these
+            save_json(self.dataset_json, join(folder, "dataset.json"), sort_keys=False)
+            save_json(self.plans_manager.plans, join(folder, "plans.json"), sort_keys=False)
+        files, outputs, previous = self._manage_input_and_output_lists(
+            list_of_lists_or_source_folder, output, folder_with_segs_from_prev_stage, overwrite,
+            save_probabilities=save_probabilities)
+        segmentations = []
+        for item in self._with_fused(self._preprocess(files, previous, outputs, num_processes=0)):
+            logits = self.predict_logits_from_preprocessed_data(item["data"]).cpu()
+            if item["ofile"] is None:
+                segmentations.append(convert_predicted_logits_to_segmentation_with_correct_shape(
+                    logits, self.plans_manager, self.configuration_manager, self.label_manager,
+                    item["data_properties"], save_probabilities))
+            else:
+                export_prediction_from_logits(logits, item["data_properties"], self.configuration_manager,
+                                              self.plans_manager, self.dataset_json, item["ofile"], save_probabilities)
+        self._report_failures()
+        return segmentations
+
+    def _start(self) -> None:
+        """Before a batch: forget the last one, and find out now whether fused images can be written at the end."""
+        self._failures = []
+        self.fused_volumes = []
+        if self.fuses:
+            check_can_write(self.plans_manager.image_reader_writer_class, self.dataset_json["file_ending"])
+
+    def _report_failures(self) -> None:
+        if self._failures:
+            raise FailedCasesError(f"{len(self._failures)} case(s) could not be predicted (the others are done):\n  "
+                                   + "\n  ".join(self._failures))
+
+    def _internal_get_data_iterator_from_lists_of_filenames(self, input_list_of_lists, seg_from_prev_stage_files,
+                                                            output_filenames_truncated, num_processes: int):
+        # nnU-Net's iterator stops everything at the first bad case
+        return self._preprocess(input_list_of_lists, seg_from_prev_stage_files, output_filenames_truncated,
+                                num_processes)
+
+    def _preprocess(self, files, previous, outputs, num_processes: int) -> Iterator[dict]:
+        """Preprocessed cases in order, at most num_processes + 1 ahead; 0 processes: in this one. Notes bad cases."""
+        nothing = [None] * len(files)
+        jobs = [(f, p, o, self.plans_manager, self.configuration_manager, self.dataset_json, self.verbose_preprocessing)
+                for f, p, o in zip(files, previous or nothing, outputs or nothing)]
+        for job, item in zip(jobs, _map_ahead(_preprocess_case, jobs, min(num_processes, len(jobs)))):
+            if isinstance(item, BadCaseError):
+                print(f"ERROR: {item}")
+                self._failures.append(str(item))
+            else:
+                yield item
+
+    # ---- fused images of a batch ------------------------------------------------------------------------------------
+
+    def predict_from_data_iterator(self, data_iterator, save_probabilities: bool = False,
+                                   num_processes_segmentation_export: int = default_num_processes):
+        if not isinstance(data_iterator, Iterator):  # from arrays or from a user, not from predict_from_files
+            data_iterator = iter(data_iterator)
+        if not self.fuses:
+            return super().predict_from_data_iterator(data_iterator, save_probabilities,
+                                                      num_processes_segmentation_export)
+        self.fused_volumes = []
+        result = super().predict_from_data_iterator(self._with_fused(data_iterator), save_probabilities,
+                                                    num_processes_segmentation_export)
+        if isinstance(data_iterator, MultiThreadedAugmenter):
+            data_iterator._finish()
+        return result
+
+    def _with_fused(self, data_iterator: Iterable[dict]) -> Iterator[dict]:
+        """Passes the items on; when one has been predicted, exports its fused image while the next one is under way."""
+        with ThreadPoolExecutor(1) as exporter:
+            exports = []
+            for item in data_iterator:
+                intensity_map = item["data_properties"].pop(PROPERTY, None)
+                yield item
+                if not self.fuses:
+                    continue
+                where = (item["data_properties"], intensity_map, self.plans_manager, self.configuration_manager)
+                if item["ofile"] is None:
+                    exports.append(exporter.submit(fused_to_input_grid, self._fused, *where))
+                else:
+                    exports.append(exporter.submit(export_fused, self._fused, *where, self.dataset_json["file_ending"],
+                                                   item["ofile"]))
+                self._fused = None
+            results = [export.result() for export in exports]
+            self.fused_volumes = [volume for volume in results if volume is not None]
+
+    def predict_single_npy_array(self, input_image: np.ndarray, image_properties: dict,
+                                 segmentation_previous_stage: np.ndarray | None = None,
+                                 output_file_truncated: str | None = None, save_or_return_probabilities: bool = False):
+        self._start()
+        result = super().predict_single_npy_array(input_image, image_properties, segmentation_previous_stage,
+                                                  output_file_truncated, save_or_return_probabilities)
+        if self.fuses:
+            # preprocessing has filled the caller's properties
+            item = {"data_properties": image_properties, "ofile": output_file_truncated}
+            for _ in self._with_fused([item]):
+                pass
+        return result
+
+
+def _preprocess_case(files, previous_stage_file, output, plans_manager, configuration_manager, dataset_json,
+                     verbose: bool) -> dict | BadCaseError:
+    """What nnU-Net's data iterators yield for one case, or the reason why there is nothing to yield."""
+    preprocessor = configuration_manager.preprocessor_class(verbose=verbose)
+    try:
+        data, seg, properties = preprocessor.run_case(files, previous_stage_file, plans_manager, configuration_manager,
+                                                      dataset_json)
+    except BadCaseError as error:
+        return error
+    if previous_stage_file is not None:
+        labels = plans_manager.get_label_manager(dataset_json).foreground_labels
+        data = np.vstack((data, convert_labelmap_to_one_hot(seg[0], labels, data.dtype)))
+    data = torch.from_numpy(data).to(dtype=torch.float32, memory_format=torch.contiguous_format)
+    return {"data": data, "data_properties": properties, "ofile": output}
+
+
+def _map_ahead(function, jobs: list[tuple], num_processes: int) -> Iterator:
+    """function(*job) for every job, in order, computed ahead in spawned processes; 0 processes: lazily in this one."""
+    if num_processes == 0:
+        yield from (function(*job) for job in jobs)
+        return
+    with ProcessPoolExecutor(num_processes, mp_context=get_context("spawn")) as pool:
+        waiting = []
+        try:
+            for job in jobs:
+                waiting.append(pool.submit(function, *job))
+                if len(waiting) > num_processes:
+                    yield waiting.pop(0).result()
+            while waiting:
+                yield waiting.pop(0).result()
+        finally:
+            for future in waiting:
+                future.cancel()

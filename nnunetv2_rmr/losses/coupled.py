@@ -1,0 +1,41 @@
+"""Which loss terms each stage has, and their weights."""
+
+import torch
+
+from nnunetv2_rmr.losses.fusion import gradient_loss, intensity_loss
+from nnunetv2_rmr.losses.refinement import feature_refinement, image_refinement
+from nnunetv2_rmr.networks.rmrnet import RMROutputs
+from nnunetv2_rmr.settings import RMRSettings
+
+TERMS = ("segmentation", "intensity", "gradient", "image_refinement", "feature_refinement")
+
+
+def refinement_terms(out: RMROutputs, clean: torch.Tensor, clean_features: torch.Tensor,
+                     settings: RMRSettings) -> dict[str, torch.Tensor]:
+    """Both levels of the refinement constraint for the degraded input's outputs, unweighted."""
+    return {
+        "image_refinement": image_refinement(out.reconstructions.float(), clean, settings.mse_weight,
+                                             settings.tv_weight, settings.ssim_weight),
+        "feature_refinement": feature_refinement(out.features.float(), clean_features.float(), settings.mse_weight,
+                                                 settings.tv_weight),
+    }
+
+
+def fusion_terms(fused: torch.Tensor, clean: torch.Tensor, reference: int,
+                 settings: RMRSettings) -> dict[str, torch.Tensor]:
+    """Intensity and gradient loss of the fused image against the clean modalities, unweighted."""
+    return {
+        "intensity": intensity_loss(fused.float(), clean, settings.intensity_target, reference),
+        "gradient": gradient_loss(fused.float(), clean),
+    }
+
+
+def term_weights(stage: int, settings: RMRSettings) -> dict[str, float]:
+    """Weight of every term in a stage; a term without weight is not computed."""
+    if stage == 1:
+        return {"image_refinement": 1.0, "feature_refinement": settings.feature_weight}
+    refinement = 0.0 if settings.freeze_autoencoder else settings.refinement_weight
+    weights = {"segmentation": settings.segmentation_weight, "intensity": settings.intensity_weight,
+               "gradient": settings.gradient_weight, "image_refinement": refinement,
+               "feature_refinement": refinement * settings.feature_weight}
+    return {name: weight for name, weight in weights.items() if weight > 0}

@@ -1,0 +1,30 @@
+"""Fusion losses: the fused image has the reference modality's intensities and every modality's edges."""
+
+import torch
+
+from nnunetv2_rmr.losses.filters import sobel_magnitude
+
+
+def intensity_loss(fused: torch.Tensor, clean: torch.Tensor, target: str, reference: int) -> torch.Tensor:
+    """L1 distance of the fused image to its intensity target.
+
+    fused: (B, 1, *spatial); clean: (B, M, *spatial), the undegraded modalities, normalised intensities.
+    target: "reference" (the modality with index `reference`, RMR's choice) or "maximum" (voxel-wise, over modalities).
+    """
+    if target == "reference":
+        wanted = clean[:, reference:reference + 1]
+    elif target == "maximum":
+        wanted = clean.amax(dim=1, keepdim=True)
+    else:
+        raise ValueError(f"intensity target must be 'reference' or 'maximum', got {target!r}")
+    return (fused - wanted).abs().mean()
+
+
+def gradient_loss(fused: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+    """L1 distance between the fused image's Sobel magnitude and the largest of the modalities' (RMR).
+
+    fused: (B, 1, *spatial); clean: (B, M, *spatial). In intensity units per voxel.
+    """
+    with torch.no_grad():
+        wanted = sobel_magnitude(clean).amax(dim=1, keepdim=True)
+    return (sobel_magnitude(fused) - wanted).abs().mean()

@@ -1,0 +1,82 @@
+"""RMRNet: encoders -> fusion module -> { fusion decoder -> fused image, segmentation network -> logits }."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from nnunetv2_rmr.networks.encoder import ENCODERS
+from nnunetv2_rmr.networks.fusion import DenseFusion
+from nnunetv2_rmr.networks.fusion_decoder import FusionDecoder
+
+
+@dataclass
+class RMROutputs:
+    """What was asked of RMRNet; the rest is None. M modalities, F features, images in normalised intensities."""
+
+    logits: torch.Tensor | list[torch.Tensor] | None = None  # (B, classes, *spatial); a list under deep supervision
+    fused: torch.Tensor | None = None  # (B, 1, *spatial)
+    features: torch.Tensor | None = None  # (B, M, F, *spatial), of every modality before fusion
+    reconstructions: torch.Tensor | None = None  # (B, M, *spatial), every modality decoded from its own features
+
+
+OUTPUTS = frozenset(RMROutputs.__dataclass_fields__)
+
+
+class RMRNet(nn.Module):
+    """Fuses M >= 2 modalities and segments them from the shared fusion features (RMR, AAAI 2024).
+
+    segmentation: any segmentation network that takes `features` + `extra_channels` input channels and returns logits.
+    num_modalities: M. Input channels beyond M (the one-hot segmentation of a cascade's previous stage) by-pass the
+        fusion and go to the segmentation network directly.
+    dim: 2 or 3, number of spatial axes.
+
+    `forward(x)` with x (B, M + extra, *spatial) returns what nnU-Net expects: logits, a list under deep supervision.
+    `forward(x, outputs=("logits", "fused"))` returns RMROutputs with the named fields.
+    """
+
+    def __init__(self, segmentation: nn.Module, num_modalities: int, dim: int, *, encoder: str = "conv",
+                 features: int = 16, fusion_growth: int = 8, fusion_layers: int = 3, fusion_collect: bool = True,
+                 decoder_hidden: int = 8, decoder_layers: int = 1):
+        super().__init__()
+        if num_modalities < 2:
+            raise ValueError(f"RMRNet fuses two or more modalities, got num_modalities={num_modalities}")
+        self.num_modalities = num_modalities
+        self.encoders = nn.ModuleList(ENCODERS[encoder](dim, features) for _ in range(num_modalities))
+        self.fusion = DenseFusion(dim, num_modalities * features, features, fusion_growth, fusion_layers,
+                                  fusion_collect)
+        self.fusion_decoder = FusionDecoder(dim, features, decoder_hidden, decoder_layers)
+        self.segmentation = segmentation
+
+    @property
+    def decoder(self) -> nn.Module:
+        """The segmentation network's decoder: nnU-Net switches deep supervision at `network.decoder`."""
+        return self.segmentation.decoder
+
+    def autoencoder_parameters(self) -> list[nn.Parameter]:
+        """Parameters of the encoders and the fusion decoder, which stage 1 trains."""
+        return [*self.encoders.parameters(), *self.fusion_decoder.parameters()]
+
+    def forward(self, x: torch.Tensor, outputs: Collection[str] | None = None):
+        if outputs is None:
+            return self._forward(x, ("logits",)).logits
+        if not OUTPUTS.issuperset(outputs):
+            raise ValueError(f"outputs must be among {sorted(OUTPUTS)}, got {outputs}")
+        return self._forward(x, outputs)
+
+    def _forward(self, x: torch.Tensor, outputs: Collection[str]) -> RMROutputs:
+        modalities, extra = x[:, :self.num_modalities], x[:, self.num_modalities:]
+        features = [encoder(modalities[:, i:i + 1]) for i, encoder in enumerate(self.encoders)]
+        out = RMROutputs()
+        if "features" in outputs:
+            out.features = torch.stack(features, dim=1)
+        if "reconstructions" in outputs:
+            out.reconstructions = torch.cat([self.fusion_decoder(f) for f in features], dim=1)
+        if "logits" in outputs or "fused" in outputs:
+            shared = self.fusion(torch.cat(features, dim=1))
+            if "fused" in outputs:
+                out.fused = self.fusion_decoder(shared)
+            if "logits" in outputs:
+                out.logits = self.segmentation(torch.cat((shared, extra), dim=1) if extra.shape[1] else shared)
+        return out

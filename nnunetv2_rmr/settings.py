@@ -1,0 +1,114 @@
+"""Everything about RMR that a user can choose, as one typed object that travels in plans.json."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields, replace
+
+PLANS_KEY = "rmr"
+
+
+@dataclass(frozen=True)
+class RMRSettings:
+    """Settings of one training. They are written to the trained model's plans.json under "rmr" and read from there.
+
+    To change one, derive a trainer class with another `settings`, or add e.g. {"rmr": {"intensity_weight": 0.5}} to
+    the plans file; what stands in the plans wins. Loss weights belong to losses on normalised intensities (z-scores).
+    """
+
+    # what is fused
+    reference_modality: str | int | None = None  # channel name or index; None: the channel named FLAIR, else the last
+    intensity_target: str = "reference"  # or "maximum", voxel-wise over the modalities
+
+    # network (see networks/)
+    encoder: str = "conv"
+    features: int = 16
+    fusion_growth: int = 8
+    fusion_layers: int = 3
+    fusion_collect: bool = True
+    decoder_hidden: int = 8
+    decoder_layers: int = 1
+
+    # stages
+    stage1_fraction: float = 0.1  # of num_epochs, the autoencoder's; 0: none
+    stage1_lr: float = 1e-3  # of Adam; stage 2 has nnU-Net's SGD
+    freeze_autoencoder: bool = False  # in stage 2, as published
+
+    # loss weights
+    mse_weight: float = 1.0
+    tv_weight: float = 1.0
+    ssim_weight: float = 1.0
+    feature_weight: float = 1.0  # of the feature level against the image level of the refinement constraint
+    segmentation_weight: float = 1.0
+    intensity_weight: float = 0.5
+    gradient_weight: float = 0.5
+    refinement_weight: float = 0.2  # of both levels together, in stage 2
+
+    # training degradations (see degradations/)
+    p_clean: float = 0.35  # probability that a sample stays clean in every modality
+    degradation_probabilities: dict[str, float] = field(
+        default_factory=lambda: {"none": 0.25, "noise": 0.25, "blur": 0.25, "fourier": 0.25})
+
+    # a picture of the training every so many epochs; 0: none; None: about ten times a training
+    panel_every: int | None = None
+
+    def __post_init__(self):
+        if not 0 <= self.stage1_fraction < 1:
+            raise ValueError(f"RMR setting stage1_fraction must be in [0, 1), got {self.stage1_fraction}")
+        if not 0 <= self.p_clean <= 1:
+            raise ValueError(f"RMR setting p_clean must be in [0, 1], got {self.p_clean}")
+        if self.intensity_target not in ("reference", "maximum"):
+            raise ValueError("RMR setting intensity_target must be 'reference' or 'maximum', "
+                             f"got {self.intensity_target!r}")
+        for f in fields(self):
+            if f.name.endswith("_weight") and getattr(self, f.name) < 0:
+                raise ValueError(f"RMR setting {f.name} must not be negative, got {getattr(self, f.name)}")
+
+    @classmethod
+    def from_plans(cls, plans: dict, defaults: RMRSettings | None = None) -> RMRSettings:
+        """Settings in plans (the dict of plans.json); what it does not name comes from `defaults`.
+
+        Raises ValueError for a name that is no setting, and for absent settings if there are no defaults.
+        """
+        stored = plans.get(PLANS_KEY)
+        if stored is None and defaults is None:
+            raise ValueError(f'the plans hold no RMR settings (key "{PLANS_KEY}"): '
+                             f"this model was not trained by a trainer of nnunetv2-rmr")
+        stored = stored or {}
+        unknown = sorted(set(stored) - {f.name for f in fields(cls)})
+        if unknown:
+            raise ValueError(f'unknown RMR setting(s) {", ".join(unknown)} under "{PLANS_KEY}" in the plans; known: '
+                             + ", ".join(f.name for f in fields(cls)))
+        return replace(defaults or cls(), **stored)
+
+    def into_plans(self, plans: dict) -> dict:
+        """Copy of plans with these settings under "rmr"."""
+        return {**plans, PLANS_KEY: asdict(self)}
+
+    def network_arguments(self) -> dict:
+        """Keyword arguments of RMRNet."""
+        names = ("encoder", "features", "fusion_growth", "fusion_layers", "fusion_collect", "decoder_hidden",
+                 "decoder_layers")
+        return {name: getattr(self, name) for name in names}
+
+
+def channel_names(dataset_json: dict) -> list[str]:
+    """Names of the input channels, in the order of their file numbers (_0000, _0001 ...)."""
+    names = dataset_json.get("channel_names") or dataset_json["modality"]  # the older spelling
+    return [names[key] for key in sorted(names, key=int)]
+
+
+def reference_channel(reference_modality: str | int | None, names: list[str]) -> int:
+    """Index of the reference modality: as set, else the first channel whose name holds FLAIR, else the last.
+
+    Raises ValueError if the data set has no such channel.
+    """
+    folded = [name.casefold() for name in names]
+    if reference_modality is None:
+        return next((i for i, name in enumerate(folded) if "flair" in name), len(names) - 1)
+    if isinstance(reference_modality, int):
+        if 0 <= reference_modality < len(names):
+            return reference_modality
+    elif reference_modality.casefold() in folded:
+        return folded.index(reference_modality.casefold())
+    raise ValueError(f"RMR setting reference_modality={reference_modality!r}: the data set's channels are "
+                     + ", ".join(f"{i}={name}" for i, name in enumerate(names)))

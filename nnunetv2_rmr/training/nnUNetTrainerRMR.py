@@ -1,0 +1,259 @@
+"""nnU-Net's trainer with the RMR network, its two stages and its losses."""
+
+import os
+from dataclasses import replace
+from os.path import isfile, join
+
+import numpy as np
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.helpers import dummy_context
+from torch import autocast
+from torch import distributed as dist
+from torch._dynamo import OptimizedModule
+
+from nnunetv2_rmr.degradations.degrade import add_degradations, split_clean_degraded
+from nnunetv2_rmr.inference.stock import let_stock_predictor_save_fused
+from nnunetv2_rmr.losses.coupled import TERMS, fusion_terms, refinement_terms, term_weights
+from nnunetv2_rmr.networks.build import build_rmrnet
+from nnunetv2_rmr.networks.rmrnet import RMRNet
+from nnunetv2_rmr.settings import RMRSettings, channel_names, reference_channel
+from nnunetv2_rmr.training.panel import save_panel
+from nnunetv2_rmr.training.progress import plot_loss_terms
+from nnunetv2_rmr.training.reproducible import SeedNextSample, seed_from_environment, seed_everything
+from nnunetv2_rmr.training.validation import export_validation_fusion
+
+
+class nnUNetTrainerRMR(nnUNetTrainer):
+    """Two stages in one training (RMR, AAAI 2024):
+
+    1. for the first `stage1_fraction` of the epochs the encoders and the fusion decoder learn to reconstruct every
+       modality, clean, from degraded input (Adam);
+    2. the whole network learns nnU-Net's segmentation loss together with the fusion losses (nnU-Net's optimiser).
+
+    All other things are nnU-Net's. `settings` holds every choice; see RMRSettings for how to change one.
+    """
+
+    settings = RMRSettings()
+    epochs: int | None = None  # None: nnU-Net's number. Its variants set it, see variants.py
+
+    def __init__(self, plans: dict, configuration: str, fold: int, dataset_json: dict,
+                 device: torch.device = torch.device("cuda")):
+        names = channel_names(dataset_json)
+        if len(names) < 2:
+            raise ValueError(f"{type(self).__name__} fuses two or more modalities, but the data set "
+                             f"{plans['dataset_name']} has one channel only ({names[0]}): use nnUNetTrainer")
+        settings = RMRSettings.from_plans(plans, self.settings)
+        # resolved now, so that the model keeps its reference modality whatever later versions take as default
+        settings = replace(settings, reference_modality=names[reference_channel(settings.reference_modality, names)])
+        super().__init__(settings.into_plans(plans), configuration, fold, dataset_json, device)
+        self._use(settings)
+        if self.epochs is not None:
+            self.num_epochs = self.epochs
+            self.save_every = max(1, self.epochs // 10)  # nnU-Net's 50 would leave a short training nothing to resume
+        self.stage = self.stage_of(0)
+        self._last_batch = None
+        for term in TERMS:
+            self.logger.local_logger.my_fantastic_logging.setdefault(f"loss_{term}", [])
+
+    # ---- settings ---------------------------------------------------------------------------------------------------
+
+    def _use(self, settings: RMRSettings) -> None:
+        self.settings = settings
+        self.reference = reference_channel(settings.reference_modality, channel_names(self.dataset_json))
+
+    def stage_of(self, epoch: int) -> int:
+        """1 while the autoencoder is trained, then 2. A training of two epochs or more has both (unless switched off)."""
+        if self.settings.stage1_fraction == 0 or self.num_epochs < 2:
+            return 2
+        return 1 if epoch < max(1, round(self.settings.stage1_fraction * self.num_epochs)) else 2
+
+    # ---- network and optimiser --------------------------------------------------------------------------------------
+
+    @staticmethod
+    def build_network_architecture(plans_manager, configuration_manager, num_input_channels: int,
+                                   num_output_channels: int, enable_deep_supervision: bool = True):
+        # nnU-Net calls this for every model it loads: the one place where a stock predictor meets our package
+        if os.environ.get("nnUNet_rmr_save_fused", "0").lower() in ("1", "true", "t"):
+            let_stock_predictor_save_fused()
+        return build_rmrnet(plans_manager, configuration_manager, num_input_channels, num_output_channels,
+                            enable_deep_supervision)
+
+    def initialize(self):
+        # before the weights are drawn
+        seed = seed_from_environment()
+        if seed is not None:
+            seed_everything(seed)
+        self.stage = self.stage_of(self.current_epoch)
+        super().initialize()
+
+    @property
+    def rmrnet(self) -> RMRNet:
+        """The network without the wrappers of DDP and torch.compile."""
+        network = self.network.module if self.is_ddp and hasattr(self.network, "module") else self.network
+        return network._orig_mod if isinstance(network, OptimizedModule) else network
+
+    def configure_optimizers(self):
+        # stage 1 trains another set of weights than stage 2 and, without any normalisation layer, wants Adam
+        autoencoder = self.rmrnet.autoencoder_parameters()
+        for parameter in self.rmrnet.parameters():
+            parameter.requires_grad_(self.stage == 2)
+        for parameter in autoencoder:
+            parameter.requires_grad_(self.stage == 1 or not self.settings.freeze_autoencoder)
+        optimizer, scheduler = super().configure_optimizers()
+        if self.stage == 1:
+            optimizer = torch.optim.Adam(autoencoder, self.settings.stage1_lr)
+            scheduler = type(scheduler)(optimizer, self.settings.stage1_lr, self.num_epochs)
+        return optimizer, scheduler
+
+    def _enter_stage(self, stage: int) -> None:
+        self.stage = stage
+        self.optimizer, self.lr_scheduler = self.configure_optimizers()
+
+    # ---- data -------------------------------------------------------------------------------------------------------
+
+    def get_training_transforms(self, *args, **kwargs):
+        # an instance method, where nnU-Net has a static one, because the degradations need spacing and settings
+        transforms = add_degradations(
+            nnUNetTrainer.get_training_transforms(*args, **kwargs),
+            num_modalities=self.rmrnet.num_modalities,
+            spacing=self.configuration_manager.spacing,
+            p_clean=self.settings.p_clean,
+            probabilities=self.settings.degradation_probabilities,
+        )
+        return self._seeded(transforms, stream=0, batches_before=self.current_epoch * self.num_iterations_per_epoch)
+
+    def get_validation_transforms(self, *args, **kwargs):
+        # only to seed them; the online validation sees clean patches, so its pseudo Dice compares with nnU-Net's
+        transforms = nnUNetTrainer.get_validation_transforms(*args, **kwargs)
+        return self._seeded(transforms, stream=1, batches_before=self.current_epoch * self.num_val_iterations_per_epoch)
+
+    def _seeded(self, transforms, stream: int, batches_before: int):
+        seed = seed_from_environment()
+        if seed is not None:
+            transforms.transforms.append(SeedNextSample(seed, stream, batches_before * self.batch_size))
+        return transforms
+
+    # ---- training ---------------------------------------------------------------------------------------------------
+
+    def on_epoch_start(self):
+        super().on_epoch_start()
+        seed = seed_from_environment()
+        if seed is not None:  # whatever draws random numbers in this process (drop path) resumes as it would go on
+            torch.manual_seed(seed + self.current_epoch)
+
+    def on_train_epoch_start(self):
+        if self.stage_of(self.current_epoch) != self.stage:
+            self._enter_stage(self.stage_of(self.current_epoch))
+        super().on_train_epoch_start()
+        self.print_to_log_file(f"Stage {self.stage}: " + ("autoencoder" if self.stage == 1 else "fusion and segmentation"))
+
+    def train_step(self, batch: dict) -> dict:
+        # nnU-Net's step with several outputs and losses; clipping, scaling and stepping are the same
+        self._last_batch = batch
+        data = batch["data"].to(self.device, non_blocking=True)
+        target = batch["target"]
+        target = [t.to(self.device, non_blocking=True) for t in target] if isinstance(target, list) \
+            else target.to(self.device, non_blocking=True)
+        clean, degraded = split_clean_degraded(data, self.rmrnet.num_modalities)
+
+        self.optimizer.zero_grad(set_to_none=True)
+        with autocast(self.device.type, enabled=True) if self.device.type == "cuda" else dummy_context():
+            terms = self._loss_terms(clean, degraded, target)
+        weights = term_weights(self.stage, self.settings)
+        loss = sum(weights[name] * term for name, term in terms.items())
+
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        if self.grad_scaler is not None:
+            self.grad_scaler.scale(loss).backward()
+            self.grad_scaler.unscale_(self.optimizer)
+            torch.nn.utils.clip_grad_norm_(parameters, 12)
+            self.grad_scaler.step(self.optimizer)
+            self.grad_scaler.update()
+        else:
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(parameters, 12)
+            self.optimizer.step()
+        # one transfer for all values, NaN for a term that this stage does not have
+        values = torch.stack([loss.detach(), *(terms[t].detach().float() if t in terms else loss.new_tensor(np.nan)
+                                               for t in TERMS)]).cpu().numpy()
+        return {"loss": values[0], "terms": values[1:]}
+
+    def _loss_terms(self, clean: torch.Tensor, degraded: torch.Tensor, target) -> dict[str, torch.Tensor]:
+        """Unweighted loss terms of the present stage; losses on images are computed in float32 also under autocast."""
+        terms = {}
+        weights = term_weights(self.stage, self.settings)
+        refine = "image_refinement" in weights or "feature_refinement" in weights
+        if self.stage == 1:
+            # clean and degraded patches in one call: both are reconstructed, the features of the second follow the first
+            both = torch.cat((clean, degraded[:, :clean.shape[1]]))
+            out = self.network(both, outputs=("features", "reconstructions"))
+            features = out.features[:len(clean)].repeat(2, *[1] * (out.features.ndim - 1))
+            with autocast(self.device.type, enabled=False) if self.device.type == "cuda" else dummy_context():
+                return refinement_terms(out, torch.cat((clean, clean)), features, self.settings)
+        wanted = ["logits", "fused"] + (["features", "reconstructions"] if refine else [])
+        out = self.network(degraded, outputs=tuple(wanted))
+        if "segmentation" in weights:
+            terms["segmentation"] = self.loss(out.logits, target)
+        with autocast(self.device.type, enabled=False) if self.device.type == "cuda" else dummy_context():
+            terms.update(fusion_terms(out.fused, clean, self.reference, self.settings))
+        if refine:
+            with torch.no_grad():
+                clean_features = self.network(clean, outputs=("features",)).features
+            with autocast(self.device.type, enabled=False) if self.device.type == "cuda" else dummy_context():
+                terms.update(refinement_terms(out, clean, clean_features, self.settings))
+        return {name: term for name, term in terms.items() if name in weights}
+
+    def on_train_epoch_end(self, train_outputs: list[dict]):
+        terms = np.stack([o.pop("terms") for o in train_outputs]).mean(0)
+        super().on_train_epoch_end(train_outputs)
+        if self.is_ddp:
+            gathered = [None] * dist.get_world_size()
+            dist.all_gather_object(gathered, terms)
+            terms = np.mean(gathered, axis=0)
+        for name, value in zip(TERMS, terms):
+            self.logger.log(f"loss_{name}", float(value), self.current_epoch)
+        self.print_to_log_file("loss terms", ", ".join(f"{name} {value:.4f}" for name, value in zip(TERMS, terms)
+                                                       if not np.isnan(value)))
+
+    def on_epoch_end(self):
+        epoch = self.current_epoch
+        super().on_epoch_end()
+        if self.local_rank != 0:
+            return
+        plot_loss_terms(self.logger.local_logger.my_fantastic_logging, join(self.output_folder, "progress_rmr.png"))
+        every = self.settings.panel_every
+        if every is None:
+            every = max(1, self.num_epochs // 10)
+        if every > 0 and ((epoch + 1) % every == 0 or epoch == self.num_epochs - 1):
+            save_panel(self, self._last_batch, join(self.output_folder, "panels", f"epoch_{epoch:04d}.png"))
+
+    # ---- checkpoints ------------------------------------------------------------------------------------------------
+
+    def save_checkpoint(self, filename: str) -> None:
+        # nnU-Net writes in place: a process killed meanwhile would leave a broken checkpoint and lose the one before
+        temporary = filename + ".tmp"
+        super().save_checkpoint(temporary)
+        if self.local_rank == 0 and isfile(temporary):
+            os.replace(temporary, filename)
+
+    def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
+        # network, stage and optimiser have to be those of the saved epoch before nnU-Net loads their states
+        checkpoint = filename_or_checkpoint
+        if isinstance(checkpoint, str):
+            checkpoint = torch.load(checkpoint, map_location="cpu", weights_only=False)
+        settings = RMRSettings.from_plans(checkpoint["init_args"]["plans"])
+        self._use(settings)
+        self.plans_manager.plans.update(settings.into_plans({}))
+        stage = self.stage_of(checkpoint["current_epoch"] - 1)
+        if not self.was_initialized:
+            self.initialize()
+        if stage != self.stage:
+            self._enter_stage(stage)
+        super().load_checkpoint(filename_or_checkpoint)
+
+    # ---- validation -------------------------------------------------------------------------------------------------
+
+    def perform_actual_validation(self, save_probabilities: bool = False):
+        super().perform_actual_validation(save_probabilities)
+        export_validation_fusion(self)

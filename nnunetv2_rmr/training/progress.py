@@ -1,0 +1,23 @@
+"""progress_rmr.png: every loss term over the epochs, beside nnU-Net's progress.png."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from nnunetv2_rmr.atomic import replacing
+from nnunetv2_rmr.losses.coupled import TERMS
+
+
+def plot_loss_terms(logged: dict[str, list], filename: str) -> None:
+    """logged: one value per epoch and key "loss_<term>"; NaN where a stage does not have the term."""
+    fig, axes = plt.subplots(len(TERMS), 1, figsize=(10, 3 * len(TERMS)), sharex=True)
+    for ax, term in zip(axes, TERMS):
+        values = np.asarray(logged[f"loss_{term}"], dtype=float)
+        ax.plot(values, marker="." if len(values) < 50 else None)
+        ax.set_ylabel(term.replace("_", " "))
+        ax.grid(alpha=0.3)
+    axes[-1].set_xlabel("epoch")
+    axes[0].set_title("unweighted loss terms (training)")
+    fig.tight_layout()
+    with replacing(filename) as temporary:
+        fig.savefig(temporary)
+    plt.close(fig)

@@ -1,0 +1,94 @@
+"""Final validation, RMR's part: fused images of the validation cases and how robust they are."""
+
+from __future__ import annotations
+
+from os.path import join
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from batchgenerators.utilities.file_and_folder_operations import save_json
+from nnunetv2.paths import nnUNet_raw
+from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
+from torch import distributed as dist
+
+from nnunetv2_rmr.degradations.degrade import degrade_case
+from nnunetv2_rmr.evaluation.restoration import restoration_scores
+from nnunetv2_rmr.inference.export_fused import export_fused
+from nnunetv2_rmr.inference.intensity import IntensityMap
+from nnunetv2_rmr.inference.predictor import RMRPredictor
+from nnunetv2_rmr.inference.preprocessing import PROPERTY, RMRConfigurationManager
+
+if TYPE_CHECKING:
+    from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
+
+
+def export_validation_fusion(trainer: nnUNetTrainerRMR) -> None:
+    """Write validation/fused/CASE and validation/fused/restoration.json.
+
+    The scores compare, per case, the fused image of a degraded copy (every modality degraded as in training, seeded
+    by the case's number) with the fused image of the clean case; "input" are the same scores of the degraded reference
+    modality against the clean one, which is what the network starts from. Without the raw images at hand the fused
+    images stay in normalised intensities; the log says so.
+    """
+    predictor = RMRPredictor(perform_everything_on_device=False, device=trainer.device, allow_tqdm=False)
+    predictor.manual_initialization(trainer.network, trainer.plans_manager, trainer.configuration_manager, None,
+                                    trainer.dataset_json, type(trainer).__name__, None)
+    folder = join(trainer.output_folder, "validation")
+    _, keys = trainer.do_split()
+    all_keys = sorted(keys)
+    keys = all_keys[trainer.local_rank::dist.get_world_size()] if trainer.is_ddp else all_keys
+    dataset = trainer.dataset_class(trainer.preprocessed_dataset_folder, keys,
+                                    folder_with_segs_from_previous_stage=trainer.folder_with_segs_from_previous_stage)
+    raw_files = _raw_files(trainer)
+    if not raw_files:
+        trainer.print_to_log_file("The raw images are not at hand (nnUNet_raw): the fused images of the validation "
+                                  "are in normalised intensities")
+    scores = {}
+    for key in keys:
+        trainer.print_to_log_file(f"fusing {key}")
+        data, seg, _, properties = dataset.load_case(key)
+        clean = torch.from_numpy(np.asarray(data[:], dtype=np.float32))
+        inside = torch.from_numpy(np.asarray(seg[:])[0] >= 0)
+        degraded = degrade_case(clean, inside, trainer.configuration_manager.spacing, seed=all_keys.index(key))
+        fused = predictor.predict_fused_from_preprocessed_data(clean)
+        restored = predictor.predict_fused_from_preprocessed_data(degraded)
+        scores[key] = restoration_scores(restored, fused, inside)
+        scores[key]["input"] = restoration_scores(degraded[trainer.reference], clean[trainer.reference], inside)
+        export_fused(fused, properties, _intensity_map(trainer, raw_files.get(key)), trainer.plans_manager,
+                     trainer.configuration_manager, trainer.dataset_json["file_ending"], join(folder, key))
+    if trainer.is_ddp:
+        gathered = [None] * dist.get_world_size()
+        dist.all_gather_object(gathered, scores)
+        scores = {key: value for part in gathered for key, value in part.items()}
+    if trainer.local_rank == 0 and scores:
+        mean = {name: float(np.mean([s[name] for s in scores.values()])) for name in ("PSNR", "SSIM")}
+        mean["input"] = {name: float(np.mean([s["input"][name] for s in scores.values()])) for name in ("PSNR", "SSIM")}
+        save_json({"mean": mean, "cases": scores}, join(folder, "fused", "restoration.json"), sort_keys=False)
+        for name in ("PSNR", "SSIM"):
+            trainer.logger.log_summary(f"final_val/restoration_{name}", mean[name])
+        trainer.print_to_log_file(f"Restoration of degraded validation cases, fused image: PSNR {mean['PSNR']:.2f} dB, "
+                                  f"SSIM {mean['SSIM']:.3f} (input: PSNR {mean['input']['PSNR']:.2f} dB, "
+                                  f"SSIM {mean['input']['SSIM']:.3f})")
+
+
+def _raw_files(trainer: nnUNetTrainerRMR) -> dict[str, list[str]]:
+    """Raw images of every training case, empty if they are not there."""
+    if not nnUNet_raw.is_set():
+        return {}
+    try:
+        cases = get_filenames_of_train_images_and_targets(join(nnUNet_raw, trainer.plans_manager.dataset_name),
+                                                          trainer.dataset_json)
+    except FileNotFoundError:
+        return {}
+    return {key: case["images"] for key, case in cases.items()}
+
+
+def _intensity_map(trainer: nnUNetTrainerRMR, files: list[str] | None) -> IntensityMap | None:
+    """How the case was normalised: by repeating nnU-Net's preprocessing, since its files do not hold the raw values."""
+    if files is None:
+        return None
+    configuration = RMRConfigurationManager(trainer.configuration_manager.configuration)
+    _, _, properties = configuration.preprocessor_class(verbose=False).run_case(
+        files, None, trainer.plans_manager, configuration, trainer.dataset_json)
+    return properties[PROPERTY]

@@ -1,0 +1,121 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from skimage.metrics import structural_similarity
+
+from nnunetv2_rmr.losses.coupled import TERMS, term_weights
+from nnunetv2_rmr.losses.filters import separable_filter, sobel_magnitude
+from nnunetv2_rmr.losses.fusion import gradient_loss, intensity_loss
+from nnunetv2_rmr.losses.refinement import feature_refinement, image_refinement, total_variation
+from nnunetv2_rmr.losses.ssim import ssim
+from nnunetv2_rmr.settings import RMRSettings
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 6, 7, 8), (2, 3, 9, 5)])
+def test_separable_filter_equals_the_dense_convolution(shape):
+    x = torch.randn(shape, dtype=torch.double)
+    dim = len(shape) - 2
+    kernels = [torch.randn(n, dtype=torch.double) for n in (3, 5, 3)[:dim]]
+    dense = torch.einsum(",".join("ijk"[:dim]) + "->" + "ijk"[:dim], *kernels)[None, None].repeat(3, 1, *[1] * dim)
+    conv = F.conv3d if dim == 3 else F.conv2d
+    expected = conv(x, dense, padding=[k.numel() // 2 for k in kernels], groups=3)
+    torch.testing.assert_close(separable_filter(x, [k.tolist() for k in kernels]), expected)
+
+
+def test_separable_filter_has_the_right_gradient():
+    x = torch.randn(1, 1, 4, 5, 6, dtype=torch.double, requires_grad=True)
+    kernels = [(0.1, 0.2, 0.3), (-0.5, 0, 0.5), (0.1, 0.2, 0.3, 0.4, 0.5)]
+    assert torch.autograd.gradcheck(lambda t: separable_filter(t, kernels), (x,))
+
+
+def test_separable_filter_takes_kernels_longer_than_the_image():
+    x = torch.ones(1, 1, 2, 2)
+    torch.testing.assert_close(separable_filter(x, [[1.0] * 7, [1.0]]), torch.full_like(x, 2))
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_sobel_of_a_ramp_is_its_slope_on_every_axis(dim):
+    axes = torch.meshgrid(*[torch.arange(6.0)] * dim, indexing="ij")
+    ramp = sum((i + 1) * a for i, a in enumerate(axes))[None, None]
+    torch.testing.assert_close(sobel_magnitude(ramp), torch.full((1, 1, *[4] * dim), float(sum(range(1, dim + 1)))))
+
+
+def test_sobel_refuses_an_image_too_thin():
+    with pytest.raises(ValueError, match="at least 3 voxels"):
+        sobel_magnitude(torch.zeros(1, 1, 2, 8, 8))
+
+
+def test_intensity_loss_is_zero_for_its_own_target_only():
+    clean = torch.randn(2, 3, 4, 4, 4)
+    assert intensity_loss(clean[:, 1:2], clean, "reference", 1) == 0
+    assert intensity_loss(clean[:, 1:2], clean, "reference", 2) > 0
+    assert intensity_loss(clean.amax(1, keepdim=True), clean, "maximum", 0) == 0
+    with pytest.raises(ValueError, match="'mean'"):
+        intensity_loss(clean[:, :1], clean, "mean", 0)
+
+
+def test_gradient_loss_wants_the_strongest_edge_of_any_modality():
+    edge, flat = torch.zeros(1, 1, 6, 6, 6), torch.zeros(1, 1, 6, 6, 6)
+    edge[..., 3:] = 2
+    clean = torch.cat((flat, edge), 1)
+    assert gradient_loss(edge, clean) == 0
+    assert gradient_loss(-edge, clean) == 0  # the direction does not count
+    assert gradient_loss(flat, clean) > gradient_loss(0.5 * edge, clean) > 0
+
+
+@pytest.mark.parametrize("shape", [(18, 20, 22), (24, 30)])
+def test_ssim_agrees_with_scikit_image(shape):
+    rng = np.random.default_rng(0)
+    a = rng.random(shape)
+    b = a + 0.2 * rng.standard_normal(shape)
+    expected = structural_similarity(a, b, data_range=1.3, gaussian_weights=True, sigma=1.5,
+                                     use_sample_covariance=False)
+    result = ssim(torch.tensor(a)[None, None], torch.tensor(b)[None, None], 1.3)
+    assert result.item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_ssim_is_one_for_equal_images_and_exists_for_thin_ones():
+    x = torch.randn(2, 3, 4, 16, 16)
+    torch.testing.assert_close(ssim(x, x, 1.0), torch.ones(2, 3))
+
+
+def test_total_variation_of_a_checkerboard_is_its_step():
+    board = (torch.arange(4)[:, None] + torch.arange(4)) % 2 * 3.0
+    assert total_variation(board[None, None], 2) == 3
+
+
+def test_refinement_is_zero_without_degradation_and_positive_with():
+    clean = torch.randn(2, 2, 12, 12, 12)
+    assert image_refinement(clean, clean, 1, 1, 1).item() == pytest.approx(0, abs=1e-5)
+    assert image_refinement(clean + 0.1, clean, 1, 1, 1) > 0.005
+    features = torch.randn(2, 2, 4, 6, 6, 6)
+    assert feature_refinement(features, features, 1, 1) == 0
+    assert feature_refinement(features + 0.1, features, 1, 1) > 0
+
+
+def test_feature_refinement_can_not_be_fooled_by_small_features():
+    degraded, clean = torch.randn(2, 1, 2, 4, 6, 6, 6).unbind(0)
+    torch.testing.assert_close(feature_refinement(degraded * 0.1, clean * 0.1, 1, 1),
+                               feature_refinement(degraded, clean, 1, 1))
+
+
+def test_feature_refinement_moves_the_degraded_features_only():
+    degraded, clean = (torch.randn(1, 2, 4, 6, 6, 6, requires_grad=True) for _ in range(2))
+    feature_refinement(degraded, clean, 1, 1).backward()
+    assert degraded.grad is not None and clean.grad is None
+
+
+def test_losses_of_an_empty_patch_are_finite():
+    zero = torch.zeros(1, 2, 12, 12, 12, requires_grad=True)
+    loss = image_refinement(zero, torch.zeros(1, 2, 12, 12, 12), 1, 1, 1)
+    loss.backward()
+    assert torch.isfinite(loss) and torch.isfinite(zero.grad).all()
+
+
+def test_a_term_without_weight_is_not_part_of_its_stage():
+    assert set(term_weights(1, RMRSettings())) == {"image_refinement", "feature_refinement"}
+    assert set(term_weights(2, RMRSettings())) == set(TERMS)
+    assert set(term_weights(2, RMRSettings(freeze_autoencoder=True))) == {"segmentation", "intensity", "gradient"}
+    assert set(term_weights(2, RMRSettings(intensity_weight=0, gradient_weight=0, refinement_weight=0))) == \
+        {"segmentation"}

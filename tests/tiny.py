@@ -1,0 +1,95 @@
+"""A data set so small that nnU-Net's real command line trains on it in seconds: three modalities of a head with a lesion."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+CHANNELS = ("T1", "T2", "FLAIR")
+CONFIGURATION = "3d_tiny"
+
+
+def tiny_case(rng: np.random.Generator, shape=(24, 28, 26)) -> tuple[list[np.ndarray], np.ndarray]:
+    """Modalities (float32, background exactly zero) and label (1 oedema, 2 core) of one case, each (D, H, W)."""
+    grid = np.meshgrid(*[np.linspace(-1, 1, n) for n in shape], indexing="ij")
+    radius = np.sqrt(sum(g ** 2 for g in grid))
+    brain = radius < 0.9
+    centre = rng.uniform(-0.35, 0.35, 3)
+    distance = np.sqrt(sum((g - c) ** 2 for g, c in zip(grid, centre)))
+    label = (distance < 0.4).astype(np.uint8) + (distance < 0.22)
+    label[~brain] = 0
+    white = (radius < 0.6).astype(float)
+    levels = (100 + 60 * white - 25 * (label > 0), 120 - 30 * white + 40 * (label > 0) + 60 * (label > 1),
+              90 + 10 * white + 90 * (label > 0) - 40 * (label > 1))
+    images = [np.where(brain, level + rng.normal(0, 4, shape), 0).astype(np.float32) for level in levels]
+    return images, label
+
+
+def write_image(array: np.ndarray, path: Path, spacing=(1.0, 1.0, 1.0), origin=(0, 0, 0), direction=None) -> None:
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing(spacing)
+    image.SetOrigin(origin)
+    if direction is not None:
+        image.SetDirection(direction)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sitk.WriteImage(image, str(path))
+
+
+def write_dataset(raw: Path, number: int, *, regions: bool = False, train: int = 5, test: int = 2,
+                  channels=CHANNELS) -> str:
+    """A raw data set; returns its name DatasetXXX_Tiny."""
+    rng = np.random.default_rng(number)
+    name = f"Dataset{number:03d}_Tiny"
+    for split, count in (("Tr", train), ("Ts", test)):
+        for i in range(count):
+            images, label = tiny_case(rng)
+            case = f"case{split}{i:02d}"
+            for c in range(len(channels)):
+                write_image(images[c], raw / name / f"images{split}" / f"{case}_{c:04d}.nii.gz")
+            write_image(label, raw / name / f"labels{split}" / f"{case}.nii.gz")
+    labels = {"background": 0, "whole": [1, 2], "core": 2} if regions else {"background": 0, "oedema": 1, "core": 2}
+    description = {"channel_names": {str(i): c for i, c in enumerate(channels)}, "labels": labels,
+                   "numTraining": train, "file_ending": ".nii.gz"}
+    if regions:
+        description["regions_class_order"] = [1, 2]
+    (raw / name / "dataset.json").write_text(json.dumps(description))
+    return name
+
+
+def tiny_architecture(plans_file: Path) -> None:
+    """Adds the configuration 3d_tiny, which uses 3d_fullres' preprocessed data: small patches, small U-Net."""
+    plans = json.loads(plans_file.read_text())
+    architecture = plans["configurations"]["3d_fullres"]["architecture"]
+    kwargs = architecture["arch_kwargs"] | {
+        "n_stages": 3, "features_per_stage": [6, 8, 8], "kernel_sizes": [[3, 3, 3]] * 3,
+        "strides": [[1, 1, 1], [2, 2, 2], [2, 2, 2]], "n_conv_per_stage": [1, 1, 1],
+        "n_conv_per_stage_decoder": [1, 1]}
+    plans["configurations"][CONFIGURATION] = {"inherits_from": "3d_fullres", "patch_size": [16, 16, 16],
+                                              "batch_size": 2, "architecture": architecture | {"arch_kwargs": kwargs}}
+    plans_file.write_text(json.dumps(plans))
+
+
+def run(*command: str, env: dict[str, str], check: bool = True, timeout: int = 900) -> subprocess.CompletedProcess:
+    """Run an installed command as a user would; the output comes with a failure."""
+    executable = Path(sys.executable).parent / command[0]
+    result = subprocess.run([str(executable), *map(str, command[1:])], env=env, timeout=timeout, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if check and result.returncode != 0:
+        raise AssertionError(f"{' '.join(map(str, command))} exited with {result.returncode}:\n{result.stdout[-4000:]}")
+    return result
+
+
+def nnunet_env(root: Path, **extra: str) -> dict[str, str]:
+    """Environment with nnU-Net's paths below root and few workers."""
+    from nnunetv2_rmr.ext_trainer import trainers_folder
+
+    env = dict(os.environ, nnUNet_extTrainer=str(trainers_folder()), nnUNet_n_proc_DA="0", nnUNet_def_n_proc="1",
+               OMP_NUM_THREADS="2", MPLBACKEND="agg")
+    for name in ("raw", "preprocessed", "results"):
+        (root / name).mkdir(parents=True, exist_ok=True)
+        env[f"nnUNet_{name}"] = str(root / name)
+    return env | extra
