@@ -1,0 +1,174 @@
+"""`nnUNetv2_rmr_import`: turn a folder of multi-modal cases into an nnU-Net data set, after checking every file."""
+
+import argparse
+import os
+import re
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from nnunetv2_rmr.datasets.cases import LAYOUTS
+from nnunetv2_rmr.datasets.refused import ImportRefused
+
+RAW = "nnUNet_raw"
+EXAMPLE = """\
+example (BraTS 2021, a folder CASE with CASE_t1.nii.gz, ... or t1.nii.gz, ... for each case):
+
+  nnUNetv2_rmr_import -i BraTS2021 -d 101 -n BraTS \\
+      --modality "T1=*t1.nii.gz" "T1ce=*t1ce.nii.gz" "T2=*t2.nii.gz" "FLAIR=*flair.nii.gz" \\
+      --label "*seg.nii.gz" --map 1=2 2=1 4=3 \\
+      --regions whole_tumor=1,2,3 tumor_core=2,3 enhancing_tumor=3
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(1, f"{self.prog}: error: {message}\n{self.prog} --help explains all options\n")
+
+
+def name_and_text(text: str) -> tuple[str, str]:
+    """'T1=*_t1.nii.gz' -> ('T1', '*_t1.nii.gz'). Raises ArgumentTypeError."""
+    name, _, value = text.partition("=")
+    if not name.strip() or not value.strip():
+        raise argparse.ArgumentTypeError(f"'{text}' is not of the form NAME=VALUE")
+    return name.strip(), value.strip()
+
+
+def label_name(text: str) -> tuple[str, int]:
+    """'tumour=1' -> ('tumour', 1). Raises ArgumentTypeError."""
+    name, value = name_and_text(text)
+    return name, _label(value, text)
+
+
+def replacement(text: str) -> tuple[int, int]:
+    """'4=3' -> (4, 3). Raises ArgumentTypeError."""
+    old, new = name_and_text(text)
+    try:
+        return int(old), _label(new, text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not of the form OLD=NEW with whole numbers") from None
+
+
+def region(text: str) -> tuple[str, tuple[int, ...]]:
+    """'core=2,3' -> ('core', (2, 3)). Raises ArgumentTypeError."""
+    name, values = name_and_text(text)
+    return name, tuple(sorted({_label(v, text) for v in values.strip("()[]").split(",")}))
+
+
+def dataset_id(text: str) -> int:
+    """1 to 999. Raises ArgumentTypeError."""
+    if not text.isdecimal() or not 1 <= int(text) <= 999:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1 to 999")
+    return int(text)
+
+
+def dataset_name(text: str) -> str:
+    """Letters, digits, '_' and '-'. Raises ArgumentTypeError."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", text):
+        raise argparse.ArgumentTypeError(f"'{text}' may hold letters, digits, _ and - only (without 'DatasetXXX_')")
+    return text
+
+
+def positive(text: str) -> int:
+    """A whole number from 1. Raises ArgumentTypeError."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1")
+    return int(text)
+
+
+def _label(value: str, text: str) -> int:
+    if not value.strip().isdecimal():
+        raise argparse.ArgumentTypeError(f"'{text}': '{value}' is not a whole number from 0")
+    return int(value)
+
+
+def parser() -> argparse.ArgumentParser:
+    p = _Parser(prog="nnUNetv2_rmr_import", epilog=EXAMPLE,
+                description="Turn a folder of multi-modal cases into an nnU-Net data set, after checking every file.",
+                formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("-i", dest="input_folder", type=Path, required=True, metavar="FOLDER",
+                   help="one folder per case (its name is the case id), or all files in one folder (the case id is "
+                        "what the * of a pattern matches)")
+    p.add_argument("--modality", dest="modalities", type=name_and_text, nargs="+", action="extend", required=True,
+                   metavar="NAME=PATTERN",
+                   help="at least two, in channel order. Patterns in quotes: * any characters, ? one; relative to the "
+                        "case's folder, or to FOLDER. nnU-Net chooses the normalisation by the name: CT (exactly) gets "
+                        "CT normalisation, any other name z-score")
+    p.add_argument("--label", required=True, metavar="PATTERN", help="pattern of the segmentation")
+    p.add_argument("-d", dest="dataset_id", type=dataset_id, required=True, metavar="ID", help="data set id, 1 to 999")
+    p.add_argument("-n", dest="name", type=dataset_name, required=True, metavar="NAME", help="data set name")
+    p.add_argument("-o", dest="output_folder", type=Path, metavar="FOLDER",
+                   help="where DatasetXXX_NAME is made (default: the environment variable nnUNet_raw)")
+    p.add_argument("--layout", choices=LAYOUTS, default="auto", help="see -i; auto finds out (default)")
+
+    g = p.add_argument_group("labels")
+    g.add_argument("--map", dest="label_map", type=replacement, nargs="+", action="extend", default=[],
+                   metavar="OLD=NEW", help="change label values, all at once (1=2 2=1 swaps)")
+    g.add_argument("--labels", type=label_name, nargs="+", action="extend", metavar="NAME=VALUE",
+                   help="the labels, values after --map, without 0 (default: label_1 ... as found in the files)")
+    g.add_argument("--regions", type=region, nargs="+", action="extend", metavar="NAME=VALUE,VALUE",
+                   help="instead of --labels: overlapping regions of label values (after --map), larger ones first")
+    g.add_argument("--regions_class_order", type=int, nargs="+", metavar="VALUE",
+                   help="for each region the label written where it is predicted; later regions overwrite earlier ones "
+                        "(default: the label of the region that no later region holds)")
+    g.add_argument("--ignore_label", type=int, metavar="VALUE",
+                   help="value (after --map) of voxels without annotation; must be the highest")
+
+    g = p.add_argument_group("test cases")
+    g.add_argument("--test_cases", nargs="+", action="extend", default=[], metavar="CASE",
+                   help="cases for imagesTs (and labelsTs, if they have a label) instead of training")
+    g.add_argument("--unlabelled_as_test", action="store_true",
+                   help="cases without label become test cases instead of an error")
+
+    g = p.add_argument_group("files")
+    g.add_argument("--resample_to", metavar="NAME",
+                   help="bring all images and the label of a case to the grid of this modality, where they differ "
+                        "(default: different grids are an error)")
+    g.add_argument("--interpolation", choices=("linear", "bspline"), default="linear",
+                   help="for resampled images (default linear); labels always take the nearest voxel")
+    g.add_argument("--link", choices=("copy", "hard", "sym"), default="copy",
+                   help="how files that need no change get into the data set: copied (default), or as hard or symbolic "
+                        "links, which save space but change when the originals do. Changed files are written anew")
+    g.add_argument("--skip_bad_cases", action="store_true", help="import the good cases if others have problems")
+    g.add_argument("--overwrite", action="store_true", help="replace an existing data set of the same id and name")
+    g.add_argument("-np", dest="num_processes", type=positive, default=min(4, os.cpu_count() or 1), metavar="N",
+                   help="cases worked on at once (default %(default)s)")
+    return p
+
+
+def main(argv: list[str] | None = None) -> None:
+    p = parser()
+    values = vars(p.parse_args(argv))
+    for option, key in (("--modality", "modalities"), ("--map", "label_map"), ("--labels", "labels"),
+                        ("--regions", "regions")):
+        if values[key] is not None:
+            values[key] = _unique(p, option, values[key])
+    if len(values["modalities"]) < 2:
+        p.error(f"--modality: only {', '.join(values['modalities'])} is given, but RMR fuses at least two modalities; "
+                "for one modality use nnU-Net itself")
+    if values["resample_to"] not in (None, *values["modalities"]):
+        p.error(f"--resample_to {values['resample_to']}: is none of the modalities ({', '.join(values['modalities'])})")
+    if values["output_folder"] is None:
+        if not (raw := os.environ.get(RAW)):
+            p.error(f"the environment variable {RAW} is not set: set it, or give the folder with -o")
+        values["output_folder"] = Path(raw)
+
+    # Here and not above: SimpleITK takes seconds to import, --help and usage errors should not.
+    from nnunetv2_rmr.datasets.importer import ImportRequest, import_dataset, summary
+
+    request = ImportRequest(**values, progress=True)
+    try:
+        checked = import_dataset(request)
+    except (ImportRefused, OSError) as error:
+        sys.exit(f"{p.prog}: error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(f"{p.prog}: stopped; nothing was written")
+    print(summary(request, checked))
+
+
+def _unique(p: argparse.ArgumentParser, option: str, pairs: list[tuple]) -> dict:
+    names = [name for name, _ in pairs]
+    twice = sorted({str(n) for n in names if names.count(n) > 1})
+    if twice:
+        p.error(f"{option}: {', '.join(twice)} is given twice")
+    return dict(pairs)

@@ -1,0 +1,232 @@
+"""Reading, comparing and changing single volumes; files that are not usable raise ImportRefused."""
+
+import gzip
+import itertools
+import math
+import os
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import SimpleITK as sitk
+
+from nnunetv2_rmr.datasets.cases import READABLE, file_ending
+from nnunetv2_rmr.datasets.refused import ImportRefused
+
+# Two grids count as one when no voxel lies farther apart than this part of the smallest voxel edge. Tools round
+# spacings and directions differently (NIfTI stores 32 bit), which stays far below it; real misalignment is above.
+GRID_TOLERANCE = 0.05
+# Values of label files that were scaled on saving may miss the integer by rounding.
+INTEGER_TOLERANCE = 1e-3
+GIPL_HEADER_BYTES = 256
+INTERPOLATORS = {"linear": sitk.sitkLinear, "bspline": sitk.sitkBSpline, "nearest": sitk.sitkNearestNeighbor}
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the voxels of an image lie, in SimpleITK's axis order (x, y, z)."""
+
+    size: tuple[int, ...]  # voxels
+    spacing: tuple[float, ...]  # mm
+    origin: tuple[float, ...]  # mm
+    direction: tuple[float, ...]  # row-major matrix of unit vectors
+
+    @classmethod
+    def of(cls, image: sitk.Image) -> "Grid":
+        return cls(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
+
+    @property
+    def dimension(self) -> int:
+        return len(self.size)
+
+    def corners(self) -> np.ndarray:
+        """Positions of the centres of the corner voxels in mm, shape (2**dimension, dimension)."""
+        indices = np.array(list(itertools.product(*((0, n - 1) for n in self.size))))
+        matrix = np.reshape(self.direction, (self.dimension, self.dimension)) * self.spacing
+        return indices @ matrix.T + self.origin
+
+    def is_close(self, other: "Grid") -> bool:
+        """Same size, and no voxel displaced by more than GRID_TOLERANCE."""
+        if self.size != other.size:
+            return False
+        displaced = np.linalg.norm(self.corners() - other.corners(), axis=1).max()
+        return bool(displaced <= GRID_TOLERANCE * min(*self.spacing, *other.spacing))
+
+    def looks_equal_to_nnunet(self, other: "Grid") -> bool:
+        """nnU-Net compares spacing, origin and direction by np.allclose with its default tolerances."""
+        return self.size == other.size and all(
+            np.allclose(getattr(self, a), getattr(other, a)) for a in ("spacing", "origin", "direction"))
+
+    def difference(self, other: "Grid") -> str:
+        """What differs, as 'size 4 x 4 x 4 instead of 5 x 5 x 5, ...', seen from `other` as the expected grid."""
+        names = {"size": "size", "spacing": "spacing (mm)", "origin": "origin (mm)", "direction": "direction"}
+        return ", ".join(f"{text} {numbers(getattr(self, a))} instead of {numbers(getattr(other, a))}"
+                         for a, text in names.items()
+                         if len(getattr(self, a)) != len(getattr(other, a))
+                         or not np.allclose(getattr(self, a), getattr(other, a)))
+
+
+def numbers(values: tuple[float, ...]) -> str:
+    """'1 x 1 x 2.5'; enough digits to see the differences that matter."""
+    return " x ".join(f"{v + 0.0:.6g}" for v in values)
+
+
+def read_volume(path: Path) -> sitk.Image:
+    """A 2D or 3D image with one value per voxel.
+
+    Raises ImportRefused if the format is not supported, the file can not be read or is truncated, it is neither 2D nor
+    3D, or has several values per voxel.
+    """
+    if file_ending(path) is None:
+        raise ImportRefused(f"{path}: this format is not supported; convert it to one of {' '.join(READABLE)}")
+    check_complete(path)
+    try:
+        with _libraries_silenced():
+            image = sitk.ReadImage(os.fspath(path))
+    except RuntimeError as error:
+        reason = [line.strip() for line in str(error).splitlines() if line.strip()][-1]
+        raise ImportRefused(f"{path}: can not be read ({reason})") from error
+    if image.GetDimension() not in (2, 3):
+        raise ImportRefused(f"{path}: has {image.GetDimension()} dimensions ({numbers(image.GetSize())}), not 2 or 3; "
+                            "split it into one file per image")
+    needed = GIPL_HEADER_BYTES + image.GetNumberOfPixels() * image.GetSizeOfPixelComponent()
+    if file_ending(path) == ".gipl" and path.stat().st_size < needed:
+        raise ImportRefused(f"{path}: truncated, holds {path.stat().st_size} of {needed} bytes")
+    if image.GetNumberOfComponentsPerPixel() > 1 or "complex" in image.GetPixelIDTypeAsString():
+        raise ImportRefused(f"{path}: has several values per voxel (colour, vector or complex image); one is needed")
+    return image
+
+
+def check_complete(path: Path) -> None:
+    """Raise ImportRefused if a NIfTI file ends early. SimpleITK fills what is missing with zeros, silently."""
+    ending = file_ending(path)
+    if ending not in (".nii", ".nii.gz"):
+        return
+    try:
+        header = nibabel.load(path).header
+        voxels = math.prod(int(n) for n in header.get_data_shape())
+        needed = int(header.get_data_offset()) + voxels * header.get_data_dtype().itemsize
+        # Reading to the end also checks gzip's checksum.
+        present = _unpacked_size(path) if ending == ".nii.gz" else path.stat().st_size
+    except (OSError, EOFError, zlib.error, ValueError, nibabel.filebasedimages.ImageFileError) as error:
+        raise ImportRefused(f"{path}: can not be read, it is damaged or truncated ({error})") from error
+    if present < needed:
+        raise ImportRefused(f"{path}: truncated, holds {present} of {needed} bytes")
+
+
+def content_hash(array: np.ndarray) -> str:
+    """Equal for equal voxel values, whatever the number type they are stored in."""
+    return blake2b(np.ascontiguousarray(array, np.float32), digest_size=16).hexdigest() + str(array.shape)
+
+
+def refuse_non_finite(path: Path, array: np.ndarray) -> None:
+    """Raise ImportRefused if the file, read as `array`, holds NaN or infinite values."""
+    if file_ending(path) in (".nii", ".nii.gz"):
+        # SimpleITK's NIfTI library turns them into zeros while reading; nibabel shows what the file holds.
+        data = nibabel.load(path).dataobj
+        array = data.get_unscaled() if data.dtype.kind == "f" else array
+    if array.dtype.kind == "f" and (bad := array.size - np.count_nonzero(np.isfinite(array))):
+        raise ImportRefused(f"{path}: {bad} voxels are NaN or infinite")
+
+
+def label_counts(array: np.ndarray) -> dict[int, int]:
+    """Number of voxels by label value, of finite values. Raises ImportRefused (file not named) for non-integers."""
+    values, counts = np.unique(array, return_counts=True)
+    if (odd := np.abs(values - np.round(values)) > INTEGER_TOLERANCE).any():
+        examples = " ".join(f"{v:g}" for v in values[odd][:3])
+        raise ImportRefused(f"{int(counts[odd].sum())} voxels have no integer value (for example {examples})")
+    result: dict[int, int] = {}
+    for value, count in zip(values, counts):
+        result[round(float(value))] = result.get(round(float(value)), 0) + int(count)
+    return result
+
+
+def mapped_counts(counts: Mapping[int, int], label_map: Mapping[int, int]) -> dict[int, int]:
+    """`label_counts` after all replacements of `label_map` at once."""
+    result: dict[int, int] = {}
+    for value, count in counts.items():
+        new = label_map.get(value, value)
+        result[new] = result.get(new, 0) + count
+    return dict(sorted(result.items()))
+
+
+def map_labels(image: sitk.Image, label_map: Mapping[int, int]) -> sitk.Image:
+    """Rounded to integers, all replacements of `label_map` made at once (1=2 2=1 swaps), as uint8 or uint16.
+
+    Values must fit; the caller has checked them against the declared ones.
+    """
+    array = sitk.GetArrayViewFromImage(image)
+    rounded = np.rint(array) if array.dtype.kind == "f" else array
+    replacements = {value: label_map.get(value, value) for value in label_counts(array)}
+    mapped = np.zeros(array.shape, np.uint8 if max(replacements.values()) < 256 else np.uint16)
+    for value, replacement in replacements.items():
+        mapped[rounded == value] = replacement
+    result = sitk.GetImageFromArray(mapped)
+    result.CopyInformation(image)
+    return result
+
+
+def on_grid(image: sitk.Image, grid: Grid, resample: str | None) -> sitk.Image:
+    """`image` on `grid`: untouched if it lies there, with the header of `grid` if it differs by rounding only.
+
+    resample: None (a different grid raises ImportRefused naming the difference, without the file's name), 'linear' or
+    'bspline' for images, 'nearest' for labels. Resampled images are float32 within the value range of the original;
+    what lies outside the original gets its minimum.
+    """
+    own = Grid.of(image)
+    if own.looks_equal_to_nnunet(grid):
+        return image
+    if own.is_close(grid):
+        snapped = sitk.Image(image)
+        snapped.SetSpacing(grid.spacing)
+        snapped.SetOrigin(grid.origin)
+        snapped.SetDirection(grid.direction)
+        return snapped
+    if resample is None or own.dimension != grid.dimension:
+        raise ImportRefused(own.difference(grid))
+    nearest = resample == "nearest"
+    extrema = sitk.MinimumMaximumImageFilter()
+    extrema.Execute(image)
+    low, high = extrema.GetMinimum(), extrema.GetMaximum()
+    outside = 0.0 if nearest else low
+    resampled = sitk.Resample(image, grid.size, sitk.Transform(grid.dimension, sitk.sitkIdentity),
+                              INTERPOLATORS[resample], grid.origin, grid.spacing, grid.direction, outside,
+                              image.GetPixelID() if nearest else sitk.sitkFloat32)
+    # Splines overshoot at edges: negative MRI intensities would be the visible result.
+    return resampled if nearest else sitk.Clamp(resampled, sitk.sitkFloat32, low, high)
+
+
+def write_volume(image: sitk.Image, path: Path) -> None:
+    """Write compressed (where the format can). Raises ImportRefused if that fails or the file is incomplete."""
+    try:
+        with _libraries_silenced():
+            sitk.WriteImage(image, os.fspath(path), True)
+    except RuntimeError as error:
+        raise ImportRefused(f"{path}: can not be written ({str(error).strip().splitlines()[-1].strip()})") from error
+    check_complete(path)
+
+
+def _unpacked_size(path: Path) -> int:
+    size = 0
+    with gzip.open(path, "rb") as file:
+        while block := file.read(1 << 22):
+            size += len(block)
+    return size
+
+
+@contextmanager
+def _libraries_silenced() -> Iterator[None]:
+    """The C libraries behind SimpleITK write complaints straight to file descriptor 2, amid the progress bar."""
+    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(null, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(null)
