@@ -1,4 +1,4 @@
-"""A data set so small that nnU-Net's real command line trains on it in seconds: three modalities of a head with a lesion."""
+"""A data set so small that nnU-Net's real command line trains on it in seconds: three modalities of a head."""
 
 import json
 import os

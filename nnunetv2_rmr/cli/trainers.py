@@ -8,7 +8,7 @@ from nnunetv2_rmr.ext_trainer import trainers_folder
 def main() -> None:
     argparse.ArgumentParser(
         prog="nnUNetv2_rmr_trainers",
-        description='Prints the folder with the trainers of nnunetv2-rmr. Put this line where you set nnU-Net\'s paths: '
+        description='Prints the folder with the trainers of nnunetv2-rmr. Put this where you set nnU-Net\'s paths: '
                     'export nnUNet_extTrainer="$(nnUNetv2_rmr_trainers)"',
     ).parse_args()
     print(trainers_folder())

@@ -43,7 +43,7 @@ def fused_filename(output_file_truncated: str, file_ending: str) -> str:
 def export_fused(fused: torch.Tensor | np.ndarray, properties: dict, intensity_map: IntensityMap | None,
                  plans_manager: PlansManager, configuration_manager: ConfigurationManager, file_ending: str,
                  output_file_truncated: str) -> None:
-    """Bring a fused image to the input's grid and units and write it beside the segmentation `output_file_truncated`."""
+    """Bring a fused image to the input's grid and units; write it beside the segmentation `output_file_truncated`."""
     image = fused_to_input_grid(fused, properties, intensity_map, plans_manager, configuration_manager)
     write_image(image, fused_filename(output_file_truncated, file_ending), plans_manager.image_reader_writer_class,
                 file_ending, properties)

@@ -31,7 +31,8 @@ def _write_sitk(image: np.ndarray, filename: str, properties: dict) -> None:
 
 
 def _write_nibabel(image: np.ndarray, filename: str, properties: dict) -> None:
-    nibabel.save(nibabel.Nifti1Image(image.transpose(2, 1, 0), properties["nibabel_stuff"]["original_affine"]), filename)
+    affine = properties["nibabel_stuff"]["original_affine"]
+    nibabel.save(nibabel.Nifti1Image(image.transpose(2, 1, 0), affine), filename)
 
 
 def _write_nibabel_reoriented(image: np.ndarray, filename: str, properties: dict) -> None:

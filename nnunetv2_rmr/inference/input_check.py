@@ -2,35 +2,52 @@
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 from nnunetv2.imageio.nibabel_reader_writer import NibabelIO
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
-
-_SITK_ENDINGS = (*SimpleITKIO.supported_file_endings, *NibabelIO.supported_file_endings)
+from nnunetv2_rmr.datasets.refused import ImportRefused
+from nnunetv2_rmr.datasets.volumes import Grid, check_complete, refuse_non_finite
 
 
 class BadCaseError(ValueError):
     """The input of one case can not be used. The message names the file and says what to do."""
 
 
-def check_grids(files: Sequence[str]) -> None:
-    """All files are there, readable as far as their headers go, and on one grid. Raises BadCaseError."""
+def check_files(files: Sequence[str]) -> None:
+    """All files are there, complete, and on one grid. Raises BadCaseError.
+
+    Readers do not tell: SimpleITK fills a truncated NIfTI file with zeros, and nnU-Net only warns of other origins.
+    """
     for file in files:
         if not os.path.isfile(file):
             raise BadCaseError(f"{file} does not exist")
-    grids = [_grid(f) for f in files]
+    try:
+        for file in files:
+            check_complete(Path(file))
+        grids = [_grid(file) for file in files]
+    except (ImportRefused, RuntimeError) as error:
+        raise BadCaseError(f"{error}; copy or export it again") from None
     for file, grid in zip(files[1:], grids[1:]):
-        for what in grid.keys() & grids[0].keys():
-            if len(grid[what]) != len(grids[0][what]) or not np.allclose(grid[what], grids[0][what], atol=1e-3):
-                raise BadCaseError(f"{file} has {what} {_short(grid[what])}, but {files[0]} has "
-                                   f"{_short(grids[0][what])}: resample the modalities to one grid first")
+        if grid is not None and grids[0] is not None and not grid.is_close(grids[0]):
+            raise BadCaseError(f"{file} does not lie on the grid of {files[0]} ({grid.difference(grids[0])}): "
+                               f"resample the modalities to one grid first")
 
 
-def _short(numbers: Sequence[float]) -> str:
-    return "(" + ", ".join(f"{n:g}" for n in numbers) + ")"
+def _grid(file: str) -> Grid | None:
+    """The grid by the file's header; None for formats that have none."""
+    if not file.lower().endswith((*SimpleITKIO.supported_file_endings, *NibabelIO.supported_file_endings)):
+        return None
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(file)
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        raise RuntimeError(f"{file}: can not be read") from None
+    return Grid.of(reader)
 
 
 def _explain_channels(files: Sequence[str], names: Sequence[str], file_ending: str) -> str:
@@ -45,20 +62,6 @@ def _explain_channels(files: Sequence[str], names: Sequence[str], file_ending: s
     return f"case {stem}: remove {', '.join(sorted(have - set(expected)))}"
 
 
-def _grid(file: str) -> dict[str, tuple]:
-    """Size, spacing, origin and direction from a file's header; empty for formats without a grid (png, tiff)."""
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(file)
-    if not file.endswith(_SITK_ENDINGS):
-        return {}
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError:
-        raise BadCaseError(f"{file} can not be read: damaged or truncated? Copy or export it again") from None
-    return {"size": reader.GetSize(), "spacing": reader.GetSpacing(), "origin": reader.GetOrigin(),
-            "direction": reader.GetDirection()}
-
-
 def check_array(data: np.ndarray, names: Sequence[str], files: Sequence[str] = (), file_ending: str = "") -> None:
     """All modalities there, finite, and with more than one value each.
 
@@ -71,10 +74,10 @@ def check_array(data: np.ndarray, names: Sequence[str], files: Sequence[str] = (
         raise BadCaseError(f"{_explain_channels(files, names, file_ending)} ({found})" if files else found)
     for i, (channel, name) in enumerate(zip(data, names)):
         source = files[i] if len(files) == len(names) else f"channel {i} ({name})"
-        if not np.isfinite(channel).all():
-            bad = int(channel.size - np.isfinite(channel).sum())
-            raise BadCaseError(f"{source} holds NaN or infinite values in {bad} voxel(s): "
-                               f"replace them in the image and run again")
+        try:
+            refuse_non_finite(Path(source), channel)
+        except ImportRefused as error:
+            raise BadCaseError(f"{error}: replace them in the image and run again") from None
         if channel.min() == channel.max():
             raise BadCaseError(f"{source} is constant (every voxel is {channel.min():g}): an empty image can not be "
                                f"normalised; export it again")

@@ -184,7 +184,8 @@ class RMRPredictor(nnUNetPredictor):
         self._report_failures()
         return result
 
-    def predict_from_files_sequential(self, list_of_lists_or_source_folder, output_folder_or_list_of_truncated_output_files,
+    def predict_from_files_sequential(self, list_of_lists_or_source_folder,
+                                      output_folder_or_list_of_truncated_output_files,
                                       save_probabilities: bool = False, overwrite: bool = True,
                                       folder_with_segs_from_prev_stage: str | None = None):
         """As nnU-Net's: everything in this process. (Its own loop does not let go of what the fused image needs.)"""
@@ -235,7 +236,7 @@ class RMRPredictor(nnUNetPredictor):
         nothing = [None] * len(files)
         jobs = [(f, p, o, self.plans_manager, self.configuration_manager, self.dataset_json, self.verbose_preprocessing)
                 for f, p, o in zip(files, previous or nothing, outputs or nothing)]
-        for job, item in zip(jobs, _map_ahead(_preprocess_case, jobs, min(num_processes, len(jobs)))):
+        for item in _map_ahead(_preprocess_case, jobs, min(num_processes, len(jobs))):
             if isinstance(item, BadCaseError):
                 print(f"ERROR: {item}")
                 self._failures.append(str(item))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
-from nnunetv2_rmr.inference.input_check import BadCaseError, check_array, check_grids
+from nnunetv2_rmr.inference.input_check import BadCaseError, check_array, check_files
 from nnunetv2_rmr.inference.intensity import IntensityMap
 from nnunetv2_rmr.settings import RMRSettings, channel_names, reference_channel
 
@@ -17,7 +17,7 @@ class RememberIntensities:
     _files: Sequence[str] = ()
 
     def run_case(self, image_files, seg_file, plans_manager, configuration_manager, dataset_json):
-        check_grids(image_files)
+        check_files(image_files)
         self._files = list(image_files)
         try:
             return super().run_case(image_files, seg_file, plans_manager, configuration_manager, dataset_json)
@@ -48,7 +48,7 @@ class RememberIntensities:
 
 
 class RMRConfigurationManager(ConfigurationManager):
-    """A configuration whose preprocessor remembers. Handed to all of nnU-Net's own preprocessing, worker processes too."""
+    """A configuration whose preprocessor remembers, in all of nnU-Net's own preprocessing, worker processes too."""
 
     @property
     def preprocessor_class(self):

@@ -20,7 +20,7 @@ from nnunetv2_rmr.networks.rmrnet import RMRNet
 from nnunetv2_rmr.settings import RMRSettings, channel_names, reference_channel
 from nnunetv2_rmr.training.panel import save_panel
 from nnunetv2_rmr.training.progress import plot_loss_terms
-from nnunetv2_rmr.training.reproducible import SeedNextSample, seed_from_environment, seed_everything
+from nnunetv2_rmr.training.reproducible import SeedNextSample, seed_everything, seed_from_environment
 from nnunetv2_rmr.training.validation import export_validation_fusion
 
 
@@ -63,7 +63,7 @@ class nnUNetTrainerRMR(nnUNetTrainer):
         self.reference = reference_channel(settings.reference_modality, channel_names(self.dataset_json))
 
     def stage_of(self, epoch: int) -> int:
-        """1 while the autoencoder is trained, then 2. A training of two epochs or more has both (unless switched off)."""
+        """1 while the autoencoder is trained, then 2. With two epochs or more there are both, unless switched off."""
         if self.settings.stage1_fraction == 0 or self.num_epochs < 2:
             return 2
         return 1 if epoch < max(1, round(self.settings.stage1_fraction * self.num_epochs)) else 2
@@ -146,7 +146,8 @@ class nnUNetTrainerRMR(nnUNetTrainer):
         if self.stage_of(self.current_epoch) != self.stage:
             self._enter_stage(self.stage_of(self.current_epoch))
         super().on_train_epoch_start()
-        self.print_to_log_file(f"Stage {self.stage}: " + ("autoencoder" if self.stage == 1 else "fusion and segmentation"))
+        self.print_to_log_file(f"Stage {self.stage}: "
+                               + ("autoencoder" if self.stage == 1 else "fusion and segmentation"))
 
     def train_step(self, batch: dict) -> dict:
         # nnU-Net's step with several outputs and losses; clipping, scaling and stepping are the same
@@ -185,7 +186,7 @@ class nnUNetTrainerRMR(nnUNetTrainer):
         weights = term_weights(self.stage, self.settings)
         refine = "image_refinement" in weights or "feature_refinement" in weights
         if self.stage == 1:
-            # clean and degraded patches in one call: both are reconstructed, the features of the second follow the first
+            # clean and degraded patches in one call: both are reconstructed, features of the second follow the first
             both = torch.cat((clean, degraded[:, :clean.shape[1]]))
             out = self.network(both, outputs=("features", "reconstructions"))
             features = out.features[:len(clean)].repeat(2, *[1] * (out.features.ndim - 1))

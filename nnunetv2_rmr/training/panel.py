@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
 
 
+@plt.style.context("default")  # nnU-Net's own plots change the global font size
 def save_panel(trainer: nnUNetTrainerRMR, batch: dict, filename: str) -> None:
     """One training patch, the slice with most foreground. Rows: modalities clean, degraded, reconstructed; then fused,
     label and prediction. Grey values: each modality between its 1st and 99th percentile, the same in all three rows."""

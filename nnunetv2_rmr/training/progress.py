@@ -7,6 +7,7 @@ from nnunetv2_rmr.atomic import replacing
 from nnunetv2_rmr.losses.coupled import TERMS
 
 
+@plt.style.context("default")  # nnU-Net's own plots change the global font size
 def plot_loss_terms(logged: dict[str, list], filename: str) -> None:
     """logged: one value per epoch and key "loss_<term>"; NaN where a stage does not have the term."""
     fig, axes = plt.subplots(len(TERMS), 1, figsize=(10, 3 * len(TERMS)), sharex=True)

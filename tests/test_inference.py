@@ -1,0 +1,239 @@
+"""From the network's grid and units back to the user's file."""
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import tiny
+import torch
+from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from plans import CHANNELS, DATASET_JSON, make_plans
+
+from nnunetv2_rmr.inference.export_fused import export_fused, fused_filename
+from nnunetv2_rmr.inference.fused_writer import check_can_write, write_image
+from nnunetv2_rmr.inference.input_check import BadCaseError
+from nnunetv2_rmr.inference.intensity import IntensityMap
+from nnunetv2_rmr.inference.predictor import RMRPredictor
+from nnunetv2_rmr.inference.preprocessing import PROPERTY, RMRConfigurationManager
+from nnunetv2_rmr.inference.sliding_window import FusedAccumulator
+from nnunetv2_rmr.networks.build import build_rmrnet
+from nnunetv2_rmr.networks.rmrnet import RMRNet
+from nnunetv2_rmr.settings import RMRSettings
+
+OBLIQUE = tuple(np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))[0].ravel())
+
+
+def oblique_case(folder, spacing=(0.9, 1.1, 2.5)) -> list[str]:
+    """Both modalities of a case that is oblique, anisotropic and has empty borders to crop; returns the files."""
+    images, _ = tiny.tiny_case(np.random.default_rng(0), shape=(14, 24, 20))
+    files = []
+    for i, image in enumerate((images[0], images[2])):
+        image[:3] = image[:, :4] = image[..., -2:] = 0
+        files.append(folder / f"case_{i:04d}.nii.gz")
+        tiny.write_image(image, files[-1], spacing=spacing, origin=(-31.5, 17.25, 60.0), direction=OBLIQUE)
+    return [str(f) for f in files]
+
+
+def preprocess(plans, files):
+    configuration = RMRConfigurationManager(plans.get_configuration("test").configuration)
+    data, _, properties = configuration.preprocessor_class(verbose=False).run_case(files, None, plans, configuration,
+                                                                                   DATASET_JSON)
+    return data, properties, configuration
+
+
+@pytest.mark.parametrize("transpose", [(0, 1, 2), (2, 0, 1), (1, 0, 2)])
+@pytest.mark.parametrize("mask_norm", [True, False])
+@pytest.mark.parametrize("scheme", ["ZScoreNormalization", "NoNormalization", "RescaleTo01Normalization"])
+def test_export_undoes_preprocessing_exactly(tmp_path, transpose, mask_norm, scheme):
+    files = oblique_case(tmp_path)
+    spacing = np.array((2.5, 1.1, 0.9))[list(transpose)]
+    plans = make_plans(spacing=spacing.tolist(), transpose=transpose, mask_norm=mask_norm, scheme=scheme)
+    data, properties, configuration = preprocess(plans, files)
+    assert data.shape[1:] != sitk.ReadImage(files[0]).GetSize()[::-1]  # something was cropped
+    export_fused(data[1], properties, properties[PROPERTY], plans, configuration, ".nii.gz", str(tmp_path / "case"))
+    fused, flair = (sitk.ReadImage(str(f)) for f in (tmp_path / "fused" / "case.nii.gz", files[1]))
+    np.testing.assert_allclose(sitk.GetArrayFromImage(fused), sitk.GetArrayFromImage(flair), atol=2e-4, rtol=1e-5)
+    assert fused.GetSize() == flair.GetSize()
+    for index in np.random.default_rng(0).integers(0, 14, (20, 3)).tolist():
+        # in mm; what is left is the float32 of the NIfTI header
+        np.testing.assert_allclose(fused.TransformIndexToPhysicalPoint(index),
+                                   flair.TransformIndexToPhysicalPoint(index), atol=1e-5)
+
+
+def test_export_resamples_back_to_the_grid_of_the_input(tmp_path):
+    files = oblique_case(tmp_path, spacing=(1.0, 1.0, 1.0))
+    plans = make_plans(spacing=(0.8, 1.25, 0.9), mask_norm=False)
+    data, properties, configuration = preprocess(plans, files)
+    export_fused(data[1], properties, properties[PROPERTY], plans, configuration, ".nii.gz", str(tmp_path / "case"))
+    fused, flair = (sitk.GetArrayFromImage(sitk.ReadImage(str(f)))
+                    for f in (tmp_path / "fused" / "case.nii.gz", files[1]))
+    assert fused.shape == flair.shape
+    assert np.corrcoef(fused[flair > 0], flair[flair > 0])[0, 1] > 0.9  # it was sampled twice
+
+
+def test_intensity_map_of_ct_ignores_what_was_clipped():
+    raw = np.random.default_rng(0).normal(100, 80, (8, 8, 8)).astype(np.float32)
+    normalised = (np.clip(raw, 5, 195) - 100) / 50
+    found = IntensityMap.fit(raw, normalised, np.ones_like(raw, dtype=bool))
+    assert found.slope == pytest.approx(50, rel=1e-5) and found.intercept == pytest.approx(100, rel=1e-5)
+
+
+@pytest.mark.parametrize(("reader", "ending"), [
+    ("SimpleITKIO", ".nii.gz"), ("SimpleITKIO", ".nrrd"), ("SimpleITKIO", ".mha"), ("SimpleITKIO", ".gipl"),
+    ("SimpleITKIOWithReorient", ".nii.gz"), ("NibabelIO", ".nii.gz"), ("NibabelIOWithReorient", ".nii.gz"),
+    ("Tiff3DIO", ".tif")])
+def test_every_reader_gets_its_own_image_back(tmp_path, reader, ending):
+    cls = recursive_find_reader_writer_by_name(reader)
+    array = np.random.default_rng(0).normal(50, 20, (5, 6, 7)).astype(np.float32)
+    source = tmp_path / f"case_0000{ending}"
+    if reader == "Tiff3DIO":
+        write_image(array, str(source), cls, ending, {"spacing": (2.0, 1.0, 1.0)})
+        (tmp_path / "case.json").write_text('{"spacing": [2.0, 1.0, 1.0]}')
+    else:
+        direction = (0, 0, 1, -1, 0, 0, 0, -1, 0) if ending != ".gipl" else None
+        tiny.write_image(array, source, spacing=(0.5, 1.5, 2.0), origin=(3, -4, 5), direction=direction)
+    image, properties = cls().read_images([str(source)])
+    target = str(tmp_path / "out" / f"fused_0000{ending}")
+    write_image(image[0], target, cls, ending, properties)
+    if reader == "Tiff3DIO":
+        (tmp_path / "out" / "fused.json").write_text((tmp_path / "out" / "fused_0000.json").read_text())
+    again, properties_again = cls().read_images([target])
+    np.testing.assert_array_equal(again, image)
+    np.testing.assert_allclose(properties_again["spacing"], properties["spacing"])
+    if reader != "Tiff3DIO":
+        a, b = sitk.ReadImage(str(source)), sitk.ReadImage(target)
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(a), sitk.GetArrayFromImage(b))
+        for index in ((0, 0, 0), (4, 3, 2)):
+            np.testing.assert_allclose(a.TransformIndexToPhysicalPoint(index), b.TransformIndexToPhysicalPoint(index),
+                                       atol=1e-5)
+
+
+def test_2d_tiff_holds_floats_and_png_is_refused_by_name(tmp_path):
+    cls = recursive_find_reader_writer_by_name("NaturalImage2DIO")
+    image = np.random.default_rng(0).normal(size=(1, 6, 7)).astype(np.float32)
+    write_image(image, str(tmp_path / "fused.tif"), cls, ".tif", {"spacing": (999, 1, 1)})
+    np.testing.assert_array_equal(cls().read_images([str(tmp_path / "fused.tif")])[0][0], image)
+    with pytest.raises(ValueError, match=r"\.png files hold integers only"):
+        check_can_write(cls, ".png")
+
+
+def test_a_failing_writer_leaves_neither_a_new_file_nor_a_damaged_old_one(tmp_path):
+    cls = recursive_find_reader_writer_by_name("SimpleITKIO")
+    target = tmp_path / "case.nii.gz"
+    target.write_bytes(b"old")
+    with pytest.raises(KeyError):
+        write_image(np.zeros((2, 2, 2)), str(target), cls, ".nii.gz", properties={})
+    assert target.read_bytes() == b"old" and list(tmp_path.iterdir()) == [target]
+
+
+def test_fused_images_get_a_folder_of_their_own():
+    assert fused_filename("out/case", ".nii.gz").replace("\\", "/") == "out/fused/case.nii.gz"
+
+
+def test_bad_input_is_named(tmp_path):
+    plans = make_plans()
+    files = oblique_case(tmp_path)
+    with pytest.raises(BadCaseError, match=r"case_0001.nii.gz \(FLAIR\) missing"):
+        preprocess(plans, files[:1])
+    with pytest.raises(BadCaseError, match=r"nowhere\.nii\.gz does not exist"):
+        preprocess(plans, [files[0], "nowhere.nii.gz"])
+    shifted = sitk.ReadImage(files[1])
+    shifted.SetOrigin((0, 0, 0))
+    sitk.WriteImage(shifted, files[1])
+    with pytest.raises(BadCaseError, match=r"case_0001.*not lie on the grid of .*case_0000.*origin.*resample"):
+        preprocess(plans, files)
+
+
+def predictor_for(plans, network, cls=RMRPredictor, **kwargs):
+    predictor = cls(device=torch.device("cpu"), allow_tqdm=False, **kwargs)
+    parameters = [network.state_dict()]
+    predictor.manual_initialization(network, plans, plans.get_configuration("test"), parameters, DATASET_JSON,
+                                    "nnUNetTrainerRMR", (0, 1, 2)[:len(plans.get_configuration("test").patch_size)])
+    return predictor
+
+
+def network_for(plans) -> RMRNet:
+    torch.manual_seed(0)
+    return build_rmrnet(plans, plans.get_configuration("test"), len(CHANNELS), 2, False).eval()
+
+
+@pytest.mark.parametrize("shape", [(16, 16, 16), (11, 16, 14)])
+def test_where_one_tile_covers_the_image_the_sliding_window_changes_nothing(shape):
+    plans = make_plans()
+    network, x = network_for(plans), torch.randn(2, *shape)
+    predictor = predictor_for(plans, network)
+    predictor.predict_logits_from_preprocessed_data(x)
+    padded, slicer = predictor._pad(x)
+    with torch.no_grad():
+        direct = network(padded[None], outputs=("fused",)).fused[0, 0][slicer]
+    torch.testing.assert_close(predictor._fused, direct)
+    torch.testing.assert_close(predictor.predict_fused_from_preprocessed_data(x), direct)
+
+
+def test_tiles_agree_with_the_whole_image_away_from_their_borders():
+    # the fused image depends on a few voxels around only; tile borders see zero padding and weigh little
+    plans = make_plans()
+    network, x = network_for(plans), torch.randn(2, 40, 24, 16)
+    tiled = predictor_for(plans, network).predict_fused_from_preprocessed_data(x)
+    with torch.no_grad():
+        whole = network(x[None], outputs=("fused",)).fused[0, 0]
+    assert (tiled - whole).abs().median() < 0.02 * whole.std()
+
+
+def test_segmentation_is_the_same_with_and_without_the_fused_image():
+    plans = make_plans()
+    network, x = network_for(plans), torch.randn(2, 24, 18, 16)
+    ours, stock = (predictor_for(plans, network, cls).predict_logits_from_preprocessed_data(x)
+                   for cls in (RMRPredictor, nnUNetPredictor))
+    assert torch.equal(ours, stock)
+
+
+def test_fused_images_are_averaged_over_folds():
+    plans = make_plans()
+    a, x = network_for(plans), torch.randn(2, 16, 16, 16)
+    folds = [{k: v.clone() for k, v in a.state_dict().items()} for _ in range(2)]
+    for value in folds[1].values():
+        value.mul_(0.5)
+    predictor = predictor_for(plans, a)
+    fused = []
+    for parameters in ([folds[0]], [folds[1]], folds):
+        predictor.list_of_parameters = parameters
+        predictor.predict_logits_from_preprocessed_data(x)
+        fused.append(predictor._fused)
+    torch.testing.assert_close(fused[2], (fused[0] + fused[1]) / 2)
+
+
+def test_2d_configurations_fuse_slice_by_slice():
+    plans = make_plans(patch_size=(16, 16))
+    network, x = network_for(plans), torch.randn(2, 5, 16, 16)
+    predictor = predictor_for(plans, network)
+    predictor.predict_logits_from_preprocessed_data(x)
+    with torch.no_grad():
+        slices = network(x.transpose(0, 1), outputs=("fused",)).fused[:, 0]
+    torch.testing.assert_close(predictor._fused, slices, atol=1e-5, rtol=1e-5)
+
+
+def test_a_model_without_fusion_is_predicted_as_by_nnunet():
+    plans = make_plans(settings=None)
+    torch.manual_seed(0)
+    network = nnUNetTrainer.build_network_architecture(plans, plans.get_configuration("test"), 2, 2, False)
+    x = torch.randn(2, 20, 16, 16)
+    ours, stock = (predictor_for(plans, network, cls) for cls in (RMRPredictor, nnUNetPredictor))
+    assert not ours.fuses
+    assert torch.equal(*(p.predict_logits_from_preprocessed_data(x) for p in (ours, stock)))
+
+
+@pytest.mark.parametrize("gaussian", [True, False])
+def test_overlapping_tiles_of_a_constant_make_the_constant(gaussian):
+    accumulator = FusedAccumulator((6, 4), (4, 4), gaussian, torch.device("cpu"))
+    for start in (0, 1, 2):
+        accumulator.add((slice(None), slice(start, start + 4), slice(0, 4)), torch.full((1, 1, 4, 4), 3.5))
+    torch.testing.assert_close(accumulator.mean(), torch.full((6, 4), 3.5))
+
+
+def test_settings_of_the_model_decide_the_reference_modality(tmp_path):
+    plans = make_plans(settings=RMRSettings(reference_modality="T1"))
+    _, properties, _ = preprocess(plans, oblique_case(tmp_path))
+    t1 = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "case_0000.nii.gz")))
+    assert properties[PROPERTY].intercept == pytest.approx(t1[t1 > 0].mean(), rel=1e-3)

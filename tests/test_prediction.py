@@ -1,0 +1,163 @@
+"""Prediction through nnU-Net's commands, ours, and Python."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import tiny
+from conftest import REGIONS
+
+pytestmark = pytest.mark.slow
+
+MODEL = ("-d", REGIONS, "-c", tiny.CONFIGURATION, "-tr", "nnUNetTrainerRMR_tiny", "-f", 0, 1, "-device", "cpu",
+         "-npp", 1, "-nps", 1)
+
+
+@pytest.fixture(scope="module")
+def images(nnunet) -> Path:
+    return Path(nnunet["nnUNet_raw"]) / f"Dataset{REGIONS}_Tiny" / "imagesTs"
+
+
+@pytest.fixture(scope="module")
+def predicted(trained, nnunet, images, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("rmr")
+    tiny.run("nnUNetv2_rmr_predict", "-i", images, "-o", out, *MODEL, "--save_probabilities", env=nnunet)
+    return out
+
+
+@pytest.fixture(scope="module")
+def stock(trained, nnunet, images, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("stock")
+    tiny.run("nnUNetv2_predict", "-i", images, "-o", out, *MODEL, "--save_probabilities", env=nnunet)
+    return out
+
+
+def files(folder: Path, pattern: str = "*.nii.gz") -> dict[str, bytes]:
+    return {f.name: f.read_bytes() for f in folder.glob(pattern)}
+
+
+def test_segmentations_are_the_stock_commands_byte_for_byte(predicted, stock):
+    assert len(files(stock)) == 2
+    assert files(predicted) == files(stock)
+    for name in ("caseTs00.npz", "caseTs01.npz"):
+        np.testing.assert_array_equal(*(np.load(f / name)["probabilities"] for f in (predicted, stock)))
+
+
+def test_stock_command_writes_nothing_else_unless_asked(stock):
+    assert not (stock / "fused").exists()
+
+
+def test_fused_volumes_lie_beside_in_units_and_grid_of_the_reference_modality(predicted, images):
+    assert set(files(predicted / "fused")) == set(files(predicted))
+    for name in files(predicted / "fused"):
+        fused = sitk.ReadImage(str(predicted / "fused" / name))
+        flair = sitk.ReadImage(str(images / name.replace(".nii.gz", "_0002.nii.gz")))
+        assert fused.GetPixelID() == sitk.sitkFloat32
+        for what in ("GetSize", "GetSpacing", "GetOrigin", "GetDirection"):
+            assert getattr(fused, what)() == getattr(flair, what)()
+        fused, flair = sitk.GetArrayFromImage(fused), sitk.GetArrayFromImage(flair)
+        body = flair > 0
+        assert (fused[flair == 0] == 0).all()
+        assert np.corrcoef(fused[body], flair[body])[0, 1] > 0.5
+        assert 0.5 < fused[body].mean() / flair[body].mean() < 1.5
+
+
+def test_stock_command_saves_fused_volumes_if_the_environment_asks(predicted, nnunet, images, tmp_path):
+    tiny.run("nnUNetv2_predict", "-i", images, "-o", tmp_path, *MODEL, env=nnunet | {"nnUNet_rmr_save_fused": "1"})
+    assert files(tmp_path) == files(predicted)
+    assert files(tmp_path / "fused") == files(predicted / "fused")
+
+
+def test_continue_prediction_and_parts_hold_for_both_outputs(predicted, nnunet, images, tmp_path):
+    shutil.copytree(predicted, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "fused" / "caseTs00.nii.gz").unlink()
+    kept = (tmp_path / "fused" / "caseTs01.nii.gz").stat().st_mtime_ns
+    output = tiny.run("nnUNetv2_rmr_predict", "-i", images, "-o", tmp_path, *MODEL, "--continue_prediction",
+                      "-num_parts", 1, "-part_id", 0, env=nnunet).stdout
+    assert "1 case(s) are complete, 1 to go" in output
+    assert files(tmp_path / "fused") == files(predicted / "fused")
+    assert (tmp_path / "fused" / "caseTs01.nii.gz").stat().st_mtime_ns == kept
+
+
+def test_parts_share_the_work(trained, nnunet, images, tmp_path):
+    tiny.run("nnUNetv2_rmr_predict", "-i", images, "-o", tmp_path, *MODEL, "-num_parts", 2, "-part_id", 1, env=nnunet)
+    assert set(files(tmp_path)) == set(files(tmp_path / "fused")) == {"caseTs01.nii.gz"}
+
+
+def test_bad_cases_are_named_and_the_others_done(trained, predicted, nnunet, images, tmp_path):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    shutil.copytree(images, folder)
+
+    def bad_case(case: str) -> list[Path]:
+        targets = [folder / f"{case}_{i:04d}.nii.gz" for i in range(3)]
+        for i, target in enumerate(targets):
+            shutil.copy(images / f"caseTs00_{i:04d}.nii.gz", target)
+        return targets
+
+    def change(file: Path, function) -> None:
+        image = sitk.ReadImage(str(file))
+        array = function(sitk.GetArrayFromImage(image))
+        changed = sitk.GetImageFromArray(array)
+        if array.shape == image.GetSize()[::-1]:
+            changed.CopyInformation(image)
+        sitk.WriteImage(changed, str(file))
+
+    bad_case("missing")[1].unlink()
+    change(bad_case("nan")[0], lambda a: np.where(a > 100, np.nan, a).astype(np.float32))
+    change(bad_case("constant")[2], lambda a: np.zeros_like(a))
+    change(bad_case("grid")[1], lambda a: a[:-2])
+    truncated = bad_case("truncated")[0]
+    truncated.write_bytes(truncated.read_bytes()[:2000])
+    shutil.copy(images / "caseTs00_0000.nii.gz", folder / "surplus_0003.nii.gz")
+    bad_case("surplus")
+
+    result = tiny.run("nnUNetv2_rmr_predict", "-i", folder, "-o", out, *MODEL, env=nnunet, check=False)
+    assert result.returncode == 1
+    report = result.stdout[result.stdout.index("nnUNetv2_rmr: error:"):]
+    assert "Traceback" not in report
+    assert "6 case(s) could not be predicted" in report
+    for words in (["missing_0001.nii.gz (T2) missing"], ["nan_0000.nii.gz", "NaN"], ["grid_0001.nii.gz", "size"],
+                  ["constant_0002.nii.gz", "constant"], ["truncated_0000.nii.gz", "damaged"],
+                  ["surplus_0003.nii.gz", "remove"]):
+        assert any(all(word in line for word in words) for line in report.splitlines()), (words, report)
+    assert files(out) == files(predicted)
+    assert files(out / "fused") == files(predicted / "fused")
+
+
+def test_find_best_configuration_ensemble_and_model_sharing_work_as_for_vanilla(trained, nnunet, predicted, images,
+                                                                                tmp_path):
+    tiny.run("nnUNetv2_find_best_configuration", REGIONS, "-c", tiny.CONFIGURATION, "-tr", "nnUNetTrainerRMR_tiny",
+             "-f", 0, 1, "-np", 1, env=nnunet)
+    ensembled = tmp_path / "ensemble"
+    tiny.run("nnUNetv2_ensemble", "-i", predicted, predicted, "-o", ensembled, "-np", 1, env=nnunet)
+    assert set(files(ensembled)) == set(files(predicted))
+
+    archive, installed = tmp_path / "model.zip", tmp_path / "results"
+    tiny.run("nnUNetv2_export_model_to_zip", "-d", REGIONS, "-o", archive, "-c", tiny.CONFIGURATION,
+             "-tr", "nnUNetTrainerRMR_tiny", "-f", 0, 1, env=nnunet)
+    installed.mkdir()
+    env = nnunet | {"nnUNet_results": str(installed)}
+    tiny.run("nnUNetv2_install_pretrained_model_from_zip", archive, env=env)
+    model = installed / f"Dataset{REGIONS}_Tiny" / f"nnUNetTrainerRMR_tiny__nnUNetPlans__{tiny.CONFIGURATION}"
+    out = tmp_path / "installed"
+    tiny.run("nnUNetv2_rmr_predict_from_modelfolder", "-i", images, "-o", out, "-m", model, "-f", 0, 1,
+             "-device", "cpu", "-npp", 1, "-nps", 1, env=env)
+    assert files(out) == files(predicted)
+    assert files(out / "fused") == files(predicted / "fused")
+
+
+def test_predictor_is_a_drop_in_from_files_arrays_and_single_arrays(trained, predicted, nnunet, images, tmp_path):
+    script = Path(__file__).parent / "predict_from_python.py"
+    subprocess.run([sys.executable, str(script), str(trained), str(images), str(tmp_path)], env=nnunet, check=True)
+    expected = {n: sitk.GetArrayFromImage(sitk.ReadImage(str(predicted / n))) for n in files(predicted)}
+    expected_fused = {n: sitk.GetArrayFromImage(sitk.ReadImage(str(predicted / "fused" / n))) for n in expected}
+    for way in ("sequential", "sequential_in_memory", "iterator", "arrays", "single"):
+        got = np.load(tmp_path / f"{way}.npz")
+        for i, name in enumerate(sorted(expected)):
+            if f"segmentation{i}" in got:
+                np.testing.assert_array_equal(got[f"segmentation{i}"], expected[name], err_msg=way)
+                np.testing.assert_array_equal(got[f"fused{i}"], expected_fused[name], err_msg=way)

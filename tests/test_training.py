@@ -1,0 +1,132 @@
+"""Training through nnU-Net's command line."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from conftest import PLAIN, REGIONS
+
+pytestmark = pytest.mark.slow
+
+TRAINER = "nnUNetTrainerRMR_tiny"
+
+
+def fold(env: dict[str, str], number: int = PLAIN, fold: int = 0) -> Path:
+    return Path(env["nnUNet_results"]) / f"Dataset{number}_Tiny" / f"{TRAINER}__nnUNetPlans__{tiny.CONFIGURATION}" / \
+        f"fold_{fold}"
+
+
+def results_in(env: dict[str, str], folder: Path, **extra: str) -> dict[str, str]:
+    folder.mkdir(parents=True, exist_ok=True)
+    return env | {"nnUNet_results": str(folder)} | extra
+
+
+def train_command(*options: str, number: int = PLAIN) -> list[str]:
+    return ["nnUNetv2_train", str(number), tiny.CONFIGURATION, "0", "-tr", TRAINER, "-device", "cpu", *options]
+
+
+def load(checkpoint: Path) -> dict:
+    return torch.load(checkpoint, map_location="cpu", weights_only=False)
+
+
+def test_training_leaves_what_nnunet_leaves_and_what_rmr_adds(trained):
+    model = trained / "fold_0"
+    for name in ("checkpoint_final.pth", "checkpoint_best.pth", "progress.png", "validation/summary.json",
+                 "progress_rmr.png", "panels/epoch_0003.png", "validation/fused/restoration.json"):
+        assert (model / name).is_file(), name
+    assert not list(model.glob("*.tmp"))
+    segmentations = {f.name for f in (model / "validation").glob("*.nii.gz")}
+    assert segmentations and segmentations == {f.name for f in (model / "validation" / "fused").glob("*.nii.gz")}
+    scores = json.loads((model / "validation" / "fused" / "restoration.json").read_text())
+    assert set(scores["cases"]) == {name.removesuffix(".nii.gz") for name in segmentations}
+
+
+def test_every_loss_term_is_logged_in_every_epoch_of_its_stage(trained):
+    logged = load(trained / "fold_0" / "checkpoint_final.pth")["logging"]
+    # four epochs: the autoencoder's one, then three coupled ones
+    for term in ("segmentation", "intensity", "gradient"):
+        assert np.isnan(logged[f"loss_{term}"]).tolist() == [True, False, False, False]
+    for term in ("image_refinement", "feature_refinement"):
+        assert np.isfinite(logged[f"loss_{term}"]).all() and len(logged[f"loss_{term}"]) == 4
+    log = next((trained / "fold_0").glob("training_log*.txt")).read_text()
+    assert re.findall(r"Stage (\d)", log) == ["1", "2", "2", "2"]
+
+
+def test_the_settings_used_stand_in_the_plans_of_the_trained_model(trained):
+    settings = json.loads((trained / "plans.json").read_text())["rmr"]
+    assert settings["reference_modality"] == "FLAIR"
+    assert settings["intensity_weight"] > 0
+
+
+def test_resumed_training_equals_uninterrupted_training(nnunet, tmp_path):
+    seed = {"nnUNet_rmr_seed": "7"}
+    whole, halves = (results_in(nnunet, tmp_path / name, **seed) for name in ("whole", "halves"))
+    tiny.run(*train_command(), env=whole)
+    # killed in the third of four epochs; the checkpoint of the second one is there
+    process = start_and_wait_for(halves, "Epoch 2")
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert load(fold(halves) / "checkpoint_latest.pth")["current_epoch"] == 2
+    tiny.run(*train_command("--c"), env=halves)
+    a, b = (load(fold(env) / "checkpoint_final.pth") for env in (whole, halves))
+    assert a["network_weights"].keys() == b["network_weights"].keys()
+    for name, weight in a["network_weights"].items():
+        assert torch.equal(weight, b["network_weights"][name]), name
+    assert a["logging"]["train_losses"] == b["logging"]["train_losses"]
+    assert a["logging"]["val_losses"] == b["logging"]["val_losses"]
+
+
+def start_and_wait_for(env: dict[str, str], line: str) -> subprocess.Popen:
+    process = subprocess.Popen([str(Path(sys.executable).parent / "nnUNetv2_train"), *train_command()[1:]], env=env,
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    for output in process.stdout:
+        if line in output:
+            return process
+    raise AssertionError(f"the training ended before it printed {line!r}")
+
+
+@pytest.mark.parametrize("moment", ["Epoch 0", "Epoch 1", "Yayy"])
+def test_killed_at_any_moment_training_goes_on_in_the_right_stage(nnunet, tmp_path, moment):
+    env = results_in(nnunet, tmp_path)
+    process = start_and_wait_for(env, moment)
+    time.sleep({"Epoch 0": 0.0, "Epoch 1": 0.5, "Yayy": 0.01}[moment])  # "Yayy": while the checkpoint is written
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    for checkpoint in fold(env).glob("*.pth"):
+        load(checkpoint)  # whole
+    tiny.run(*train_command("--c"), env=env)
+    final = load(fold(env) / "checkpoint_final.pth")
+    assert final["current_epoch"] == 4
+    assert np.isnan(final["logging"]["loss_segmentation"]).tolist() == [True, False, False, False]
+
+
+def test_validation_can_be_repeated_on_its_own(trained, nnunet):
+    summary = trained / "fold_0" / "validation" / "summary.json"
+    before = json.loads(summary.read_text())["mean"]
+    summary.unlink()
+    tiny.run(*train_command("--val", number=REGIONS), env=nnunet)
+    assert json.loads(summary.read_text())["mean"] == before
+
+
+def test_pretrained_weights_start_a_training(trained, nnunet, tmp_path):
+    env = results_in(nnunet, tmp_path)
+    weights = trained / "fold_0" / "checkpoint_final.pth"
+    output = tiny.run(*train_command("-pretrained_weights", weights), env=env).stdout
+    assert "encoders.0" in output
+    assert (fold(env) / "checkpoint_final.pth").is_file()
+
+
+def test_one_modality_is_refused_with_a_clear_message(nnunet, tmp_path):
+    plans = json.loads((Path(nnunet["nnUNet_preprocessed"]) / f"Dataset{PLAIN}_Tiny" / "nnUNetPlans.json").read_text())
+    plans["continue_training"] = False
+    from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
+    with pytest.raises(ValueError, match="fuses two or more modalities, but the data set Dataset901_Tiny has one"):
+        nnUNetTrainerRMR(plans, tiny.CONFIGURATION, 0, {"channel_names": {"0": "CT"}}, torch.device("cpu"))
