@@ -81,6 +81,13 @@ def test_segmentation_loss_reaches_encoders_and_fusion_but_not_the_fusion_decode
     assert all(p.grad is None for p in net.fusion_decoder.parameters())
 
 
+@pytest.mark.parametrize("outputs", [None, ("logits", "fused"), ("features", "reconstructions"), ("fused",)])
+def test_network_compiles_without_graph_breaks(outputs):
+    torch._dynamo.reset()
+    net, x = rmrnet(deep_supervision=True), torch.randn(1, 2, 8, 8, 8)
+    torch.compile(net, backend="eager", fullgraph=True)(x, outputs=outputs)
+
+
 def test_one_modality_is_refused():
     with pytest.raises(ValueError, match="two or more modalities, got num_modalities=1"):
         rmrnet(modalities=1)

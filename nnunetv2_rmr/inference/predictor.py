@@ -180,9 +180,7 @@ class RMRPredictor(nnUNetPredictor):
 
     def predict_from_files(self, *args, **kwargs):
         self._start()
-        result = super().predict_from_files(*args, **kwargs)
-        self._report_failures()
-        return result
+        return super().predict_from_files(*args, **kwargs)
 
     def predict_from_files_sequential(self, list_of_lists_or_source_folder,
                                       output_folder_or_list_of_truncated_output_files,
@@ -221,9 +219,10 @@ class RMRPredictor(nnUNetPredictor):
             check_can_write(self.plans_manager.image_reader_writer_class, self.dataset_json["file_ending"])
 
     def _report_failures(self) -> None:
-        if self._failures:
-            raise FailedCasesError(f"{len(self._failures)} case(s) could not be predicted (the others are done):\n  "
-                                   + "\n  ".join(self._failures))
+        failures, self._failures = self._failures, []
+        if failures:
+            raise FailedCasesError(f"{len(failures)} case(s) could not be predicted (the others are done):\n  "
+                                   + "\n  ".join(failures))
 
     def _internal_get_data_iterator_from_lists_of_filenames(self, input_list_of_lists, seg_from_prev_stage_files,
                                                             output_filenames_truncated, num_processes: int):
@@ -249,34 +248,39 @@ class RMRPredictor(nnUNetPredictor):
                                    num_processes_segmentation_export: int = default_num_processes):
         if not isinstance(data_iterator, Iterator):  # from arrays or from a user, not from predict_from_files
             data_iterator = iter(data_iterator)
-        if not self.fuses:
-            return super().predict_from_data_iterator(data_iterator, save_probabilities,
-                                                      num_processes_segmentation_export)
-        self.fused_volumes = []
         result = super().predict_from_data_iterator(self._with_fused(data_iterator), save_probabilities,
                                                     num_processes_segmentation_export)
         if isinstance(data_iterator, MultiThreadedAugmenter):
             data_iterator._finish()
+        self._report_failures()
         return result
 
     def _with_fused(self, data_iterator: Iterable[dict]) -> Iterator[dict]:
         """Passes the items on; when one has been predicted, exports its fused image while the next one is under way."""
+        self.fused_volumes = []
+        if not self.fuses:
+            yield from data_iterator
+            return
         with ThreadPoolExecutor(1) as exporter:
             exports = []
             for item in data_iterator:
                 intensity_map = item["data_properties"].pop(PROPERTY, None)
                 yield item
-                if not self.fuses:
-                    continue
-                where = (item["data_properties"], intensity_map, self.plans_manager, self.configuration_manager)
-                if item["ofile"] is None:
-                    exports.append(exporter.submit(fused_to_input_grid, self._fused, *where))
+                job = (self._fused, item["data_properties"], intensity_map, self.plans_manager,
+                       self.configuration_manager)
+                if item["ofile"] is not None:
+                    exports.append((item["ofile"], exporter.submit(export_fused, *job, self.dataset_json["file_ending"],
+                                                                   item["ofile"])))
                 else:
-                    exports.append(exporter.submit(export_fused, self._fused, *where, self.dataset_json["file_ending"],
-                                                   item["ofile"]))
+                    exports.append(("an array", exporter.submit(fused_to_input_grid, *job)))
                 self._fused = None
-            results = [export.result() for export in exports]
-            self.fused_volumes = [volume for volume in results if volume is not None]
+            for source, export in exports:
+                try:
+                    volume = export.result()
+                except Exception as error:  # a full disk, say: the segmentations still have to be waited for
+                    self._failures = [*self._failures, f"{source}: no fused image ({error})"]
+                else:
+                    self.fused_volumes += [volume] if volume is not None else []
 
     def predict_single_npy_array(self, input_image: np.ndarray, image_properties: dict,
                                  segmentation_previous_stage: np.ndarray | None = None,
@@ -289,6 +293,7 @@ class RMRPredictor(nnUNetPredictor):
             item = {"data_properties": image_properties, "ofile": output_file_truncated}
             for _ in self._with_fused([item]):
                 pass
+        self._report_failures()
         return result
 
 

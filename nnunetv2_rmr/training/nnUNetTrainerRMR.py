@@ -11,6 +11,7 @@ from nnunetv2.utilities.helpers import dummy_context
 from torch import autocast
 from torch import distributed as dist
 from torch._dynamo import OptimizedModule
+from torch.nn.parallel import DistributedDataParallel as DDP
 
 from nnunetv2_rmr.degradations.degrade import add_degradations, split_clean_degraded
 from nnunetv2_rmr.inference.stock import let_stock_predictor_save_fused
@@ -90,7 +91,7 @@ class nnUNetTrainerRMR(nnUNetTrainer):
     @property
     def rmrnet(self) -> RMRNet:
         """The network without the wrappers of DDP and torch.compile."""
-        network = self.network.module if self.is_ddp and hasattr(self.network, "module") else self.network
+        network = self.network.module if isinstance(self.network, DDP) else self.network
         return network._orig_mod if isinstance(network, OptimizedModule) else network
 
     def configure_optimizers(self):
@@ -109,6 +110,8 @@ class nnUNetTrainerRMR(nnUNetTrainer):
     def _enter_stage(self, stage: int) -> None:
         self.stage = stage
         self.optimizer, self.lr_scheduler = self.configure_optimizers()
+        if isinstance(self.network, DDP):  # it synchronises only what was trainable when it was wrapped
+            self.network = DDP(self.network.module, device_ids=self.network.device_ids)
 
     # ---- data -------------------------------------------------------------------------------------------------------
 
@@ -181,28 +184,26 @@ class nnUNetTrainerRMR(nnUNetTrainer):
         return {"loss": values[0], "terms": values[1:]}
 
     def _loss_terms(self, clean: torch.Tensor, degraded: torch.Tensor, target) -> dict[str, torch.Tensor]:
-        """Unweighted loss terms of the present stage; losses on images are computed in float32 also under autocast."""
-        terms = {}
+        """Unweighted loss terms of the present stage; losses on images are computed in float32 also under autocast.
+
+        Stage 1 is stage 2 without fusion and segmentation. That clean input is reconstructed as well it learns from
+        the samples and modalities that the degradations left clean.
+        """
         weights = term_weights(self.stage, self.settings)
         refine = "image_refinement" in weights or "feature_refinement" in weights
-        if self.stage == 1:
-            # clean and degraded patches in one call: both are reconstructed, features of the second follow the first
-            both = torch.cat((clean, degraded[:, :clean.shape[1]]))
-            out = self.network(both, outputs=("features", "reconstructions"))
-            features = out.features[:len(clean)].repeat(2, *[1] * (out.features.ndim - 1))
-            with autocast(self.device.type, enabled=False) if self.device.type == "cuda" else dummy_context():
-                return refinement_terms(out, torch.cat((clean, clean)), features, self.settings)
-        wanted = ["logits", "fused"] + (["features", "reconstructions"] if refine else [])
-        out = self.network(degraded, outputs=tuple(wanted))
+        wanted = (("features", "reconstructions") if refine else ()) + (("logits", "fused") if self.stage == 2 else ())
+        out = self.network(degraded, outputs=wanted)
+        terms = {}
         if "segmentation" in weights:
             terms["segmentation"] = self.loss(out.logits, target)
-        with autocast(self.device.type, enabled=False) if self.device.type == "cuda" else dummy_context():
-            terms.update(fusion_terms(out.fused, clean, self.reference, self.settings))
         if refine:
             with torch.no_grad():
                 clean_features = self.network(clean, outputs=("features",)).features
-            with autocast(self.device.type, enabled=False) if self.device.type == "cuda" else dummy_context():
-                terms.update(refinement_terms(out, clean, clean_features, self.settings))
+        with autocast(self.device.type, enabled=False) if self.device.type == "cuda" else dummy_context():
+            if self.stage == 2:
+                terms |= fusion_terms(out.fused, clean, self.reference, self.settings)
+            if refine:
+                terms |= refinement_terms(out, clean, clean_features, self.settings)
         return {name: term for name, term in terms.items() if name in weights}
 
     def on_train_epoch_end(self, train_outputs: list[dict]):

@@ -1,0 +1,138 @@
+"""Can the whole chain learn one real case by heart? Whole-lesion Dice, and the fused image against plain averaging.
+
+    python benchmarks/overfit_one_case.py -d 101 --case BraTS2021_01478 --iterations 300 -o OUT
+
+Needs the preprocessed data set (nnUNetv2_plan_and_preprocess -d 101 -c 3d_fullres). Trains nnUNetTrainerRMR on that
+case alone with a small patch and network, predicts the same case from its raw files with RMRPredictor, and writes
+OUT/result.json and OUT/panel.png. The scores of the fused image are taken inside the body, on normalised intensities
+(z-scores).
+"""
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch
+from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
+
+from nnunetv2_rmr.evaluation.restoration import restoration_scores
+from nnunetv2_rmr.inference.predictor import RMRPredictor
+from nnunetv2_rmr.inference.preprocessing import PROPERTY
+from nnunetv2_rmr.losses.filters import sobel_magnitude
+from nnunetv2_rmr.settings import channel_names
+from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
+
+matplotlib.use("agg")
+CONFIGURATION = "3d_overfit"
+
+
+class OneCaseTrainer(nnUNetTrainerRMR):
+    case: str = ""
+
+    def do_split(self):
+        return [self.case], [self.case]
+
+
+def small_configuration(plans: dict, patch: int) -> dict:
+    architecture = plans["configurations"]["3d_fullres"]["architecture"]
+    kwargs = architecture["arch_kwargs"] | {
+        "n_stages": 4, "features_per_stage": [12, 24, 48, 96], "kernel_sizes": [[3, 3, 3]] * 4,
+        "strides": [[1, 1, 1]] + [[2, 2, 2]] * 3, "n_conv_per_stage": [2] * 4, "n_conv_per_stage_decoder": [2] * 3}
+    return {"inherits_from": "3d_fullres", "patch_size": [patch] * 3, "batch_size": 2,
+            "architecture": architecture | {"arch_kwargs": kwargs}}
+
+
+def train(args: argparse.Namespace, folder: Path, plans: dict, dataset_json: dict) -> OneCaseTrainer:
+    plans["configurations"][CONFIGURATION] = small_configuration(plans, args.patch)
+    plans["continue_training"] = False
+    OneCaseTrainer.case = args.case
+    trainer = OneCaseTrainer(plans, CONFIGURATION, 0, dataset_json, torch.device(args.device))
+    trainer.num_epochs, trainer.num_iterations_per_epoch = 10, args.iterations // 10
+    trainer.num_val_iterations_per_epoch = 1
+    trainer.run_training()
+    return trainer
+
+
+def fused_scores(fused: np.ndarray, data: np.ndarray, inside: np.ndarray, reference: int) -> dict:
+    """SSIM and PSNR to the clean reference modality and RMR's gradient loss, of the fused image and of the average."""
+    clean, inside = torch.from_numpy(data), torch.from_numpy(inside)
+    wanted = sobel_magnitude(clean[None]).amax(1)
+    core = inside[1:-1, 1:-1, 1:-1]
+    scores = {}
+    for name, image in (("fused", torch.from_numpy(fused)), ("average", clean.mean(0))):
+        image = torch.where(inside, image, 0)
+        gradient = (sobel_magnitude(image[None, None])[:, 0] - wanted)[0][core].abs().mean()
+        scores[name] = restoration_scores(image, clean[reference], inside) | {"gradient_loss": float(gradient)}
+    return scores
+
+
+def picture(data: np.ndarray, names: list[str], fused: np.ndarray, label: np.ndarray, prediction: np.ndarray,
+            inside: np.ndarray, file: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    where = int((label > 0).sum((1, 2)).argmax())
+    images = {**dict(zip(names, data)), "average": data.mean(0), "fused": fused}
+    fig, axes = plt.subplots(1, len(images) + 1, figsize=(2.4 * (len(images) + 1), 2.9), facecolor="black")
+    for ax, (name, image) in zip(axes, images.items()):
+        low, high = np.percentile(image[inside], (0.5, 99.5))
+        ax.imshow(np.where(inside, image, low)[where], cmap="gray", vmin=low, vmax=high)
+        ax.set_title(name, color="white")
+    low, high = np.percentile(fused[inside], (0.5, 99.5))
+    axes[-1].imshow(np.where(inside, fused, low)[where], cmap="gray", vmin=low, vmax=high)
+    axes[-1].contour(label[where] > 0, [0.5], colors="lime", linewidths=1)
+    axes[-1].contour(prediction[where] > 0, [0.5], colors="red", linewidths=1)
+    axes[-1].set_title("label green, prediction red", color="white", fontsize=8)
+    for ax in axes:
+        ax.axis("off")
+    fig.tight_layout()
+    fig.savefig(file, dpi=110, facecolor="black")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-d", required=True, type=int)
+    parser.add_argument("--case", required=True)
+    parser.add_argument("--iterations", type=int, default=300)
+    parser.add_argument("--patch", type=int, default=64)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("-device", default="cpu")
+    parser.add_argument("-o", required=True, type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    args.o.mkdir(parents=True, exist_ok=True)
+
+    folder = next(Path(os.environ["nnUNet_preprocessed"]).glob(f"Dataset{args.d:03d}_*"))
+    dataset_json = json.loads((folder / "dataset.json").read_text())
+    start = time.time()
+    trainer = train(args, folder, json.loads((folder / "nnUNetPlans.json").read_text()), dataset_json)
+    trained = time.time() - start
+
+    predictor = RMRPredictor(device=torch.device(args.device), use_mirroring=False, allow_tqdm=False)
+    trainer.set_deep_supervision_enabled(False)
+    predictor.manual_initialization(trainer.network, trainer.plans_manager, trainer.configuration_manager,
+                                    [trainer.rmrnet.state_dict()], dataset_json, "nnUNetTrainerRMR", None)
+    raw = get_filenames_of_train_images_and_targets(str(Path(os.environ["nnUNet_raw"]) / folder.name), dataset_json)
+    configuration = predictor.configuration_manager
+    data, seg, properties = configuration.preprocessor_class(verbose=False).run_case(
+        raw[args.case]["images"], raw[args.case]["label"], trainer.plans_manager, configuration, dataset_json)
+    logits = predictor.predict_logits_from_preprocessed_data(torch.from_numpy(data))
+    fused = predictor._fused.numpy()
+    inside, label = properties[PROPERTY].inside, np.maximum(seg[0], 0)
+    prediction = (logits[0].float() > 0).numpy() if trainer.label_manager.has_regions \
+        else (logits.argmax(0) > 0).numpy()
+    dice = 2 * np.count_nonzero(prediction & (label > 0)) / (np.count_nonzero(prediction) + np.count_nonzero(label > 0))
+    names = channel_names(dataset_json)
+    result = {"case": args.case, "iterations": args.iterations, "seconds_training": round(trained), "patch": args.patch,
+              "whole_lesion_dice": dice, "reference_modality": names[trainer.reference],
+              "scores": fused_scores(fused, data, inside, trainer.reference)}
+    (args.o / "result.json").write_text(json.dumps(result, indent=2))
+    print(json.dumps(result, indent=2))
+    picture(data, names, fused, label, prediction, inside, args.o / "panel.png")
+
+
+if __name__ == "__main__":
+    main()
