@@ -32,6 +32,7 @@ from nnunetv2_rmr.ext_trainer import trainers_folder
 DISTRIBUTION = "nnunetv2-rmr"
 NNUNET_PATHS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 EXT_TRAINER = "nnUNet_extTrainer"
+PROCESS_COUNTS = ("nnUNet_n_proc_DA", "nnUNet_def_n_proc")
 # Versions shown one by one; the other requirements share one line.
 NAMED_REQUIREMENTS = ("nnunetv2", "torch", "batchgeneratorsv2", "acvl-utils", "dynamic-network-architectures",
                       "simpleitk")
@@ -172,9 +173,9 @@ def check_imports() -> Iterator[Check]:
     """An installed package can still fail to import: broken libraries, an interrupted upgrade, a shadowing folder."""
     for module in ("torch", "nnunetv2"):
         try:
-            where = importlib.import_module(module).__file__
-            # a folder called like the package, in the current folder, imports as an empty namespace package
-            problem = None if where else "a folder of this name, without code, comes first on sys.path"
+            where = getattr(importlib.import_module(module), "__file__", None)
+            # what an uninstall may leave behind imports as an empty namespace package
+            problem = None if where else "only a folder without code is there"
         except (Exception, SystemExit) as error:
             problem = _describe(error)
         if problem:
@@ -288,9 +289,12 @@ def check_trainers() -> Iterator[Check]:
         find = importlib.import_module("nnunetv2.utilities.find_objects").recursive_find_trainer_class_by_name
     except (Exception, SystemExit) as error:
         yield Check("trainers", "FAIL", f"nnU-Net's search can not be imported: {_describe(error)}",
-                    # nnU-Net converts both at import, without a word about them
-                    "unset nnUNet_n_proc_DA nnUNet_def_n_proc" if isinstance(error, ValueError)
-                    else _pip_install(_wanted("nnunetv2")))
+                    _pip_install(_wanted("nnunetv2")))
+        return
+    if malformed := [variable for variable in PROCESS_COUNTS if not _is_number(variable)]:
+        # nnU-Net converts them when it is imported, and tells neither the name nor that it is a variable
+        yield Check("trainers", "FAIL", f"nnU-Net can not be imported while {' and '.join(malformed)} is no number",
+                    f"unset {' '.join(malformed)}")
         return
     for name, module in trainers.items():
         yield _check_trainer(name, module, find)
@@ -401,9 +405,8 @@ def check_processes() -> Iterator[Check]:
     ]
     for name, variable, count in counts:
         fix = _set_variable(variable, str(cores))
-        value = os.environ.get(variable, "0")
-        if variable.startswith("nnUNet") and not value.strip().isdecimal():
-            yield Check(name, "FAIL", f"{variable} is not a number: {value!r}", fix)
+        if variable in PROCESS_COUNTS and not _is_number(variable):
+            yield Check(name, "FAIL", f"{variable} is no number: {os.environ[variable]!r}", fix)
             continue
         try:
             number = count()
@@ -411,6 +414,10 @@ def check_processes() -> Iterator[Check]:
             continue
         message = f"{number} on {cores} core{'s' if cores > 1 else ''}"
         yield Check(name, "ok", message) if number <= cores else Check(name, "warning", message, fix)
+
+
+def _is_number(variable: str) -> bool:
+    return os.environ.get(variable, "0").strip().isdecimal()
 
 
 def _augmentation_workers() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import wraps
 from multiprocessing import get_context
 from os.path import isfile, join
 
@@ -178,6 +179,7 @@ class RMRPredictor(nnUNetPredictor):
         print(f"continuing: {len(lists[1]) - len(todo)} case(s) are complete, {len(todo)} to go")
         return tuple([entries[i] for i in todo] for entries in lists)
 
+    @wraps(nnUNetPredictor.predict_from_files)  # nnU-Net records the call by its signature
     def predict_from_files(self, *args, **kwargs):
         self._start()
         return super().predict_from_files(*args, **kwargs)
