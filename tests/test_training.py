@@ -66,8 +66,9 @@ def test_the_settings_used_stand_in_the_plans_of_the_trained_model(trained):
     assert settings["intensity_weight"] > 0
 
 
-def test_resumed_training_equals_uninterrupted_training(nnunet, tmp_path):
-    seed = {"nnUNet_rmr_seed": "7"}
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_resumed_training_equals_uninterrupted_training(nnunet, tmp_path, workers):
+    seed = {"nnUNet_rmr_seed": "7", "nnUNet_n_proc_DA": workers}
     whole, halves = (results_in(nnunet, tmp_path / name, **seed) for name in ("whole", "halves"))
     tiny.run(*train_command(), env=whole)
     # killed in the third of four epochs; the checkpoint of the second one is there
