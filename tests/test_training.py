@@ -3,9 +3,6 @@
 import json
 import re
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -71,10 +68,8 @@ def test_resumed_training_equals_uninterrupted_training(nnunet, tmp_path, worker
     seed = {"nnUNet_rmr_seed": "7", "nnUNet_n_proc_DA": workers}
     whole, halves = (results_in(nnunet, tmp_path / name, **seed) for name in ("whole", "halves"))
     tiny.run(*train_command(), env=whole)
-    # killed in the third of four epochs; the checkpoint of the second one is there
-    process = start_and_wait_for(halves, "Epoch 2")
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    # killed in the middle of the third of four epochs; the checkpoint of the second one is there
+    killed(halves, "iteration 15")
     assert load(fold(halves) / "checkpoint_latest.pth")["current_epoch"] == 2
     tiny.run(*train_command("--c"), env=halves)
     a, b = (load(fold(env) / "checkpoint_final.pth") for env in (whole, halves))
@@ -85,28 +80,31 @@ def test_resumed_training_equals_uninterrupted_training(nnunet, tmp_path, worker
     assert a["logging"]["val_losses"] == b["logging"]["val_losses"]
 
 
-def start_and_wait_for(env: dict[str, str], line: str) -> subprocess.Popen:
-    process = subprocess.Popen([str(Path(sys.executable).parent / "nnUNetv2_train"), *train_command()[1:]], env=env,
-                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    for output in process.stdout:
-        if line in output:
-            return process
-    raise AssertionError(f"the training ended before it printed {line!r}")
+def killed(env: dict[str, str], moment: str) -> None:
+    """Train until SIGKILL at `moment` (see trainers/tiny_trainers.py)."""
+    result = tiny.run(*train_command(), env=env | {"TINY_KILLED_AT": moment}, check=False)
+    assert result.returncode == -signal.SIGKILL, result.stdout[-2000:]
 
 
-@pytest.mark.parametrize("moment", ["Epoch 0", "Epoch 1", "Yayy"])
-def test_killed_at_any_moment_training_goes_on_in_the_right_stage(nnunet, tmp_path, moment):
+@pytest.mark.parametrize(("moment", "first_stage_after"), [
+    ("iteration 3", "1"),  # nothing saved yet: nnU-Net starts again
+    ("checkpoint_best.pth of epoch 0", "2"),  # while writing it; checkpoint_latest.pth is there already
+    ("checkpoint_latest.pth of epoch 1", "2"),
+    ("iteration 20", "2"),
+])
+def test_killed_at_any_moment_training_goes_on_in_the_right_stage(nnunet, tmp_path, moment, first_stage_after):
     env = results_in(nnunet, tmp_path)
-    process = start_and_wait_for(env, moment)
-    time.sleep({"Epoch 0": 0.0, "Epoch 1": 0.5, "Yayy": 0.01}[moment])  # "Yayy": while the checkpoint is written
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    killed(env, moment)
     for checkpoint in fold(env).glob("*.pth"):
         load(checkpoint)  # whole
-    tiny.run(*train_command("--c"), env=env)
+    output = tiny.run(*train_command("--c"), env=env).stdout
+    assert re.findall(r"Stage (\d)", output)[0] == first_stage_after
     final = load(fold(env) / "checkpoint_final.pth")
     assert final["current_epoch"] == 4
+    # one value per epoch and no gap: the curve joins
     assert np.isnan(final["logging"]["loss_segmentation"]).tolist() == [True, False, False, False]
+    assert np.isfinite(final["logging"]["train_losses"]).all() and len(final["logging"]["train_losses"]) == 4
+    assert not list(fold(env).glob("*.tmp"))
 
 
 def test_validation_can_be_repeated_on_its_own(trained, nnunet):

@@ -234,7 +234,7 @@ class nnUNetTrainerRMR(nnUNetTrainer):
 
     def save_checkpoint(self, filename: str) -> None:
         # nnU-Net writes in place: a process killed meanwhile would leave a broken checkpoint and lose the one before
-        temporary = filename + ".tmp"
+        temporary = join(os.path.dirname(filename), "checkpoint.tmp")  # one name: what a kill left is overwritten
         super().save_checkpoint(temporary)
         if self.local_rank == 0 and isfile(temporary):
             os.replace(temporary, filename)
