@@ -93,6 +93,15 @@ def test_one_modality_is_refused():
         rmrnet(modalities=1)
 
 
+def test_untrained_encoders_hand_their_modality_on():
+    torch.manual_seed(0)
+    net, x = rmrnet(modalities=3), torch.randn(2, 3, 12, 12, 12)
+    features = net(x, outputs=("features",)).features
+    for m in range(3):
+        pair = torch.stack((x[:, m].flatten(), features[:, m].mean(1).flatten()))
+        assert torch.corrcoef(pair)[0, 1] > 0.8
+
+
 def conv_weights(module: nn.Module) -> list[tuple[int, int, int]]:
     return [(m.in_channels, m.out_channels, m.kernel_size[0]) for m in module.modules() if isinstance(m, nn.Conv3d)]
 
