@@ -24,7 +24,8 @@ class DenseFusion(nn.Module):
         self.collect = collect
         self.layers = nn.ModuleList(ConvPReLU(conv_op, in_channels + i * growth, growth) for i in range(layers))
         if collect:
-            self.last = nn.Sequential(conv_op(in_channels + layers * growth, out_channels, kernel_size=1), nn.PReLU(init=1))
+            self.last = nn.Sequential(conv_op(in_channels + layers * growth, out_channels, kernel_size=1),
+                                      nn.PReLU(init=1))
         else:
             self.last = ConvPReLU(conv_op, growth, out_channels)
 
