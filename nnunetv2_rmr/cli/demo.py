@@ -1,0 +1,70 @@
+"""`nnUNetv2_rmr_demo`: a small job from simulated data to a page with pictures, to see whether everything works."""
+
+import argparse
+import sys
+import traceback
+from pathlib import Path
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="nnUNetv2_rmr_demo",
+        description="Simulates brains with white-matter lesions (T1w, T2w, FLAIR; nothing is downloaded), plans, "
+                    "trains nnU-Net and RMR for the same few epochs, predicts with fused images, evaluates both on "
+                    "clean and degraded test cases and writes a page with pictures. About 7 minutes on two CPU cores.",
+    )
+    p.add_argument("--out", type=Path, default=Path("demo_output"), metavar="FOLDER",
+                   help="folder of the results, new or empty (default %(default)s)")
+    p.add_argument("--cases", type=int, default=12, help="training cases, at least 5 (default %(default)s)")
+    p.add_argument("--epochs", type=int, default=8, help="epochs of 25 iterations, at least 2 (default %(default)s)")
+    p.add_argument("--device", choices=("cpu", "cuda", "mps"), default="cpu", help="default %(default)s")
+    p.add_argument("--keep", action="store_true", help="keep data set, models and predictions, not only the page")
+    p.add_argument("--overwrite", action="store_true", help="replace an earlier demo in the folder")
+    return p
+
+
+def main(argv: list[str] | None = None) -> None:
+    p = parser()
+    values = vars(p.parse_args(argv))
+
+    # Here and not above: --help and usage errors should not wait for the imports
+    from nnunetv2_rmr.datasets.phantom import TemplateMissingError, load_template
+    from nnunetv2_rmr.demo.report import CAVEATS, summary_table
+    from nnunetv2_rmr.demo.results import DemoOptions
+    from nnunetv2_rmr.demo.run import DemoRefused, prepare_folder, run_demo
+
+    options = DemoOptions(**values)
+    log = options.out / "demo.log"
+    try:
+        load_template()
+        check_device(options.device)
+        prepare_folder(options)
+    except (DemoRefused, TemplateMissingError, OSError) as error:
+        p.error(str(error))
+    try:
+        results = run_demo(options)
+    except KeyboardInterrupt:
+        sys.exit(f"{p.prog}: stopped; {options.out} is incomplete")
+    except Exception as error:
+        with open(log, "a") as file:
+            traceback.print_exc(file=file)
+        sys.exit(f"{p.prog}: error: {type(error).__name__}: {error}\nMore is in {log}")
+
+    header, rows = summary_table(results)
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    print()
+    for row in [header, *rows]:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+    print(f"\n{len(results.cases)} test cases. {CAVEATS}\n\nPage with pictures: {options.out / 'demo.html'}")
+
+
+def check_device(device: str) -> None:
+    """Raises DemoRefused if torch has no such device."""
+    import torch
+
+    from nnunetv2_rmr.demo.run import DemoRefused
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise DemoRefused("--device cuda: torch finds no CUDA device (is it a CPU build?)")
+    if device == "mps" and not torch.backends.mps.is_available():
+        raise DemoRefused("--device mps: torch finds no Apple GPU")

@@ -1,0 +1,73 @@
+"""Signal equations of three MRI sequences, and what they need to know about brain tissue at 3 T.
+
+Equations: Bernstein, King, Zhou, Handbook of MRI Pulse Sequences, 2004. All of them are for a perfect pulse and a
+steady state; the gradient echo decays with T2 here instead of T2*, which at an echo time of 3 ms is nearly the same
+factor for every tissue.
+"""
+
+from dataclasses import dataclass
+from math import cos, exp, radians, sin
+
+
+@dataclass(frozen=True)
+class Tissue:
+    """proton_density: relative to water, 0 to 1. t1, t2: relaxation times in ms."""
+
+    proton_density: float
+    t1: float
+    t2: float
+
+
+# T1 and T2 of white and grey matter at 3 T: Wansapura, Holland, Dunn, Ball, J Magn Reson Imaging 1999;9:531-538.
+# T1 and T2 of subarachnoid CSF at 3 T: 4309 and 1886 ms in "Quantification of T1 and T2 of subarachnoid CSF:
+# Implications for water exchange between CSF and brain tissues", Magn Reson Med, PMC10696635.
+# Water contents: 69.1 % and 83.7 % in "A Single-Scan, Rapid Whole-Brain Protocol for Quantitative Water Content Mapping
+# With Neurobiological Implications", Front Neurol 2019;10:1333.
+WHITE_MATTER = Tissue(proton_density=0.69, t1=832, t2=80)
+GREY_MATTER = Tissue(proton_density=0.84, t1=1331, t2=110)
+CSF = Tissue(proton_density=1.00, t1=4300, t2=1900)
+
+
+@dataclass(frozen=True)
+class SpinEcho:
+    """Repetition and echo time in ms."""
+
+    tr: float
+    te: float
+
+    def signal(self, tissue: Tissue) -> float:
+        return tissue.proton_density * (1 - exp(-self.tr / tissue.t1)) * exp(-self.te / tissue.t2)
+
+
+@dataclass(frozen=True)
+class SpoiledGradientEcho:
+    """Repetition and echo time in ms, flip angle in degrees."""
+
+    tr: float
+    te: float
+    flip: float
+
+    def signal(self, tissue: Tissue) -> float:
+        e1, angle = exp(-self.tr / tissue.t1), radians(self.flip)
+        return tissue.proton_density * sin(angle) * (1 - e1) / (1 - cos(angle) * e1) * exp(-self.te / tissue.t2)
+
+
+@dataclass(frozen=True)
+class InversionRecovery:
+    """Spin echo after an inversion pulse; repetition, echo and inversion time in ms. The signal has a sign."""
+
+    tr: float
+    te: float
+    ti: float
+
+    def signal(self, tissue: Tissue) -> float:
+        longitudinal = 1 - 2 * exp(-self.ti / tissue.t1) + exp(-self.tr / tissue.t1)
+        return tissue.proton_density * longitudinal * exp(-self.te / tissue.t2)
+
+
+# FLAIR's inversion time is where CSF crosses zero at this repetition time: ti = t1 ln(2 / (1 + exp(-tr / t1)))
+SEQUENCES = {
+    "T1": SpoiledGradientEcho(tr=20, te=3, flip=25),
+    "T2": SpinEcho(tr=5000, te=100),
+    "FLAIR": InversionRecovery(tr=9000, te=120, ti=2480),
+}

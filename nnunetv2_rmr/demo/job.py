@@ -1,0 +1,153 @@
+"""The steps of a nnU-Net job, by nnU-Net's own functions and all in this process."""
+
+import json
+import os
+import random
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import patch
+
+DATASET_ID, DATASET_NAME = 999, "Phantom"
+DATASET = f"Dataset{DATASET_ID}_{DATASET_NAME}"
+CONFIGURATION = "3d_small"
+TRAINERS = ("nnUNetTrainer", "nnUNetTrainerRMR")
+FOLD = 0
+
+
+@dataclass(frozen=True)
+class Training:
+    """One finished training: its folder, and per epoch what nnU-Net logged (NaN where an epoch has no such loss).
+
+    train_losses: of the segmentation alone. val_losses, pseudo_dice: of nnU-Net's online validation, on patches.
+    """
+
+    folder: Path
+    train_losses: list[float]
+    val_losses: list[float]
+    pseudo_dice: list[float]
+
+
+def set_environment(folder: Path) -> None:
+    """nnU-Net's paths, below `folder`; to be called before nnU-Net is imported."""
+    from nnunetv2_rmr.ext_trainer import add_to_ext_trainer
+
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        os.environ[name] = str(folder / name)
+    # also the limit of prediction's CPU threads, hence not 1; processes are not started, see threads_for_processes
+    os.environ["nnUNet_def_n_proc"] = str(os.cpu_count())
+    os.environ["nnUNet_compile"] = "f"  # takes longer than this training
+    add_to_ext_trainer()
+
+
+@contextmanager
+def threads_for_processes() -> Iterator[None]:
+    """nnU-Net's process pools become threads: a spawned worker would first import everything again, for ten seconds."""
+    from nnunetv2.evaluation import evaluate_predictions
+    from nnunetv2.experiment_planning.dataset_fingerprint import fingerprint_extractor
+    from nnunetv2.preprocessing.preprocessors import default_preprocessor
+
+    threads = SimpleNamespace(get_context=lambda method: SimpleNamespace(Pool=ThreadPool))
+    with ExitStack() as stack:
+        for module in (evaluate_predictions, fingerprint_extractor, default_preprocessor):
+            stack.enter_context(patch.object(module, "multiprocessing", threads))
+        yield
+
+
+def plan_and_preprocess(patch_size: list[int], features: int, stages: int, tick: Callable[[], None]) -> None:
+    """nnU-Net's fingerprint, plans and preprocessing, and a configuration that trains in minutes on a CPU.
+
+    The small configuration is nnU-Net's 3d_fullres with its own patch size and with the first `stages` stages of its
+    network, the first of them with `features` features. Calls tick three times.
+    """
+    from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
+    from nnunetv2.experiment_planning.plan_and_preprocess_api import plan_experiment_dataset, preprocess_dataset
+
+    os.environ["nnUNet_n_proc_DA"] = "1"  # the planner can not do with 0
+    with threads_for_processes():
+        extractor = DatasetFingerprintExtractor(DATASET_ID, num_processes=2)
+        extractor.show_progress_bar = False
+        extractor.num_foreground_voxels_for_intensitystats = 1e5  # of 1e8: lesions here have some thousand voxels
+        extractor.run(overwrite_existing=True)
+        tick()
+        plans, name = plan_experiment_dataset(DATASET_ID)
+        tick()
+        preprocess_dataset(DATASET_ID, name, ["3d_fullres"], [2], show_progress_bar=False)
+        tick()
+    file = Path(os.environ["nnUNet_preprocessed"], DATASET, name + ".json")
+    plans = json.loads(file.read_text())
+    architecture = deepcopy(plans["configurations"]["3d_fullres"]["architecture"])
+    arguments = architecture["arch_kwargs"]
+    stages = min(stages, arguments["n_stages"])
+    arguments["n_stages"] = stages
+    arguments["features_per_stage"] = [features * 2 ** i for i in range(stages)]
+    for key, length in (("kernel_sizes", stages), ("strides", stages), ("n_conv_per_stage", stages),
+                        ("n_conv_per_stage_decoder", stages - 1)):
+        arguments[key] = arguments[key][:length]
+    plans["configurations"][CONFIGURATION] = {"inherits_from": "3d_fullres", "patch_size": patch_size, "batch_size": 2,
+                                              "architecture": architecture}
+    file.write_text(json.dumps(plans, indent=4))
+
+
+def train(trainer_name: str, device: str, epochs: int, iterations: int, validation_iterations: int, seed: int,
+          tick: Callable[[], None]) -> Training:
+    """Train fold 0 of the small configuration; calls tick after every training iteration."""
+    import numpy as np
+    import torch
+    from nnunetv2.run.run_training import get_trainer_from_args
+
+    os.environ["nnUNet_n_proc_DA"] = "0"  # augment in this process
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    trainer = get_trainer_from_args(DATASET, CONFIGURATION, FOLD, trainer_name, device=torch.device(device))
+    trainer.num_epochs, trainer.num_iterations_per_epoch = epochs, iterations
+    trainer.num_val_iterations_per_epoch = validation_iterations
+    trainer.logger.plot_progress_png = lambda folder: None  # 30 x 54 inches, two seconds an epoch
+    train_step = trainer.train_step
+
+    def step_and_tick(batch: dict) -> dict:
+        result = train_step(batch)
+        tick()
+        return result
+
+    trainer.train_step = step_and_tick
+    trainer.run_training()
+    log = trainer.logger.local_logger.my_fantastic_logging
+    return Training(Path(trainer.output_folder_base), log.get("loss_segmentation", log["train_losses"]),
+                    log["val_losses"], log["mean_fg_dice"])
+
+
+class Model:
+    """A trained model, loaded once for several folders of images."""
+
+    def __init__(self, training: Training, device: str):
+        import torch
+
+        from nnunetv2_rmr.inference.predictor import RMRPredictor
+
+        # tiles overlap by a quarter instead of half, and there is no mirroring: a small part of the time
+        self.predictor = RMRPredictor(tile_step_size=0.75, use_mirroring=False, device=torch.device(device),
+                                      perform_everything_on_device=device != "cpu", allow_tqdm=False)
+        self.predictor.initialize_from_trained_model_folder(str(training.folder), (FOLD,), "checkpoint_final.pth")
+
+    def predict(self, images: Path, output: Path) -> None:
+        """Segmentations to output/CASE, fused images (of RMR models) to output/fused/CASE."""
+        self.predictor.predict_from_files_sequential(str(images), str(output))
+
+
+def dice_per_case(labels: Path, predictions: Path) -> dict[str, float]:
+    """Case -> Dice of the lesions, by nnU-Net's evaluation, which also writes predictions/summary.json."""
+    from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder
+    from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+
+    with threads_for_processes():
+        result = compute_metrics_on_folder(str(labels), str(predictions), str(predictions / "summary.json"),
+                                           SimpleITKIO(), ".nii.gz", [1], num_processes=2)
+    return {Path(case["prediction_file"]).name.removesuffix(".nii.gz"): float(case["metrics"][1]["Dice"])
+            for case in result["metric_per_case"]}

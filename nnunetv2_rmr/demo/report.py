@@ -1,0 +1,172 @@
+"""The demo's page: one HTML file with everything in it."""
+
+import platform
+from base64 import b64encode
+from html import escape
+from importlib.metadata import version
+from pathlib import Path
+
+import nibabel
+import numpy as np
+
+from nnunetv2_rmr.atomic import replacing
+from nnunetv2_rmr.datasets.phantom import CHANNELS
+from nnunetv2_rmr.demo.degraded import DEGRADATIONS
+from nnunetv2_rmr.demo.job import CONFIGURATION, DATASET_ID, FOLD, TRAINERS
+from nnunetv2_rmr.demo.pictures import COLOURS, curves, image_row, window
+from nnunetv2_rmr.demo.results import CONDITIONS, DemoResults
+
+NAMES = {"nnUNetTrainer": "nnU-Net", "nnUNetTrainerRMR": "RMR"}
+
+CAVEATS = ("The training is far too short, the brains are simulated, the test cases are few, and this was one run with "
+           "one seed. The numbers show that everything works; they say nothing about which method is better.")
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1250px; margin: 2em auto; padding: 0 1em; color: #222 }
+h1 { font-size: 1.5em } h2 { font-size: 1.15em; margin-top: 1.8em } img { max-width: 100% }
+table { border-collapse: collapse } td, th { padding: .3em .8em; border-bottom: 1px solid #ddd; text-align: right }
+td:first-child, th:first-child { text-align: left } .note { background: #fff6dd; padding: .7em 1em; border-radius: 6px }
+pre { background: #f4f4f4; padding: .8em; overflow-x: auto } small { color: #666 }
+"""
+
+
+def mean_and_spread(values: list[float]) -> str:
+    """`mean ± standard deviation` of the values that are numbers, and how many these are if some are not."""
+    numbers = [v for v in values if np.isfinite(v)]
+    if not numbers:
+        return "–"
+    spread = f" ± {np.std(numbers, ddof=1):.2f}" if len(numbers) > 1 else ""
+    missing = f" (n = {len(numbers)})" if len(numbers) < len(values) else ""
+    return f"{np.mean(numbers):.2f}{spread}{missing}"
+
+
+def _condition(name: str) -> str:
+    if name == "clean":
+        return "clean"
+    kind = DEGRADATIONS[name]
+    return f"{name} ({'in' if kind.trained else 'not in'} RMR's training): {kind.text}"
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    def row(tag: str, cells: list[str]) -> str:
+        return "<tr>" + "".join(f"<{tag}>{escape(c)}</{tag}>" for c in cells) + "</tr>"
+
+    return "<table>" + row("th", header) + "".join(row("td", cells) for cells in rows) + "</table>"
+
+
+def summary_table(results: DemoResults) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: Dice of both models on clean and degraded cases, and how well the fused image was restored."""
+    header = ["test images", *(f"Dice, {NAMES[t]}" for t in TRAINERS), "PSNR, FLAIR", "PSNR, fused image"]
+    rows = []
+    for condition in CONDITIONS:
+        cells = [_condition(condition)]
+        cells += [mean_and_spread(list(results.dice[t][condition].values())) for t in TRAINERS]
+        psnr = results.psnr.get(condition, {}).values()
+        cells += [mean_and_spread([case[key] for case in psnr]) + " dB" if psnr else "" for key in ("FLAIR", "fused")]
+        rows.append(cells)
+    return header, rows
+
+
+def _per_case_table(results: DemoResults) -> str:
+    columns = [(condition, trainer) for condition in CONDITIONS for trainer in TRAINERS]
+    return _table(["case", *(f"{condition}, {NAMES[trainer]}" for condition, trainer in columns)],
+                  [[case, *(f"{results.dice[trainer][condition][case]:.2f}" for condition, trainer in columns)]
+                   for case in results.cases])
+
+
+def _load(filename: Path) -> np.ndarray:
+    return np.asarray(nibabel.load(filename).dataobj).astype(np.float32)
+
+
+def _case_picture(results: DemoResults, case: str, kind: str) -> bytes:
+    def image(condition: str, channel: str) -> np.ndarray:
+        return _load(results.images(condition) / f"{case}_{CHANNELS.index(channel):04d}.nii.gz")
+
+    label = _load(results.labels / f"{case}.nii.gz") > 0
+    z = int(label.sum((0, 1)).argmax())  # the slice with most lesion
+    clean = {channel: image("clean", channel) for channel in CHANNELS}
+    across, along = (slice(int(i.min()), int(i.max()) + 1) for i in np.nonzero(clean["FLAIR"].max(2)))
+    windows = {channel: window(values) for channel, values in clean.items()}
+    flair = windows["FLAIR"]  # fused images are in the units of FLAIR: the same window fits
+    degraded = image(kind, "FLAIR")
+    fused = {c: _load(results.predictions(TRAINERS[1], c) / "fused" / f"{case}.nii.gz") for c in ("clean", kind)}
+
+    def cut(values: np.ndarray) -> np.ndarray:
+        return values[across, along, z]
+
+    def masks(condition: str) -> dict[str, np.ndarray]:
+        found = {t: _load(results.predictions(t, condition) / f"{case}.nii.gz") > 0 for t in TRAINERS}
+        return {name: cut(mask) for name, mask in {"label": label, **found}.items()}
+
+    return image_row(
+        {**{channel: (cut(values), windows[channel]) for channel, values in clean.items()},
+         f"FLAIR, {kind}": (cut(degraded), flair),
+         "fused, from clean": (cut(fused["clean"]), flair),
+         f"fused, from {kind}": (cut(fused[kind]), flair)},
+        {"lesions, clean": (cut(clean["FLAIR"]), flair, masks("clean")),
+         f"lesions, {kind}": (cut(degraded), flair, masks(kind))})
+
+
+def _embedded(png: bytes, alt: str) -> str:
+    return f'<img alt="{escape(alt)}" src="data:image/png;base64,{b64encode(png).decode()}">'
+
+
+def _to_go_on(results: DemoResults) -> str:
+    options = results.options
+    commands = ["# your own data", "nnUNetv2_rmr_import --help", "",
+                "# this demo, with more training and everything kept",
+                f"nnUNetv2_rmr_demo --out demo_long --epochs {5 * options.epochs} --keep"]
+    if options.keep:
+        out = options.out.resolve()
+        commands += ["", "# this data set, by nnU-Net's commands", *(
+            f'export {name}="{out / name}"' for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")),
+            'export nnUNet_extTrainer="$(nnUNetv2_rmr_trainers)"',
+            f"nnUNetv2_train {DATASET_ID} {CONFIGURATION} {FOLD} -tr nnUNetTrainerRMR -device {options.device}"]
+    return "\n".join(commands)
+
+
+def write_page(results: DemoResults, filename: Path) -> None:
+    """Write the page; it appears under its name only when it is complete."""
+    options = results.options
+    kinds = list(DEGRADATIONS)
+    rows = "".join(f"<h3>{escape(case)}</h3>" + _embedded(_case_picture(results, case, kinds[i % len(kinds)]), case)
+                   for i, case in enumerate(results.cases))
+    logged = {"training loss, segmentation": "train_losses", "validation loss, segmentation": "val_losses",
+              "validation pseudo Dice (patches)": "pseudo_dice"}
+    plots = curves({title: {t: getattr(results.trainings[t], key) for t in TRAINERS} for title, key in logged.items()},
+                   NAMES)
+    iterations = options.epochs * options.iterations
+    legend = ", ".join(f'<b style="color:{colour}">{NAMES.get(name, name)}</b>' for name, colour in COLOURS.items())
+    minutes = sum(results.seconds.values()) / 60
+    versions = ", ".join(f"{package} {version(package)}" for package in ("nnunetv2-rmr", "nnunetv2", "torch"))
+    page = f"""<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>nnunetv2-rmr demo</title><style>{_STYLE}</style></head><body>
+<h1>nnunetv2-rmr: demo</h1>
+<p>nnU-Net and RMR were trained for the same {options.epochs} epochs of {options.iterations} iterations on
+{options.cases} simulated brains with white-matter lesions (T1w, T2w, FLAIR; {options.spacing_mm:g} mm voxels). Both
+segmented {options.test_cases} other brains, clean and degraded; RMR also fused the three images of each into one.</p>
+<p class="note"><b>{escape(CAVEATS)}</b></p>
+<h2>Results, n = {options.test_cases} test cases, mean ± standard deviation over them</h2>
+{_table(*summary_table(results))}
+<p><small>Dice of the lesions, 1 is perfect. PSNR within the brain: the degraded FLAIR against the clean one, and RMR's
+fused image of the degraded case against its fused image of the clean case. A fused image that shows little scores well
+here: look at the pictures, too.</small></p>
+<details><summary>Dice of every case</summary>{_per_case_table(results)}</details>
+<h2>Pictures</h2>
+<p>The axial slice with most lesion; FLAIR and fused images share one grey window. Outlines: {legend}.</p>
+{rows}
+<h2>Training</h2>
+{_embedded(plots, "losses per epoch")}
+<p><small>{iterations} iterations each, batches of 2 patches of {" × ".join(map(str, options.patch_size))} voxels, fold
+{FOLD}. RMR's first epoch or epochs train reconstruction alone and have no segmentation loss; its training patches are
+degraded further than nnU-Net's augmentation does.</small></p>
+<h2>Time</h2>
+{_table(["step", "seconds"], [[step, f"{seconds:.0f}"] for step, seconds in results.seconds.items()])}
+<p><small>{minutes:.1f} minutes in all on {escape(options.device)} ({escape(platform.machine())}, Python
+{platform.python_version()}; {escape(versions)}); seed {options.seed}.</small></p>
+<h2>To go on</h2>
+<pre>{escape(_to_go_on(results))}</pre>
+</body></html>
+"""
+    with replacing(filename) as temporary:
+        Path(temporary).write_text(page, encoding="utf-8")

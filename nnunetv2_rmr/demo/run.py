@@ -1,0 +1,159 @@
+"""The demo from the first file to the last."""
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import TextIO
+
+from nnunetv2_rmr.atomic import replacing
+from nnunetv2_rmr.datasets.phantom import CHANNELS, write_phantom_dataset
+from nnunetv2_rmr.demo.degraded import DEGRADATIONS, write_degraded
+from nnunetv2_rmr.demo.job import (
+    DATASET_ID,
+    DATASET_NAME,
+    TRAINERS,
+    Model,
+    dice_per_case,
+    plan_and_preprocess,
+    set_environment,
+    train,
+)
+from nnunetv2_rmr.demo.progress import Progress
+from nnunetv2_rmr.demo.report import write_page
+from nnunetv2_rmr.demo.results import CONDITIONS, DemoOptions, DemoResults
+
+LARGE = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "degraded", "predictions")  # kept only if asked for
+SMALL = ("demo.html", "results.json", "demo.log")
+MIN_CASES = 5  # nnU-Net makes five folds
+
+
+class DemoRefused(Exception):
+    """The demo can not start as asked. The message is for the user."""
+
+
+def prepare_folder(options: DemoOptions) -> None:
+    """Create the folder, or empty it of an earlier demo's files. Raises DemoRefused where that could do harm."""
+    if options.cases < MIN_CASES:
+        raise DemoRefused(f"--cases {options.cases}: nnU-Net's five folds need at least {MIN_CASES} cases")
+    if options.epochs < 2:
+        raise DemoRefused(f"--epochs {options.epochs}: RMR's two stages need at least 2 epochs")
+    out = options.out
+    if out.exists() and not out.is_dir():
+        raise DemoRefused(f"--out {out}: is a file")
+    found = sorted(p.name for p in out.iterdir()) if out.is_dir() else []
+    if found and not options.overwrite:
+        raise DemoRefused(f"--out {out}: the folder is not empty; choose another one, or replace an earlier demo with "
+                          "--overwrite")
+    strangers = sorted(set(found) - {*LARGE, *SMALL})
+    if strangers:
+        raise DemoRefused(f"--out {out}: holds {', '.join(strangers[:3])}{' ...' if len(strangers) > 3 else ''}, which "
+                          "no demo has written; --overwrite replaces earlier demos only")
+    for name in found:
+        path = out / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    out.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def _output_to(log: Path) -> Iterator[None]:
+    with open(log, "a", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
+        yield
+
+
+def expected_seconds(options: DemoOptions) -> dict[str, float]:
+    """Of every step, in order, as measured on two CPU cores; the progress display scales them to the machine."""
+    voxels = 1.0
+    for edge in options.patch_size:
+        voxels *= edge
+    iteration = 0.3 * (voxels / 76800) * (options.features / 12)
+    iterations = options.epochs * (options.iterations + 0.4 * options.validation_iterations)
+    n_predictions = len(TRAINERS) * len(CONDITIONS) * options.test_cases
+    return {
+        "simulate the data": 2 * (options.cases + options.test_cases),
+        "plan and preprocess": 8,
+        "train nnU-Net": iteration * iterations,
+        "train RMR": 3 * iteration * iterations,
+        "degrade the test images": 0.3 * options.test_cases * len(DEGRADATIONS),
+        "predict": 2.0 * n_predictions,
+        "evaluate": 3,
+        "write the page": 5,
+    }
+
+
+def run_demo(options: DemoOptions, stream: TextIO = sys.stdout) -> DemoResults:
+    """Run all of it in a prepared folder; progress goes to `stream`, everything nnU-Net says to out/demo.log."""
+    results = DemoResults(options)
+    progress = Progress(expected_seconds(options), stream)
+    try:
+        with _output_to(options.out / "demo.log"):
+            _run(options, results, progress)
+    finally:
+        progress.close()
+    results.seconds.update(progress.seconds)
+    return results
+
+
+def _run(options: DemoOptions, results: DemoResults, progress: Progress) -> None:
+    out, tick = options.out, progress.tick
+    with progress.step("simulate the data", options.cases + options.test_cases):
+        write_phantom_dataset(out / "nnUNet_raw", DATASET_ID, DATASET_NAME, options.cases, options.test_cases,
+                              options.seed, options.spacing_mm, tick)
+    with progress.step("plan and preprocess", 3):
+        set_environment(out)
+        plan_and_preprocess(list(options.patch_size), options.features, options.stages, tick)
+    for trainer, name in zip(TRAINERS, ("train nnU-Net", "train RMR")):
+        with progress.step(name, options.epochs * options.iterations):
+            results.trainings[trainer] = train(trainer, options.device, options.epochs, options.iterations,
+                                               options.validation_iterations, options.seed, tick)
+    with progress.step("degrade the test images", len(DEGRADATIONS)):
+        for kind in DEGRADATIONS:
+            write_degraded(kind, results.images("clean"), results.images(kind), options.seed)
+            tick()
+    with progress.step("predict", len(TRAINERS) * len(CONDITIONS)):
+        for trainer in TRAINERS:
+            model = Model(results.trainings[trainer], options.device)
+            for condition in CONDITIONS:
+                model.predict(results.images(condition), results.predictions(trainer, condition))
+                tick()
+    with progress.step("evaluate", len(CONDITIONS)):
+        for condition in CONDITIONS:
+            for trainer in TRAINERS:
+                results.dice.setdefault(trainer, {})[condition] = \
+                    dice_per_case(results.labels, results.predictions(trainer, condition))
+            if condition != "clean":
+                results.psnr[condition] = _psnr_per_case(results, condition)
+            tick()
+    with progress.step("write the page", 1):
+        results.seconds.update(progress.seconds)
+        write_page(results, out / "demo.html")
+        with replacing(out / "results.json") as temporary:
+            Path(temporary).write_text(json.dumps({
+                "dice": results.dice, "psnr_db": results.psnr, "seconds": results.seconds,
+                "cases": options.cases, "epochs": options.epochs, "iterations_per_epoch": options.iterations,
+                "seed": options.seed}, indent=4))
+        if not options.keep:
+            for name in LARGE:
+                shutil.rmtree(out / name, ignore_errors=True)
+
+
+def _psnr_per_case(results: DemoResults, condition: str) -> dict[str, dict[str, float]]:
+    import nibabel
+    import torch
+
+    from nnunetv2_rmr.evaluation.restoration import restoration_scores
+
+    def load(filename: Path) -> torch.Tensor:
+        return torch.from_numpy(nibabel.load(filename).get_fdata())
+
+    rmr, flair = TRAINERS[1], f"_{CHANNELS.index('FLAIR'):04d}.nii.gz"
+    scores = {}
+    for case in results.cases:
+        raw = [load(results.images(c) / (case + flair)) for c in (condition, "clean")]
+        fused = [load(results.predictions(rmr, c) / "fused" / (case + ".nii.gz")) for c in (condition, "clean")]
+        brain = raw[1] > 0
+        scores[case] = {"fused": restoration_scores(*fused, brain)["PSNR"],
+                        "FLAIR": restoration_scores(*raw, brain)["PSNR"]}
+    return scores

@@ -1,0 +1,132 @@
+import io
+import json
+import subprocess
+import sys
+
+import nibabel
+import numpy as np
+import pytest
+
+from nnunetv2_rmr.cli import demo as cli
+from nnunetv2_rmr.demo.degraded import DEGRADATIONS, write_degraded
+from nnunetv2_rmr.demo.progress import Progress
+from nnunetv2_rmr.demo.report import mean_and_spread
+from nnunetv2_rmr.demo.results import DemoOptions
+from nnunetv2_rmr.demo.run import DemoRefused, expected_seconds, prepare_folder
+
+
+def test_help_needs_no_torch():
+    code = ("import sys; from nnunetv2_rmr.cli.demo import parser; parser().format_help(); "
+            "sys.exit('torch' in sys.modules or 'scipy' in sys.modules)")
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_folder_that_is_not_empty_is_refused(tmp_path, capsys):
+    (tmp_path / "thesis.doc").write_text("precious")
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["--out", str(tmp_path)])
+    assert stop.value.code == 2
+    assert "not empty" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.doc"]
+
+
+def test_overwrite_replaces_a_demo(tmp_path):
+    (tmp_path / "nnUNet_raw" / "Dataset999_Phantom").mkdir(parents=True)
+    (tmp_path / "demo.html").write_text("old")
+    prepare_folder(DemoOptions(tmp_path, overwrite=True))
+    assert not list(tmp_path.iterdir())
+
+
+def test_overwrite_leaves_what_no_demo_has_written(tmp_path):
+    (tmp_path / "demo.html").write_text("old")
+    (tmp_path / "thesis.doc").write_text("precious")
+    with pytest.raises(DemoRefused, match=r"thesis\.doc"):
+        prepare_folder(DemoOptions(tmp_path, overwrite=True))
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize(("option", "value", "message"), [("cases", 4, "at least 5"), ("epochs", 1, "at least 2")])
+def test_too_little_to_train_is_refused(tmp_path, option, value, message):
+    with pytest.raises(DemoRefused, match=message):
+        prepare_folder(DemoOptions(tmp_path / "out", **{option: value}))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", DEGRADATIONS)
+def test_degraded_copies_differ_within_the_brain_only(tmp_path, kind):
+    image = np.zeros((20, 20, 20), dtype=np.int16)
+    image[5:15, 5:15, 5:15] = np.random.default_rng(0).integers(50, 200, (10, 10, 10))
+    (tmp_path / "in").mkdir()
+    for channel in range(2):
+        nibabel.save(nibabel.Nifti1Image(image, np.diag([2, 2, 2, 1])), tmp_path / "in" / f"a_{channel:04d}.nii.gz")
+    write_degraded(kind, tmp_path / "in", tmp_path / "out", seed=0)
+    write_degraded(kind, tmp_path / "in", tmp_path / "again", seed=0)
+    first, second, again = (np.asarray(nibabel.load(tmp_path / name).dataobj) for name in
+                            ("out/a_0000.nii.gz", "out/a_0001.nii.gz", "again/a_0000.nii.gz"))
+    np.testing.assert_array_equal(first > 0, image > 0)
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, image)
+    assert kind == "blur" or not np.array_equal(first, second)
+
+
+def test_progress_into_a_file_has_a_line_per_step():
+    stream = io.StringIO()
+    progress = Progress({"first": 1, "second": 3}, stream)
+    for name in ("first", "second"):
+        with progress.step(name, 4):
+            for _ in range(4):
+                progress.tick()
+    progress.close()
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "[1/2] first" and lines[1].startswith("[1/2] first: done in")
+    assert lines[2].startswith("[2/2] second (") and "left" in lines[2]
+    assert "\r" not in stream.getvalue() and list(progress.seconds) == ["first", "second"]
+
+
+def test_progress_on_a_terminal_ends_at_the_total():
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    progress = Progress({"only": 2.0}, Terminal())
+    with progress.step("only", 3):
+        progress.tick()
+        progress.tick()
+    assert progress.bar.n == pytest.approx(2.0)
+    progress.close()
+
+
+def test_expected_seconds_grow_with_the_training():
+    short, long = (expected_seconds(DemoOptions("out", epochs=e)) for e in (2, 20))
+    assert long["train RMR"] == pytest.approx(10 * short["train RMR"])
+    assert long["predict"] == short["predict"]
+
+
+def test_mean_and_spread_says_how_many_there_are():
+    assert mean_and_spread([0.5, 0.7]) == "0.60 ± 0.14"
+    assert mean_and_spread([0.5, float("nan")]) == "0.50 (n = 1)"
+    assert mean_and_spread([float("nan")]) == "–"
+
+
+@pytest.mark.slow
+def test_tiny_demo_end_to_end(tmp_path):
+    # a process of its own, because the demo sets nnU-Net's environment variables
+    out = tmp_path / "out"
+    code = f"""
+from pathlib import Path
+from nnunetv2_rmr.demo.run import DemoOptions, prepare_folder, run_demo
+options = DemoOptions(Path({str(out)!r}), cases=5, test_cases=1, epochs=2, iterations=2, validation_iterations=1,
+                      spacing_mm=4, patch_size=(24, 24, 24), features=6, stages=3)
+prepare_folder(options)
+run_demo(options)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert sorted(p.name for p in out.iterdir()) == ["demo.html", "demo.log", "results.json"]
+    assert "[8/8]" in done.stdout and "Epoch" not in done.stdout
+    results = json.loads((out / "results.json").read_text())
+    assert set(results["dice"]["nnUNetTrainerRMR"]) == {"clean", *DEGRADATIONS}
+    assert set(results["psnr_db"]["noise"]) == {"phantom_005"}
+    page = (out / "demo.html").read_text()
+    assert page.count('src="data:image/png;base64,') == 2 and "one seed" in page
+    assert "http" not in page and "<script" not in page and "<link" not in page
