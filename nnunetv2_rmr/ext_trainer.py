@@ -14,7 +14,7 @@ def trainers_folder() -> Path:
         if (folder / "nnunet_rmr_trainers.py").is_file():
             return folder
     raise FileNotFoundError(f"the trainer shims of nnunetv2-rmr are neither in {package} nor beside it: "
-                            f"reinstall the package (pip install --force-reinstall nnunetv2-rmr)")
+                            "install the package again, from where you got it")
 
 
 def add_to_ext_trainer() -> None:

@@ -1,6 +1,7 @@
 """`nnUNetv2_rmr_trainers`: print the folder that belongs into nnUNet_extTrainer."""
 
 import argparse
+import sys
 
 from nnunetv2_rmr.ext_trainer import trainers_folder
 
@@ -11,4 +12,7 @@ def main() -> None:
         description='Prints the folder with the trainers of nnunetv2-rmr. Put this where you set nnU-Net\'s paths: '
                     'export nnUNet_extTrainer="$(nnUNetv2_rmr_trainers)"',
     ).parse_args()
-    print(trainers_folder())
+    try:
+        print(trainers_folder())
+    except FileNotFoundError as error:
+        sys.exit(f"nnUNetv2_rmr_trainers: error: {error}")

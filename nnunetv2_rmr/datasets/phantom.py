@@ -23,7 +23,7 @@ from nnunetv2_rmr.atomic import replacing
 from nnunetv2_rmr.datasets.mri_signals import CSF, GREY_MATTER, SEQUENCES, WHITE_MATTER, Tissue
 
 CHANNELS = tuple(SEQUENCES)  # the order of the files _0000, _0001, _0002
-LESION_VOLUME_ML = (0.15, 8.0)  # smallest and largest; a lesion that finds no room in white matter stays smaller
+LESION_VOLUME_ML = (0.2, 12.0)  # smallest and largest; a lesion that finds no room in white matter stays smaller
 _WATERY = Tissue(proton_density=0.92, t1=1800, t2=180)  # where the line ends on which lesions lie
 _FINE = 2  # anatomy lives on a grid so many times finer than the images, which gives partial volume
 
@@ -138,8 +138,8 @@ def _deformed_grid(rng: np.random.Generator, template: Template, shape: tuple[in
 # ---- lesions --------------------------------------------------------------------------------------------------------
 
 def draw_lesion_volumes(rng: np.random.Generator) -> np.ndarray:
-    """Volumes in ml of one subject's lesions: 8 to 20 of them, log-normal (median 0.5 ml), within LESION_VOLUME_ML."""
-    volumes = rng.lognormal(np.log(0.5), 1.0, rng.integers(8, 21))
+    """Volumes in ml of one subject's lesions: 10 to 20 of them, log-normal (median 0.8 ml), within LESION_VOLUME_ML."""
+    volumes = rng.lognormal(np.log(0.8), 1.0, rng.integers(10, 21))
     return np.clip(volumes, *LESION_VOLUME_ML)
 
 
