@@ -28,9 +28,6 @@ def main(model: Path, images: Path, out: Path) -> None:
     keep("sequential_in_memory", predictor.predict_from_files_sequential(cases, None), predictor.fused_volumes)
 
     arrays, properties = zip(*[SimpleITKIO().read_images(case) for case in cases])
-    iterator = predictor.get_data_iterator_from_raw_npy_data(list(arrays), None, [dict(p) for p in properties], None, 1)
-    keep("iterator", predictor.predict_from_data_iterator(iterator, False, 1), predictor.fused_volumes)
-
     keep("arrays", predictor.predict_from_list_of_npy_arrays(list(arrays), None, [dict(p) for p in properties], None,
                                                              num_processes=1, num_processes_segmentation_export=1),
          predictor.fused_volumes)

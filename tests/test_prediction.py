@@ -155,7 +155,7 @@ def test_predictor_is_a_drop_in_from_files_arrays_and_single_arrays(trained, pre
     subprocess.run([sys.executable, str(script), str(trained), str(images), str(tmp_path)], env=nnunet, check=True)
     expected = {n: sitk.GetArrayFromImage(sitk.ReadImage(str(predicted / n))) for n in files(predicted)}
     expected_fused = {n: sitk.GetArrayFromImage(sitk.ReadImage(str(predicted / "fused" / n))) for n in expected}
-    for way in ("sequential", "sequential_in_memory", "iterator", "arrays", "single"):
+    for way in ("sequential", "sequential_in_memory", "arrays", "single"):
         got = np.load(tmp_path / f"{way}.npz")
         for i, name in enumerate(sorted(expected)):
             if f"segmentation{i}" in got:

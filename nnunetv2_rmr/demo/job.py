@@ -89,6 +89,7 @@ def plan_and_preprocess(patch_size: list[int], features: int, stages: int, tick:
     for key, length in (("kernel_sizes", stages), ("strides", stages), ("n_conv_per_stage", stages),
                         ("n_conv_per_stage_decoder", stages - 1)):
         arguments[key] = arguments[key][:length]
+    plans["rmr"] = {"panel_every": 0}  # the page has pictures of its own
     plans["configurations"][CONFIGURATION] = {"inherits_from": "3d_fullres", "patch_size": patch_size, "batch_size": 2,
                                               "architecture": architecture}
     file.write_text(json.dumps(plans, indent=4))
@@ -108,6 +109,8 @@ def train(trainer_name: str, device: str, epochs: int, iterations: int, validati
     trainer = get_trainer_from_args(DATASET, CONFIGURATION, FOLD, trainer_name, device=torch.device(device))
     trainer.num_epochs, trainer.num_iterations_per_epoch = epochs, iterations
     trainer.num_val_iterations_per_epoch = validation_iterations
+    # every patch has a lesion, instead of every second one: so few iterations do not get far without
+    trainer.oversample_foreground_percent = 1.0
     trainer.logger.plot_progress_png = lambda folder: None  # 30 x 54 inches, two seconds an epoch
     train_step = trainer.train_step
 

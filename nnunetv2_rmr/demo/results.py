@@ -24,7 +24,7 @@ class DemoOptions:
     iterations: int = 25
     validation_iterations: int = 4
     spacing_mm: float = 2.5
-    patch_size: tuple[int, int, int] = (40, 48, 40)
+    patch_size: tuple[int, int, int] = (32, 40, 32)
     features: int = 12
     stages: int = 4
     device: str = "cpu"
