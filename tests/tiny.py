@@ -1,9 +1,12 @@
 """A data set so small that nnU-Net's real command line trains on it in seconds: three modalities of a head."""
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -74,10 +77,22 @@ def tiny_architecture(plans_file: Path) -> None:
 
 
 def run(*command: str, env: dict[str, str], check: bool = True, timeout: int = 900) -> subprocess.CompletedProcess:
-    """Run an installed command as a user would; the output comes with a failure."""
-    executable = Path(sys.executable).parent / command[0]
-    result = subprocess.run([str(executable), *map(str, command[1:])], env=env, timeout=timeout, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    """Run an installed command as a user would; the output comes with a failure.
+
+    Output goes to a file and what is left of the command's processes is killed at its end: workers of a killed training
+    outlive it, and would hold a pipe open for ever.
+    """
+    executable = str(Path(sys.executable).parent / command[0])
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen([executable, *map(str, command[1:])], env=env, stdout=output,
+                                   stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True)
+        try:
+            process.wait(timeout)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        output.seek(0)
+        result = subprocess.CompletedProcess(command, process.returncode, output.read())
     if check and result.returncode != 0:
         raise AssertionError(f"{' '.join(map(str, command))} exited with {result.returncode}:\n{result.stdout[-4000:]}")
     return result
