@@ -120,7 +120,7 @@ def main() -> None:
     data, seg, properties = configuration.preprocessor_class(verbose=False).run_case(
         raw[args.case]["images"], raw[args.case]["label"], trainer.plans_manager, configuration, dataset_json)
     logits = predictor.predict_logits_from_preprocessed_data(torch.from_numpy(data))
-    fused = predictor._fused.numpy()
+    fused = predictor.take_fused().numpy()
     inside, label = properties[PROPERTY].inside, np.maximum(seg[0], 0)
     prediction = (logits[0].float() > 0).numpy() if trainer.label_manager.has_regions \
         else (logits.argmax(0) > 0).numpy()

@@ -145,6 +145,11 @@ class RMRPredictor(nnUNetPredictor):
         self._fused = sum(self._fused_of_folds) / len(self._fused_of_folds) if self.fuses else None
         return logits
 
+    def take_fused(self) -> torch.Tensor | None:
+        """The fused image that belongs to the logits predicted last, handed over: (D, H, W), normalised, on the CPU."""
+        fused, self._fused = self._fused, None
+        return fused
+
     @torch.inference_mode()
     def predict_fused_from_preprocessed_data(self, data: torch.Tensor) -> torch.Tensor:
         """Fused image alone, with the present weights: encoders, fusion module and decoder only, no segmentation.

@@ -1,0 +1,69 @@
+"""Volumes of a few telling predictions for the report: they are made again, since no prediction is kept."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+
+from nnunetv2_rmr.atomic import replacing
+from nnunetv2_rmr.evaluation.benchmark.conditions import CLEAN, Condition, apply
+from nnunetv2_rmr.evaluation.benchmark.model import BenchmarkModel
+from nnunetv2_rmr.evaluation.benchmark.run import Case
+from nnunetv2_rmr.inference.fused_writer import write_image
+
+
+def choose(results: pd.DataFrame, models: Sequence[str], reference: str) -> list[tuple[str, Condition]]:
+    """Case and condition: the first case clean; and the most and the least improved prediction of the last model.
+
+    Improved: mean Dice over labels against the reference model's, over everything but a missing modality.
+    """
+    first = results.case.iloc[0]
+    chosen = [(first, CLEAN)]
+    others = [m for m in models if m != reference]
+    rows = results[~results.seen.isin(("clean", "missing"))]
+    if not others or rows.empty:
+        return chosen
+    dice = rows.pivot_table("Dice", ["case", "corruption", "severity", "modality"], "model", aggfunc="mean")
+    improved = (dice[others[-1]] - dice[reference]).dropna().sort_values(kind="stable")
+    if improved.empty:
+        return chosen
+    for case, corruption, severity, modality in (improved.index[-1], improved.index[0]):
+        chosen.append((case, Condition(corruption, int(severity), modality)))
+    return list(dict.fromkeys(chosen))
+
+
+def write_examples(out: Path, chosen: Sequence[tuple[str, Condition]], cases: dict[str, Case],
+                   models: Sequence[BenchmarkModel], reader: BaseReaderWriter, seed: int) -> None:
+    """Write out/examples/INDEX.json and NIfTI files: images, reference and every model's prediction and fused image."""
+    folder = out / "examples"
+    shutil.rmtree(folder, ignore_errors=True)
+    index = []
+    ending, writer = models[0].dataset_json["file_ending"], type(reader)
+    for case_name, condition in chosen:
+        case = cases[case_name]
+        images, properties = reader.read_images([str(f) for f in case.files])
+        channels = models[0].channels
+        corrupted = apply(condition, images, properties["spacing"], case.name, channels, seed)
+        name = f"{case.name}_{condition.corruption}_{condition.severity}_{condition.modality}"
+        entry = {"case": case.name, "corruption": condition.corruption, "severity": condition.severity,
+                 "modality": condition.modality, "images": {}, "label": f"{name}/label{ending}", "predictions": {},
+                 "fused": {}}
+        for i, channel in enumerate(channels):
+            entry["images"][channel] = f"{name}/image_{i:04d}{ending}"
+            write_image(corrupted[i], str(folder / entry["images"][channel]), writer, ending, properties)
+        shutil.copyfile(case.label, folder / entry["label"])
+        for i, model in enumerate(models):
+            segmentation, fused = model.predict(corrupted, properties, fuse=model.fuses)
+            entry["predictions"][model.name] = f"{name}/prediction_{i}{ending}"
+            with replacing(folder / entry["predictions"][model.name]) as temporary:
+                reader.write_seg(segmentation, temporary, properties)
+            if fused is not None:
+                entry["fused"][model.name] = f"{name}/fused_{i}{ending}"
+                write_image(fused, str(folder / entry["fused"][model.name]), writer, ending, properties)
+        index.append(entry)
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(folder / "INDEX.json") as temporary:
+        Path(temporary).write_text(json.dumps(index, indent=1))

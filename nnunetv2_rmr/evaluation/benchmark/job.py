@@ -1,0 +1,136 @@
+"""A benchmark from its arguments to its results: checks, the loop over cases, and what is made of the records."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+from nnunetv2.utilities.utils import get_identifiers_from_splitted_dataset_folder
+
+from nnunetv2_rmr.atomic import replacing
+from nnunetv2_rmr.evaluation.benchmark.conditions import ALL, KNOWN, Condition, conditions
+from nnunetv2_rmr.evaluation.benchmark.examples import choose, write_examples
+from nnunetv2_rmr.evaluation.benchmark.model import BenchmarkModel, BenchmarkRefused, check_comparable
+from nnunetv2_rmr.evaluation.benchmark.records import gather
+from nnunetv2_rmr.evaluation.benchmark.run import Case, Scoring, run_case
+from nnunetv2_rmr.evaluation.benchmark.summary import tables, write_summary
+from nnunetv2_rmr.evaluation.segmentation_metrics import labels_and_regions
+
+SETTINGS = "benchmark.json"
+
+
+@dataclass(frozen=True)
+class BenchmarkOptions:
+    """images, labels: folders in nnU-Net's format. reference: name of the model that others are compared with."""
+
+    images: Path
+    labels: Path
+    out: Path
+    reference: str
+    corruptions: tuple[str, ...] = KNOWN
+    severities: tuple[int, ...] = (1, 2, 3, 4, 5)
+    modalities: tuple[str, ...] = (ALL,)
+    tolerance_mm: float = 2.0
+    seed: int = 0
+    n_bootstrap: int = 10000
+    confidence: float = 0.95
+    num_parts: int = 1
+    part_id: int = 0
+
+
+class Benchmark:
+    """Raises BenchmarkRefused at once for everything that could not work out later."""
+
+    def __init__(self, options: BenchmarkOptions, models: Sequence[BenchmarkModel]):
+        check_comparable(models)
+        self.options, self.models = options, list(models)
+        self.dataset_json = models[0].dataset_json
+        unknown = [m for m in options.modalities if m not in (ALL, *models[0].channels)]
+        if unknown:
+            raise BenchmarkRefused(f"--modalities {' '.join(unknown)}: choose from {ALL}, "
+                                   + ", ".join(models[0].channels))
+        self.cases = find_cases(options, self.dataset_json, len(models[0].channels))
+        self.planned = conditions(options.corruptions, options.severities, options.modalities, models[0].channels)
+        self.reader = self._reader()
+        self.settings = {
+            "models": {model.name: model.description() for model in models},
+            "images": str(options.images), "label_folder": str(options.labels), "seed": options.seed,
+            "tolerance_mm": options.tolerance_mm, "cases": [case.name for case in self.cases],
+            "labels": labels_and_regions(self.dataset_json["labels"]), "modalities": models[0].channels,
+            "planned": [asdict(condition) for condition in self.planned],
+        }
+        self._keep_settings()
+
+    def _reader(self) -> BaseReaderWriter:
+        file = str(self.cases[0].files[0])
+        return determine_reader_writer_from_dataset_json(self.dataset_json, file, verbose=False)()
+
+    def _keep_settings(self) -> None:
+        """What is resumed has to be what was begun, or the records would not belong together."""
+        file = self.options.out / SETTINGS
+        if file.exists():
+            begun = json.loads(file.read_text())
+            for key in ("seed", "tolerance_mm", "images", "label_folder"):
+                if begun[key] != self.settings[key]:
+                    raise BenchmarkRefused(f"-o {self.options.out} was begun with {key} {begun[key]}, not "
+                                           f"{self.settings[key]}: choose another folder")
+            for name, model in self.settings["models"].items():
+                if name in begun["models"] and begun["models"][name] != json.loads(json.dumps(model)):
+                    changed = [k for k, v in model.items() if begun["models"][name].get(k) != v]
+                    raise BenchmarkRefused(f"-m {name}: another model than the one -o {self.options.out} was begun "
+                                           f"with (its {', '.join(changed)} differ): choose another folder or name")
+        with replacing(file) as temporary:
+            Path(temporary).write_text(json.dumps(self.settings, indent=1))
+
+    @property
+    def part(self) -> list[Case]:
+        return self.cases[self.options.part_id::self.options.num_parts]
+
+    @property
+    def keys(self) -> list[tuple[str, Condition]]:
+        return [(model.name, condition) for condition in self.planned for model in self.models]
+
+    def run(self, tick: Callable[[int], None]) -> None:
+        """Predict this part's cases. tick(n) after n predictions."""
+        labels = self.dataset_json["labels"]
+        scoring = Scoring(labels_and_regions(labels), labels.get("ignore"), self.options.tolerance_mm,
+                          self.options.seed)
+        for case in self.part:
+            run_case(case, self.models, self.planned, self.reader, scoring, self.options.out, tick)
+
+    def finish(self) -> tuple[dict | None, list[dict], int]:
+        """Results of all parts together: summary (None while predictions are to be made), failures, how many are left.
+
+        With failures the summary holds the rest.
+        """
+        finished, failed, left = gather(self.options.out, [case.name for case in self.cases], self.keys)
+        if left or not finished:
+            return None, failed, left
+        options = self.options
+        summary = write_summary(options.out, finished, self.settings, options.reference, options.n_bootstrap,
+                                options.confidence)
+        results, _ = tables(finished)
+        chosen = choose(results, [m.name for m in self.models], options.reference)
+        write_examples(options.out, chosen, {case.name: case for case in self.cases}, self.models, self.reader,
+                       options.seed)
+        return summary, failed, left
+
+
+def find_cases(options: BenchmarkOptions, dataset_json: dict, n_channels: int) -> list[Case]:
+    """All cases of the images' folder. Raises BenchmarkRefused naming every file that is missing."""
+    ending = dataset_json["file_ending"]
+    for flag, folder in (("-i", options.images), ("-l", options.labels)):
+        if not folder.is_dir():
+            raise BenchmarkRefused(f"{flag} {folder}: no such folder")
+    names = sorted(get_identifiers_from_splitted_dataset_folder(str(options.images), ending))
+    if not names:
+        raise BenchmarkRefused(f"-i {options.images}: no files CASE_0000{ending} there")
+    cases = [Case(name, tuple(options.images / f"{name}_{i:04d}{ending}" for i in range(n_channels)),
+                  options.labels / f"{name}{ending}") for name in names]
+    missing = [str(file) for case in cases for file in (*case.files, case.label) if not file.is_file()]
+    if missing:
+        raise BenchmarkRefused(f"{len(missing)} file(s) missing: {', '.join(missing[:5])}"
+                               + (" ..." if len(missing) > 5 else ""))
+    return cases

@@ -1,0 +1,116 @@
+"""One trained model of a benchmark: any folder that nnU-Net can predict with, of our trainers or not."""
+
+import hashlib
+from collections.abc import Sequence
+from copy import deepcopy
+from pathlib import Path
+
+import numpy as np
+import torch
+from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
+
+from nnunetv2_rmr.inference.export_fused import fused_to_input_grid
+from nnunetv2_rmr.inference.predictor import RMRPredictor
+from nnunetv2_rmr.inference.preprocessing import PROPERTY
+from nnunetv2_rmr.settings import RMRSettings, channel_names, reference_channel
+
+
+class BenchmarkRefused(Exception):
+    """The benchmark can not run as asked. The message is for the user."""
+
+
+class BenchmarkModel:
+    """A model, loaded once for all cases.
+
+    folder: of the trained model (with dataset.json, plans.json and fold_X). folds: None for all that have the
+    checkpoint. Raises BenchmarkRefused for folders without a usable model.
+    """
+
+    def __init__(self, name: str, folder: Path, folds: Sequence[int | str] | None, checkpoint: str,
+                 device: torch.device, mirroring: bool, step_size: float):
+        self.name, self.folder, self.device = name, folder, device
+        for needed in ("dataset.json", "plans.json"):
+            if not (folder / needed).is_file():
+                raise BenchmarkRefused(f"-m {name}={folder}: no {needed} there; give the folder of a trained model, "
+                                       "TRAINER__PLANS__CONFIGURATION")
+        self.folds = list(folds) if folds is not None else sorted(
+            file.parent.name.removeprefix("fold_") for file in folder.glob(f"fold_*/{checkpoint}"))
+        self.checkpoints = [folder / f"fold_{fold}" / checkpoint for fold in self.folds]
+        missing = [str(file) for file in self.checkpoints if not file.is_file()]
+        if missing or not self.checkpoints:
+            raise BenchmarkRefused(f"-m {name}={folder}: "
+                                   + (f"{', '.join(missing)} missing" if missing else f"no fold_*/{checkpoint} there"))
+        self.predictor = RMRPredictor(tile_step_size=step_size, use_mirroring=mirroring, device=device,
+                                      perform_everything_on_device=device.type == "cuda", allow_tqdm=False)
+        try:
+            self.predictor.initialize_from_trained_model_folder(str(folder), tuple(self.folds), checkpoint)
+        except (RuntimeError, ValueError, AttributeError, ImportError) as error:
+            raise BenchmarkRefused(f"-m {name}={folder}: {str(error).strip() or type(error).__name__}") from error
+        if self.predictor.configuration_manager.previous_stage_name is not None:
+            raise BenchmarkRefused(f"-m {name}={folder}: the second stage of a cascade needs the first one's "
+                                   "predictions, which the benchmark does not make")
+        self.dataset_json = self.predictor.dataset_json
+        self.channels = channel_names(self.dataset_json)
+
+    def description(self) -> dict:
+        """What identifies the model, for the results: where it is, what it is, and its checkpoints' hashes."""
+        return {"folder": str(self.folder), "trainer": self.predictor.trainer_name,
+                "plans": self.predictor.plans_manager.plans_name,
+                "configuration": self.folder.name.split("__")[-1], "folds": self.folds,
+                "mirroring": self.predictor.use_mirroring, "step_size": self.predictor.tile_step_size,
+                "checkpoints": [_sha256(file) for file in self.checkpoints]}
+
+    @property
+    def fuses(self) -> bool:
+        return self.predictor.fuses
+
+    @property
+    def reference(self) -> int:
+        """Channel whose intensities the fused image has."""
+        settings = RMRSettings.from_plans(self.predictor.plans_manager.plans)
+        return reference_channel(settings.reference_modality, self.channels)
+
+    def predict(self, images: np.ndarray, properties: dict, *, fuse: bool) -> tuple[np.ndarray, np.ndarray | None]:
+        """Label map (Z, Y, X) and, if asked for and there is one, fused image in the reference modality's units.
+
+        images: (C, Z, Y, X) raw intensities, as nnU-Net's reader gives them with `properties` (not changed). The steps
+        are those of nnUNetPredictor.predict_single_npy_array.
+        """
+        predictor, properties = self.predictor, deepcopy(properties)
+        configuration = predictor.configuration_manager
+        if not fuse:  # nnU-Net's own preprocessing, which takes empty images, too
+            configuration = ConfigurationManager(configuration.configuration)
+        preprocessor = configuration.preprocessor_class(verbose=False)
+        data, _, properties = preprocessor.run_case_npy(images, None, properties, predictor.plans_manager,
+                                                        configuration, self.dataset_json)
+        intensity_map = properties.pop(PROPERTY, None)
+        logits = predictor.predict_logits_from_preprocessed_data(torch.from_numpy(data)).cpu()
+        fused = predictor.take_fused()
+        segmentation = convert_predicted_logits_to_segmentation_with_correct_shape(
+            logits, predictor.plans_manager, configuration, predictor.label_manager, properties)
+        if fuse and fused is not None:
+            return segmentation, fused_to_input_grid(fused, properties, intensity_map, predictor.plans_manager,
+                                                     configuration)
+        return segmentation, None
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with open(file, "rb") as f:
+        while block := f.read(2 ** 20):
+            digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+def check_comparable(models: Sequence[BenchmarkModel]) -> None:
+    """Raises BenchmarkRefused unless all models have the same modalities, labels and file ending."""
+    first = models[0]
+    for model in models[1:]:
+        for what, mine, theirs in (("channels", model.channels, first.channels),
+                                   ("labels", model.dataset_json["labels"], first.dataset_json["labels"]),
+                                   ("file_ending", model.dataset_json["file_ending"],
+                                    first.dataset_json["file_ending"])):
+            if mine != theirs:
+                raise BenchmarkRefused(f"-m {model.name}: its {what} are {mine}, those of {first.name} are {theirs}; "
+                                       "models are compared on one data set")

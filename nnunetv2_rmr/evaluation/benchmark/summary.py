@@ -1,0 +1,121 @@
+"""From the records to results.csv, cases.csv and summary.json, which hold all that the report shows."""
+
+import json
+import math
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+
+from nnunetv2_rmr.atomic import replacing
+from nnunetv2_rmr.evaluation.benchmark.statistics import (
+    GROUPS,
+    METRICS,
+    SMALLEST_ERROR,
+    Bootstrap,
+    corruption_errors,
+    scores_and_differences,
+)
+from nnunetv2_rmr.evaluation.corruptions import CORRUPTIONS
+
+KEY = ("model", "corruption", "seen", "severity", "modality", "case")
+OF_CASE = ("seconds", "peak_memory_gb", "fused_PSNR", "fused_SSIM", "degraded_PSNR", "degraded_SSIM",
+           "image_difference")
+
+
+def tables(records: Sequence[dict]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """results: a row per label of every prediction; cases: a row per prediction."""
+    results = [{**{k: r[k] for k in KEY}, "label": label, **scores}
+               for r in records for label, scores in r["scores"].items()]
+    cases = [{k: r.get(k) for k in (*KEY, *OF_CASE)} for r in records]
+    return (pd.DataFrame(results, columns=[*KEY, "label", *METRICS]).astype(dict.fromkeys(METRICS, float)),
+            pd.DataFrame(cases, columns=[*KEY, *OF_CASE]).astype(dict.fromkeys(OF_CASE, float)))
+
+
+def summarise(records: Sequence[dict], settings: dict, reference: str, n_bootstrap: int, confidence: float) -> dict:
+    """Everything that is computed from the records. settings: of benchmark.json, see cli/benchmark.py."""
+    results, per_case = tables(records)
+    models, labels, cases = list(settings["models"]), list(settings["labels"]), settings["cases"]
+    bootstrap = Bootstrap(len(cases), n_bootstrap, settings["seed"], confidence)
+    scores, differences = scores_and_differences(results, models, cases, labels, reference, bootstrap)
+    errors, mean_errors = corruption_errors(scores, models, reference)
+    cost = per_case.groupby("model", sort=False)[["seconds", "peak_memory_gb"]].agg({"seconds": "median",
+                                                                                  "peak_memory_gb": "max"})
+    used = [c for c in results.corruption.unique() if c in CORRUPTIONS]
+    return {
+        "models": settings["models"], "reference": reference, "cases": cases, "labels": labels,
+        "modalities": settings["modalities"],
+        "corruptions": {name: {"seen": "seen" if CORRUPTIONS[name].seen else "unseen",
+                               "description": CORRUPTIONS[name].description, "unit": CORRUPTIONS[name].unit,
+                               "parameters": [str(p) for p in CORRUPTIONS[name].parameters]} for name in used},
+        "n_bootstrap": n_bootstrap, "seed": settings["seed"], "confidence": confidence,
+        "versions": {name: version(name) for name in ("nnunetv2-rmr", "nnunetv2", "torch", "numpy", "scipy")},
+        "notes": [
+            "Dice as nnUNetv2_evaluate_folder: NaN, not counted, where neither reference nor prediction has the label; "
+            "the mean over labels is the mean of the labels' means over cases.",
+            "HD95 in mm between surface voxels; NSD with a tolerance of "
+            f"{settings['tolerance_mm']:g} mm. Nothing in one of the two: Dice and NSD 0, HD95 the image's diagonal.",
+            f"Intervals: {confidence:.0%} percentile bootstrap over cases, {n_bootstrap} resamples; differences are "
+            "paired by case. With few cases they are too narrow.",
+            "CE: mean error (1 - Dice) over severities divided by the reference model's; rCE: the same of the error "
+            f"beyond the clean one. Denominators below {SMALLEST_ERROR:g} are taken as {SMALLEST_ERROR:g}.",
+            "missing: one modality at a time replaced by zeros.",
+            "Restoration: fused image of the corrupted case against that of the clean case, within the body; beside it "
+            "the corrupted reference modality against the clean one. A fused image that is only stable, not good, "
+            "scores well here.",
+            "Seconds: median of preprocessing, prediction and export of a case; memory: the largest peak.",
+        ],
+        "scores": scores, "differences": differences, "corruption_errors": errors,
+        "mean_corruption_errors": mean_errors,
+        "cost": [{"model": model, **row} for model, row in cost.to_dict("index").items()],
+    }
+
+
+def write_summary(out: Path, records: Sequence[dict], settings: dict, reference: str, n_bootstrap: int,
+                  confidence: float) -> dict:
+    """Write the three files; returns the summary."""
+    results, per_case = tables(records)
+    for table, name in ((results, "results.csv"), (per_case, "cases.csv")):
+        with replacing(out / name) as temporary:
+            table.to_csv(temporary, index=False)
+    summary = summarise(records, settings, reference, n_bootstrap, confidence)
+    with replacing(out / "summary.json") as temporary:
+        Path(temporary).write_text(json.dumps(without_nan(summary), indent=1))
+    return summary
+
+
+def without_nan(value):
+    """The same with None for NaN, which JSON does not have."""
+    if isinstance(value, dict):
+        return {k: without_nan(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_nan(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def table_of_groups(summary: dict) -> list[list[str]]:
+    """Header and rows for the terminal: mean Dice of every model, and the difference to the reference, per group."""
+    models, reference = list(summary["models"]), summary["reference"]
+
+    def find(entries: list[dict], model: str, group: str) -> dict | None:
+        return next((e for e in entries if e["model"] == model and e["corruption"] == group and e["metric"] == "Dice"
+                     and e["label"] == "mean" and e["severity"] in (0, "mean") and e["modality"] in ("all", "mean")
+                     and (group == "clean" or e["modality"] == "mean")), None)
+
+    others = [m for m in models if m != reference]
+    rows = [["test images", *(f"Dice, {m}" for m in models), *(f"{m} - {reference} [interval], better/worse"
+                                                               for m in others)]]
+    for group in GROUPS:
+        if find(summary["scores"], models[0], group) is None:
+            continue
+        row = [group]
+        for model in models:
+            score = find(summary["scores"], model, group)
+            row.append(f"{score['mean']:.3f}" if score else "")
+        for model in others:
+            d = find(summary["differences"], model, group)
+            row.append(f"{d['difference']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}], {d['better']}/{d['worse']}"
+                       if d else "")
+        rows.append(row)
+    return rows

@@ -1,0 +1,60 @@
+"""Dice, HD95 and normalised surface distance of one segmentation, by nnU-Net's own conventions where it has them."""
+
+import numpy as np
+from nnunetv2.evaluation.evaluate_predictions import compute_tp_fp_fn_tn, region_or_label_to_mask
+from scipy.ndimage import binary_erosion, distance_transform_edt, find_objects
+
+LabelOrRegion = int | tuple[int, ...]
+NAN = float("nan")
+
+
+def labels_and_regions(labels: dict) -> dict[str, LabelOrRegion]:
+    """Name -> foreground label, or tuple of labels of a region, in the order of dataset.json's "labels"."""
+    found = {}
+    for name, value in labels.items():
+        values = tuple(int(v) for v in value) if isinstance(value, (list, tuple)) else (int(value),)
+        if name != "ignore" and set(values) != {0}:
+            found[name] = values if isinstance(value, (list, tuple)) else values[0]
+    return found
+
+
+def segmentation_scores(reference: np.ndarray, prediction: np.ndarray, label: LabelOrRegion, spacing: tuple[float, ...],
+                        tolerance_mm: float, ignore_label: int | None = None) -> dict[str, float]:
+    """Dice (0..1), HD95 (mm) and NSD (0..1) of one label or region.
+
+    reference, prediction: labels (Z, Y, X); spacing in mm, in that order. Dice is nnU-Net's, the ignored voxels too.
+    Nothing in either: all three NaN, as in nnU-Net. Nothing in one of them: Dice and NSD 0, and HD95, which is then
+    undefined, is the diagonal of the image (the largest distance there could be).
+    """
+    ignored = reference == ignore_label if ignore_label is not None else None
+    masks = [region_or_label_to_mask(segmentation, label) for segmentation in (reference, prediction)]
+    tp, fp, fn, _ = compute_tp_fp_fn_tn(*masks, ignored)
+    if tp + fp + fn == 0:
+        return {"Dice": NAN, "HD95": NAN, "NSD": NAN}
+    if tp + fn == 0 or tp + fp == 0:
+        return {"Dice": 0.0, "HD95": float(np.linalg.norm(np.array(reference.shape) * spacing)), "NSD": 0.0}
+    if ignored is not None:
+        masks = [mask & ~ignored for mask in masks]
+    distances = surface_distances(*masks, spacing)
+    return {"Dice": float(2 * tp / (2 * tp + fp + fn)),
+            "HD95": float(max(np.percentile(d, 95) for d in distances)),
+            "NSD": float(sum((d <= tolerance_mm).sum() for d in distances) / sum(map(len, distances)))}
+
+
+def surface_distances(a: np.ndarray, b: np.ndarray, spacing: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Distances in mm from every surface voxel of a to the surface of b, and from b's to a's. Neither may be empty.
+
+    a, b: boolean (Z, Y, X). The surface are the voxels of the mask with a face towards its outside, or the image's.
+    """
+    box = find_objects((a | b).astype(np.uint8))[0]
+    a, b = a[box], b[box]
+    # an axis of one voxel (2D) has no faces of its own; where the image ends, the mask does
+    shape = [1 if n == 1 else 3 for n in a.shape]
+    structure = np.zeros(shape, bool)
+    structure[tuple(n // 2 for n in shape)] = True
+    for axis, n in enumerate(shape):
+        if n == 3:
+            structure[tuple(slice(None) if i == axis else shape[i] // 2 for i in range(len(shape)))] = True
+    surfaces = [mask & ~binary_erosion(mask, structure) for mask in (a, b)]
+    to_surface = [distance_transform_edt(~surface, sampling=spacing) for surface in surfaces]
+    return to_surface[1][surfaces[0]], to_surface[0][surfaces[1]]

@@ -1,0 +1,158 @@
+"""nnUNetv2_rmr_benchmark end to end: the numbers are nnU-Net's, and stopping, parts and failures do not change them."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import tiny
+from conftest import REGIONS
+
+pytestmark = pytest.mark.slow
+
+OPTIONS = ("--corruptions", "noise", "gamma", "missing", "--severities", 1, 5, "-device", "cpu", "--disable_tta",
+           "--bootstrap", 200)
+MEASURED = ["seconds", "peak_memory_gb"]
+
+
+@pytest.fixture(scope="module")
+def data(nnunet) -> Path:
+    return Path(nnunet["nnUNet_raw"]) / f"Dataset{REGIONS}_Tiny"
+
+
+@pytest.fixture(scope="module")
+def vanilla(nnunet) -> Path:
+    tiny.run("nnUNetv2_train", REGIONS, tiny.CONFIGURATION, 0, "-tr", "nnUNetTrainer_tiny", "-device", "cpu",
+             env=nnunet)
+    return Path(nnunet["nnUNet_results"]) / data_name() / f"nnUNetTrainer_tiny__nnUNetPlans__{tiny.CONFIGURATION}"
+
+
+def data_name() -> str:
+    return f"Dataset{REGIONS}_Tiny"
+
+
+@pytest.fixture(scope="module")
+def benchmark(nnunet, data, vanilla, trained):
+    """Runs the command on given images; further arguments are added."""
+    def run(out: Path, *arguments, images: Path = data / "imagesTs", **kwargs):
+        return tiny.run("nnUNetv2_rmr_benchmark", "-i", images, "-l", data / "labelsTs", "-m", f"vanilla={vanilla}",
+                        "-m", f"rmr={trained}", "-o", out, *OPTIONS, *arguments, env=nnunet, **kwargs)
+    return run
+
+
+@pytest.fixture(scope="module")
+def done(benchmark, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("benchmark")
+    benchmark(out)
+    return out
+
+
+def table(out: Path, name: str = "results.csv") -> pd.DataFrame:
+    frame = pd.read_csv(out / name)
+    keys = [c for c in ("model", "corruption", "severity", "modality", "case", "label") if c in frame]
+    return frame.drop(columns=[c for c in MEASURED if c in frame]).sort_values(keys).reset_index(drop=True)
+
+
+def same_numbers(a: Path, b: Path) -> None:
+    for name in ("results.csv", "cases.csv"):
+        pd.testing.assert_frame_equal(table(a, name), table(b, name))
+
+
+def test_clean_dice_is_that_of_nnunets_evaluation(done, nnunet, data, trained, vanilla, tmp_path):
+    summary = json.loads((done / "summary.json").read_text())
+    for name, model in (("rmr", trained), ("vanilla", vanilla)):
+        folds = [f.name.removeprefix("fold_") for f in sorted(model.glob("fold_*"))]
+        tiny.run("nnUNetv2_predict_from_modelfolder", "-i", data / "imagesTs", "-o", tmp_path / name, "-m", model,
+                 "-f", *folds, "-device", "cpu", "--disable_tta", "-npp", 1, "-nps", 1, env=nnunet)
+        tiny.run("nnUNetv2_evaluate_folder", data / "labelsTs", tmp_path / name, "-djfile", model / "dataset.json",
+                 "-pfile", model / "plans.json", "-np", 1, env=nnunet)
+        expected = json.loads((tmp_path / name / "summary.json").read_text())
+        scores = {s["label"]: s["mean"] for s in summary["scores"]
+                  if (s["model"], s["corruption"], s["metric"]) == (name, "clean", "Dice")}
+        assert scores["mean"] == pytest.approx(expected["foreground_mean"]["Dice"], abs=1e-6)
+        assert scores["whole"] == pytest.approx(expected["mean"]["(1, 2)"]["Dice"], abs=1e-6)
+        assert scores["core"] == pytest.approx(expected["mean"]["2"]["Dice"], abs=1e-6)
+        assert 0 < scores["mean"] < 1
+
+
+def test_every_condition_has_its_row_and_its_cost(done):
+    cases = pd.read_csv(done / "cases.csv")
+    conditions = {("clean", 0, "all"), ("noise", 1, "all"), ("noise", 5, "all"), ("gamma", 1, "all"),
+                  ("gamma", 5, "all"), *(("missing", 1, m) for m in tiny.CHANNELS)}
+    for _, rows in cases.groupby(["model", "case"]):
+        assert set(zip(rows.corruption, rows.severity, rows.modality)) == conditions
+    assert (cases.seconds > 0).all() and (cases.peak_memory_gb > 0).all()
+    noise = cases[cases.corruption == "noise"]
+    assert (noise[noise.severity == 5].image_difference.min() > noise[noise.severity == 1].image_difference.max())
+
+
+def test_fused_images_are_compared_with_the_clean_ones_only_where_there_are_some(done):
+    cases = pd.read_csv(done / "cases.csv")
+    corrupted = cases[~cases.corruption.isin(["clean", "missing"])]
+    assert corrupted[corrupted.model == "rmr"].fused_PSNR.notna().all()
+    assert corrupted[corrupted.model == "vanilla"].fused_PSNR.isna().all()
+
+
+def test_the_report_and_its_examples_are_there(done):
+    assert (done / "report.html").stat().st_size > 10000
+    for entry in json.loads((done / "examples" / "INDEX.json").read_text()):
+        files = [*entry["images"].values(), entry["label"], *entry["predictions"].values(), *entry["fused"].values()]
+        assert set(entry["predictions"]) == {"vanilla", "rmr"} and set(entry["fused"]) == {"rmr"}
+        assert all((done / "examples" / file).is_file() for file in files)
+
+
+def test_killed_and_started_again_it_gives_the_same_numbers(done, benchmark, tmp_path):
+    out = tmp_path / "resumed"
+    shutil.copytree(done, out)
+    for name in ("results.csv", "summary.json", "report.html"):
+        (out / name).unlink()
+    first, second = sorted((out / "records").iterdir())
+    lines = first.read_text().splitlines()
+    first.write_text("\n".join(lines[:5]) + "\n" + lines[5][:40])  # killed while it wrote
+    second.unlink()
+    benchmark(out)
+    same_numbers(out, done)
+
+
+def test_parts_give_the_same_numbers_and_the_last_one_writes_them(done, benchmark, tmp_path):
+    output = benchmark(tmp_path, "-num_parts", 2, "-part_id", 1).stdout
+    assert "other parts are not there yet" in output and not (tmp_path / "results.csv").exists()
+    benchmark(tmp_path, "-num_parts", 2, "-part_id", 0)
+    same_numbers(tmp_path, done)
+
+
+def test_results_of_another_seed_or_model_are_not_mixed_in(done, benchmark, trained, vanilla):
+    before = {f: f.read_bytes() for f in done.rglob("*") if f.is_file()}
+    result = benchmark(done, "--seed", 7, check=False)
+    assert result.returncode == 2 and "was begun with seed 0, not 7" in result.stdout
+    result = benchmark(done, "-f", 0, check=False)
+    assert result.returncode == 2 and "-m rmr: another model" in result.stdout
+    assert before == {f: f.read_bytes() for f in done.rglob("*") if f.is_file()}
+
+
+def test_a_case_that_can_not_be_read_is_named_and_the_others_are_done(done, benchmark, data, tmp_path):
+    images = tmp_path / "images"
+    shutil.copytree(data / "imagesTs", images)
+    bad = images / "caseTs01_0001.nii.gz"
+    bad.write_bytes(b"no image")
+    out = tmp_path / "out"
+    result = benchmark(out, images=images, check=False)
+    assert result.returncode == 1
+    assert "caseTs01_0001.nii.gz" in result.stdout and "Traceback" not in result.stdout
+    expected, got = table(done), table(out)
+    expected = expected[expected.case == "caseTs00"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(got, expected)
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (("-m", "rmr"), "NAME=MODELFOLDER"),
+    (("--reference", "nobody"), "--reference nobody"),
+    (("--corruptions", "snow"), "--corruptions snow"),
+    (("--modalities", "PET"), "--modalities PET"),
+    (("-f", 3), "fold_3"),
+])
+def test_what_can_not_work_is_said_at_once(benchmark, arguments, message, tmp_path):
+    result = benchmark(tmp_path / "out", *arguments, check=False)
+    assert result.returncode == 2 and message in result.stdout and "Traceback" not in result.stdout
+    assert not (tmp_path / "out").exists()

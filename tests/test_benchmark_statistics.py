@@ -1,0 +1,128 @@
+"""Means, paired intervals and corruption errors, against values computed by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nnunetv2_rmr.evaluation.benchmark.statistics import Bootstrap, corruption_errors, scores_and_differences
+
+NAN = float("nan")
+CASES, LABELS = ["a", "b", "c"], ["whole", "core"]
+
+
+def results(**dice_of_model: dict) -> pd.DataFrame:
+    """model={(corruption, severity): {case: (whole, core)}} -> the benchmark's table; HD95 and NSD follow Dice."""
+    rows = []
+    seen = {"clean": "clean", "noise": "seen", "ghosting": "unseen"}
+    for model, conditions in dice_of_model.items():
+        for (corruption, severity), cases in conditions.items():
+            for case, values in cases.items():
+                for label, dice in zip(LABELS, values):
+                    rows.append({"model": model, "corruption": corruption, "seen": seen[corruption],
+                                 "severity": severity, "modality": "all", "case": case, "label": label,
+                                 "Dice": dice, "HD95": 10 * (1 - dice), "NSD": dice})
+    return pd.DataFrame(rows)
+
+
+def find(entries: list[dict], **wanted) -> dict:
+    found = [e for e in entries if all(e[k] == v for k, v in wanted.items())]
+    assert len(found) == 1, (wanted, found)
+    return found[0]
+
+
+def evaluate(table: pd.DataFrame, models=("vanilla", "rmr")):
+    return scores_and_differences(table, list(models), CASES, LABELS, "vanilla", Bootstrap(3, 500, 0))
+
+
+CLEAN, NOISE1, NOISE5, GHOSTING = ("clean", 0), ("noise", 1), ("noise", 5), ("ghosting", 3)
+TABLE = results(
+    vanilla={CLEAN: {"a": (0.8, 0.6), "b": (0.6, NAN), "c": (0.7, 0.4)},
+             NOISE1: {"a": (0.7, 0.5), "b": (0.5, NAN), "c": (0.6, 0.3)},
+             NOISE5: {"a": (0.5, 0.3), "b": (0.3, NAN), "c": (0.4, 0.1)},
+             GHOSTING: {"a": (0.4, 0.2), "b": (0.4, 0.0), "c": (0.4, 0.4)}},
+    rmr={CLEAN: {"a": (0.9, 0.7), "b": (0.7, NAN), "c": (0.8, 0.5)},
+         NOISE1: {"a": (0.8, 0.7), "b": (0.8, NAN), "c": (0.8, 0.5)},
+         NOISE5: {"a": (0.7, 0.6), "b": (0.7, NAN), "c": (0.7, 0.6)},
+         GHOSTING: {"a": (0.3, 0.2), "b": (0.5, 0.0), "c": (0.4, 0.4)}})
+
+
+def test_mean_over_labels_is_the_mean_of_the_labels_means_as_in_nnunet():
+    scores, _ = evaluate(TABLE)
+    clean = {"model": "vanilla", "corruption": "clean", "metric": "Dice"}
+    assert find(scores, **clean, label="whole")["mean"] == pytest.approx(0.7)
+    assert find(scores, **clean, label="core")["mean"] == pytest.approx(0.5)
+    assert find(scores, **clean, label="core")["n"] == 2
+    mean = find(scores, **clean, label="mean")
+    assert mean["mean"] == pytest.approx(0.6) and mean["n"] == 3
+    assert mean["low"] <= mean["mean"] <= mean["high"]
+
+
+def test_a_corruption_is_averaged_over_severities_and_a_group_over_corruptions():
+    scores, _ = evaluate(TABLE)
+    key = {"model": "vanilla", "metric": "Dice", "label": "whole", "modality": "mean", "severity": "mean"}
+    assert find(scores, **key, corruption="noise")["mean"] == pytest.approx((0.6 + 0.4) / 2)
+    assert find(scores, **key, corruption="seen")["mean"] == pytest.approx(0.5)
+    assert find(scores, **key, corruption="unseen")["mean"] == pytest.approx(0.4)
+
+
+def test_differences_are_paired_so_a_constant_gain_has_no_spread():
+    _, differences = evaluate(TABLE)
+    d = find(differences, model="rmr", corruption="clean", metric="Dice", label="whole")
+    assert (d["difference"], d["low"], d["high"]) == pytest.approx((0.1, 0.1, 0.1))
+    assert (d["better"], d["worse"], d["n"]) == (3, 0, 3)
+
+
+def test_the_interval_of_a_mixed_difference_contains_zero():
+    _, differences = evaluate(TABLE)
+    d = find(differences, corruption="ghosting", severity=3, metric="Dice", label="whole")
+    assert d["difference"] == pytest.approx(0.0, abs=1e-12)
+    assert d["low"] < 0 < d["high"] and (d["better"], d["worse"]) == (1, 1)
+
+
+def test_for_distances_smaller_is_better():
+    _, differences = evaluate(TABLE)
+    d = find(differences, corruption="clean", metric="HD95", label="whole")
+    assert d["difference"] == pytest.approx(-1.0) and (d["better"], d["worse"]) == (3, 0)
+
+
+def test_a_model_does_not_differ_from_itself():
+    twin = pd.concat([TABLE[TABLE.model == "vanilla"], TABLE[TABLE.model == "vanilla"].assign(model="rmr")])
+    _, differences = evaluate(twin)
+    assert all(d["difference"] == d["low"] == d["high"] == d["better"] == d["worse"] == 0 for d in differences)
+
+
+def test_a_label_that_no_case_has_does_not_count():
+    table = TABLE.copy()
+    table.loc[table.label == "core", ["Dice", "HD95", "NSD"]] = NAN
+    scores, _ = evaluate(table)
+    assert find(scores, model="rmr", corruption="clean", metric="Dice", label="mean")["mean"] == pytest.approx(0.8)
+    core = find(scores, model="rmr", corruption="clean", metric="Dice", label="core")
+    assert np.isnan(core["mean"]) and np.isnan(core["low"]) and core["n"] == 0
+
+
+def test_the_bootstrap_is_the_plain_one():
+    values = np.random.default_rng(1).random((3, 2))
+    drawn = np.random.default_rng(0).integers(0, 3, (500, 3))
+    expected = np.quantile(values[drawn].mean((1, 2)), (0.025, 0.975))
+    mean = Bootstrap(3, 500, 0).intervals(values)[-1]
+    assert (mean["low"], mean["high"]) == pytest.approx(tuple(expected))
+
+
+def test_corruption_errors_are_ratios_of_errors_to_the_references():
+    scores, _ = evaluate(TABLE)
+    errors, means = corruption_errors(scores, ["vanilla", "rmr"], "vanilla")
+    noise = find(errors, model="rmr", corruption="noise", label="whole")
+    # errors: rmr 1 - (.8 + .7) / 2 = .25, vanilla .5; beyond the clean ones: .25 - .2 = .05, .5 - .3 = .2
+    assert noise["CE"] == pytest.approx(0.25 / 0.5)
+    assert noise["rCE"] == pytest.approx(0.05 / 0.2)
+    mean = find(means, model="rmr", label="whole")
+    assert mean["mCE_seen"] == pytest.approx(0.5) and mean["mCE_unseen"] == pytest.approx(1.0)
+    assert mean["mCE"] == pytest.approx(0.75)
+    assert all(e["CE"] == pytest.approx(1) for e in errors if e["model"] == "vanilla")
+
+
+def test_a_perfect_reference_does_not_divide_by_zero():
+    perfect, good = (dict.fromkeys(CASES, (dice, dice)) for dice in (1.0, 0.9))
+    table = results(vanilla={CLEAN: perfect, NOISE1: perfect}, rmr={CLEAN: perfect, NOISE1: good})
+    errors, _ = corruption_errors(evaluate(table)[0], ["vanilla", "rmr"], "vanilla")
+    assert find(errors, model="rmr", corruption="noise", label="mean")["CE"] == pytest.approx(0.1 / 0.01)
