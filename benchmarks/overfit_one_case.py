@@ -72,24 +72,25 @@ def fused_scores(fused: np.ndarray, data: np.ndarray, inside: np.ndarray, refere
 
 def picture(data: np.ndarray, names: list[str], fused: np.ndarray, label: np.ndarray, prediction: np.ndarray,
             inside: np.ndarray, file: Path) -> None:
+    """The axial slice with most of the lesion, cropped to the body."""
     import matplotlib.pyplot as plt
 
     where = int((label > 0).sum((1, 2)).argmax())
-    images = {**dict(zip(names, data)), "average": data.mean(0), "fused": fused}
-    fig, axes = plt.subplots(1, len(images) + 1, figsize=(2.4 * (len(images) + 1), 2.9), facecolor="black")
-    for ax, (name, image) in zip(axes, images.items()):
-        low, high = np.percentile(image[inside], (0.5, 99.5))
-        ax.imshow(np.where(inside, image, low)[where], cmap="gray", vmin=low, vmax=high)
-        ax.set_title(name, color="white")
-    low, high = np.percentile(fused[inside], (0.5, 99.5))
-    axes[-1].imshow(np.where(inside, fused, low)[where], cmap="gray", vmin=low, vmax=high)
-    axes[-1].contour(label[where] > 0, [0.5], colors="lime", linewidths=1)
-    axes[-1].contour(prediction[where] > 0, [0.5], colors="red", linewidths=1)
-    axes[-1].set_title("label green, prediction red", color="white", fontsize=8)
-    for ax in axes:
-        ax.axis("off")
-    fig.tight_layout()
-    fig.savefig(file, dpi=110, facecolor="black")
+    rows, columns = (np.flatnonzero(inside[where].any(axis)) for axis in (1, 0))
+    view = where, slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    images = {**dict(zip(names, data)), "average": data.mean(0), "fused": fused,
+              "fused; label green, prediction red": fused}
+    with plt.style.context("default"):  # nnU-Net's loggers change the fonts
+        fig, axes = plt.subplots(1, len(images), figsize=(2.6 * len(images), 3.4), facecolor="black")
+        for ax, (name, image) in zip(axes, images.items()):
+            low, high = np.percentile(image[inside], (0.5, 99.5))
+            ax.imshow(np.where(inside, image, low)[view], cmap="gray", vmin=low, vmax=high)
+            ax.set_title(name, color="white", fontsize=11)
+            ax.axis("off")
+        for mask, colour in ((label, "lime"), (prediction, "red")):
+            axes[-1].contour(mask[view] > 0, [0.5], colors=colour, linewidths=1)
+        fig.tight_layout()
+        fig.savefig(file, dpi=110, facecolor="black")
 
 
 def main() -> None:

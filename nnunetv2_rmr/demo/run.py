@@ -68,18 +68,18 @@ def expected_seconds(options: DemoOptions) -> dict[str, float]:
     voxels = 1.0
     for edge in options.patch_size:
         voxels *= edge
-    iteration = 0.3 * (voxels / 76800) * (options.features / 12)
+    iteration = 0.45 * (voxels / 76800) * (options.features / 12)
     iterations = options.epochs * (options.iterations + 0.4 * options.validation_iterations)
     n_predictions = len(TRAINERS) * len(CONDITIONS) * options.test_cases
     return {
-        "simulate the data": 2 * (options.cases + options.test_cases),
-        "plan and preprocess": 8,
+        "simulate the data": 1.4 * (options.cases + options.test_cases),
+        "plan and preprocess": 5,
         "train nnU-Net": iteration * iterations,
-        "train RMR": 3 * iteration * iterations,
+        "train RMR": 3.2 * iteration * iterations,
         "degrade the test images": 0.3 * options.test_cases * len(DEGRADATIONS),
-        "predict": 2.0 * n_predictions,
-        "evaluate": 3,
-        "write the page": 5,
+        "predict": 4.6 * n_predictions,
+        "evaluate": 1,
+        "write the page": 1,
     }
 
 
