@@ -96,6 +96,6 @@ def _read(dataset_json: Path) -> dict:
 def _only_ending(folder: Path) -> str:
     found = {m[1] for f in folder.iterdir() if (m := re.fullmatch(r"[^.].*_\d{4}(\.[A-Za-z]+(?:\.gz)?)", f.name))}
     if len(found) != 1:
-        what = f"images of several formats ({', '.join(sorted(found))})" if found else "no file named like CASE_0000.nii.gz"
+        what = f"images of several formats ({', '.join(sorted(found))})" if found else "no file like CASE_0000.nii.gz"
         raise FolderRefused(f"-i {folder}: holds {what}, and there is no dataset.json that says more (-djfile)")
     return found.pop()
