@@ -1,0 +1,101 @@
+"""A folder of images in nnU-Net's format, CASE_0000.nii.gz ..., with or without the dataset.json it belongs to."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+
+from nnunetv2_rmr.inference.fused_writer import check_can_write
+from nnunetv2_rmr.inference.input_check import BadCaseError, check_array, check_files
+from nnunetv2_rmr.settings import channel_names
+
+
+class FolderRefused(ValueError):
+    """The folder as a whole can not be used. The message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """folder: where the images are. names: of the modalities, in the order of the files' numbers; the numbers
+    themselves without a dataset.json. cases: sorted identifiers."""
+
+    folder: Path
+    file_ending: str
+    names: tuple[str, ...]
+    cases: tuple[str, ...]
+    reader_writer: type[BaseReaderWriter]
+
+    @classmethod
+    def open(cls, folder: Path, dataset_json: Path | None = None) -> ImageFolder:
+        """dataset_json: None looks for it in the folder and beside it; without one, SimpleITK reads the images.
+
+        Raises FolderRefused if there is no such folder, no image in it, or its format can not hold corrupted images.
+        """
+        if not folder.is_dir():
+            raise FolderRefused(f"-i {folder}: there is no such folder")
+        if dataset_json is None:
+            dataset_json = next((f for f in (folder / "dataset.json", folder.absolute().parent / "dataset.json")
+                                 if f.is_file()), None)
+        description = {} if dataset_json is None else _read(dataset_json)
+        ending = description.get("file_ending") or _only_ending(folder)
+        found = [m for f in folder.iterdir() if (m := re.fullmatch(rf"([^.].*)_(\d{{4}}){re.escape(ending)}", f.name))]
+        if not found:
+            raise FolderRefused(f"-i {folder}: no file there is named like CASE_0000{ending}")
+        if description:
+            names = tuple(channel_names(description))
+            reader_writer = determine_reader_writer_from_dataset_json(description, verbose=False)
+        else:
+            names = tuple(f"{i:04d}" for i in range(1 + max(int(m[2]) for m in found)))
+            reader_writer = SimpleITKIO
+        try:
+            check_can_write(reader_writer, ending)
+        except ValueError:
+            raise FolderRefused(f"-i {folder}: corrupted images are float32, and {ending} files read with "
+                                f"{reader_writer.__name__} can not be written as such: convert the images to .nii.gz "
+                                f"or .tif") from None
+        return cls(folder, ending, names, tuple(sorted({m[1] for m in found})), reader_writer)
+
+    def file(self, case: str, channel: int, folder: Path | None = None) -> Path:
+        """Where a modality of a case is, or would be in another folder."""
+        return (folder or self.folder) / f"{case}_{channel:04d}{self.file_ending}"
+
+    def read(self, case: str) -> tuple[np.ndarray, dict]:
+        """(C, Z, Y, X) float32 and nnU-Net's properties. Raises BadCaseError naming the file."""
+        files = [str(self.file(case, channel)) for channel in range(len(self.names))]
+        check_files(files)
+        if (surplus := self.file(case, len(self.names))).exists():
+            raise BadCaseError(f"{surplus}: there are {len(self.names)} modalities ({', '.join(self.names)})")
+        try:
+            images, properties = self.reader_writer().read_images(files)
+        except Exception as error:  # readers raise whatever they like
+            raise BadCaseError(f"can not read {', '.join(files)}: {str(error).strip() or type(error).__name__}"
+                               ) from error
+        check_array(images, self.names, files, self.file_ending)
+        return images.astype(np.float32, copy=False), properties
+
+
+def _read(dataset_json: Path) -> dict:
+    try:
+        description = json.loads(dataset_json.read_text())
+        channel_names(description), description["file_ending"]
+    except OSError as error:
+        raise FolderRefused(f"{dataset_json}: can not be read ({error.strerror})") from None
+    except (ValueError, KeyError, AttributeError, TypeError):
+        raise FolderRefused(f"{dataset_json}: is no dataset.json of nnU-Net (channel_names and file_ending are needed)"
+                            ) from None
+    return description
+
+
+def _only_ending(folder: Path) -> str:
+    found = {m[1] for f in folder.iterdir() if (m := re.fullmatch(r"[^.].*_\d{4}(\.[A-Za-z]+(?:\.gz)?)", f.name))}
+    if len(found) != 1:
+        what = f"images of several formats ({', '.join(sorted(found))})" if found else "no file like CASE_0000.nii.gz"
+        raise FolderRefused(f"-i {folder}: holds {what}, and there is no dataset.json that says more (-djfile)")
+    return found.pop()
