@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> None:
     import torch
     from tqdm import tqdm
 
-    from nnunetv2_rmr.evaluation.benchmark.conditions import KNOWN
+    from nnunetv2_rmr.evaluation.benchmark.conditions import KNOWN, try_out
     from nnunetv2_rmr.evaluation.benchmark.job import Benchmark, BenchmarkOptions
     from nnunetv2_rmr.evaluation.benchmark.model import BenchmarkModel, BenchmarkRefused
     from nnunetv2_rmr.evaluation.benchmark.summary import table_of_groups
@@ -75,10 +75,11 @@ def main(argv: list[str] | None = None) -> None:
                                tuple(args.modalities), args.nsd_tolerance, args.seed, args.bootstrap,
                                num_parts=args.num_parts, part_id=args.part_id)
     try:
+        try_out(corruptions)
         models = [BenchmarkModel(name, Path(folder), args.f, args.chk, torch.device(args.device),
                                  not args.disable_tta, args.step_size) for name, folder in named.items()]
         benchmark = Benchmark(options, models)
-    except BenchmarkRefused as error:
+    except (BenchmarkRefused, ImportError) as error:
         p.error(str(error))
 
     if not args.merge:

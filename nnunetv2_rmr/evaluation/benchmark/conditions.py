@@ -46,6 +46,14 @@ def conditions(corruptions: Sequence[str], severities: Sequence[int], modalities
     return planned
 
 
+def try_out(corruptions: Sequence[str]) -> None:
+    """Apply each to a small volume, so that a missing library is found now. Raises ImportError saying what to do."""
+    volume = np.random.default_rng(0).random((1, 16, 16, 16), dtype=np.float32)
+    for corruption in corruptions:
+        if corruption != "missing":
+            corrupt_case(volume, (1.0, 1.0, 1.0), corruption, 1, case="")
+
+
 def apply(condition: Condition, images: np.ndarray, spacing: Sequence[float], case: str, channels: Sequence[str],
           seed: int) -> np.ndarray:
     """The images (C, Z, Y, X) of a case under a condition; spacing in mm, Z, Y, X. Returns a float32 copy."""
