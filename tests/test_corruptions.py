@@ -14,6 +14,7 @@ from nnunetv2_rmr.evaluation.corruptions import (
     TorchIOMissingError,
     body_mask,
     corrupt_case,
+    fourier,
     image_difference,
 )
 from nnunetv2_rmr.evaluation.corruptions.anisotropy import interpolation_weights, slice_weights
@@ -246,6 +247,57 @@ def test_noise_brightens_what_is_dark():
 
 
 # --------------------------------------------------------------------------------------------------------------- blur
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (2.0, 1.0, 1.5)])
+def test_blur_is_in_mm(spacing):
+    """A Gaussian blob of deviation s gets the deviation sqrt(s^2 + sigma^2), whatever the voxels."""
+    s, sigma = 5.0, 3.0
+    axes = [np.arange(-36, 36.1, step) for step in spacing]
+    square = sum(g ** 2 for g in np.meshgrid(*axes, indexing="ij"))
+    blob = np.exp(-square / (2 * s ** 2)).astype(np.float32)
+    blurred = apply("blur", blob, sigma, spacing=spacing, body=np.ones(blob.shape, bool))
+    wider = s ** 2 + sigma ** 2
+    np.testing.assert_allclose(blurred, (s ** 2 / wider) ** 1.5 * np.exp(-square / (2 * wider)), atol=2e-3)
+
+
+@pytest.mark.parametrize("name", ["blur", "anisotropy"])
+def test_the_rim_of_the_body_is_not_darkened(name, images):
+    flat = np.where(images[0] != 0, np.float32(300), np.float32(0))
+    np.testing.assert_allclose(apply(name, flat, CORRUPTIONS[name].parameters[4]), flat, rtol=1e-4)
+
+
+# ------------------------------------------------------------------------------------------------------------ fourier
+
+def test_the_change_of_fourier_is_proportional_to_its_strength(images):
+    half, full = (apply("fourier", images[0], strength) - images[0] for strength in (0.5, 1.0))
+    assert (full != 0).sum() / (images[0] != 0).sum() > SHARE - 0.1
+    np.testing.assert_allclose(2 * half, full, atol=0.1)
+
+
+def test_boxes_of_fourier_are_in_mm(monkeypatch, images):
+    """On voxels of half the length a box has twice as many."""
+    edges = []
+
+    def remember(image, share, strength, edge, amplitude_sigma, seed):
+        edges.append(edge)
+        return image
+
+    monkeypatch.setattr(fourier, "corrupt_fourier_locally", remember)
+    apply("fourier", images[0], 0.5, spacing=(1.0, 1.0, 1.0))
+    apply("fourier", images[0], 0.5, spacing=(0.5, 1.0, 10.0))
+    assert edges[0][0] == edges[0][1] == edges[0][2] >= 12
+    assert edges[1][0] == pytest.approx(2 * edges[0][0], abs=1)
+    assert edges[1][1:] == [edges[0][1], 4]  # never smaller than 4 voxels
+
+
+# ------------------------------------------------------------------------------------------------------------- motion
+
+def ball(spacing: tuple[float, float, float]) -> np.ndarray:
+    """A ball of deviation 3 mm in the middle of 64 mm."""
+    axes = [(np.arange(n) - (n - 1) / 2) * s for n, s in ((round(64 / s), s) for s in spacing)]
+    square = sum(g ** 2 for g in np.meshgrid(*axes, indexing="ij"))
+    return (100 * np.exp(-square / (2 * 3.0 ** 2))).astype(np.float32)
+
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (2.0, 1.0, 2.0)])
 def test_rotations_are_about_the_middle_of_the_volume(spacing):

@@ -47,6 +47,6 @@ MOTION = Corruption(
     description="a patient who moves 2 to 6 times during the scan (rigid moves between parts of k-space)",
     seen=False,
     unit="mm off the place, and half as many degrees",
-    parameters=(1.0, 2.0, 3.0, 4.5, 7.0),
+    parameters=(0.3, 0.6, 1.0, 1.5, 2.2),
     apply=move,
 )
