@@ -4,8 +4,8 @@
 
 IMAGES: a folder in nnU-Net's format (imagesTr), with its dataset.json beside it. For every case, modality and seed: the
 image difference (root mean squared difference in the body / standard deviation there), the same after both images were
-z-scored in the body, as nnU-Net does (what remains is no mere change of brightness and contrast), and seconds. Prints a
-table of means, ranges and of all series that do not grow from each severity to the next; exit status 1 if there are any.
+z-scored in the body, as nnU-Net does (what remains is no mere change of brightness and contrast), and seconds. Prints
+tables of means and ranges, and every series that does not grow at each step; exit status 1 if there are any.
 """
 
 import argparse

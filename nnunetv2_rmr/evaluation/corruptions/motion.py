@@ -5,9 +5,9 @@ import numpy as np
 from nnunetv2_rmr.evaluation.corruptions.base import Corruption, Spacing, magnitude, on_body_signal
 from nnunetv2_rmr.evaluation.corruptions.torchio_transforms import apply_torchio
 
-MOVES = (3, 6)
+MOVES = (2, 4, 6)  # even: the centre of k-space, half way, lies between two moves
 DEGREES_PER_MM = 0.5
-JITTER = 0.3  # of the time between two moves
+JITTER = 0.2  # of the time between two moves
 
 
 def _direction(rng: np.random.Generator) -> np.ndarray:
@@ -26,7 +26,7 @@ def move(signal: np.ndarray, spacing: Spacing, shift_mm: float, rng: np.random.G
     """
     axes = [axis for axis, size in enumerate(signal.shape) if size > 1]
     phase_axis = axes[rng.integers(len(axes))]
-    moves = rng.integers(MOVES[0], MOVES[1] + 1)
+    moves = int(rng.choice(MOVES))
     times = (np.arange(1, moves + 1) + rng.uniform(-JITTER, JITTER, moves)) / (moves + 1)
     shifts = np.array([_direction(rng) for _ in range(moves)])
     turns = np.array([_direction(rng) for _ in range(moves)])
@@ -44,9 +44,9 @@ def move(signal: np.ndarray, spacing: Spacing, shift_mm: float, rng: np.random.G
 
 MOTION = Corruption(
     name="motion",
-    description="a patient who moves 3 to 6 times during the scan (rigid moves between parts of k-space)",
+    description="a patient who moves 2 to 6 times during the scan (rigid moves between parts of k-space)",
     seen=False,
     unit="mm off the place, and half as many degrees",
-    parameters=(0.4, 0.8, 1.3, 2.0, 3.0),
+    parameters=(0.3, 0.6, 1.0, 1.5, 2.2),
     apply=move,
 )
