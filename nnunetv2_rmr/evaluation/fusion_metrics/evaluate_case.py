@@ -51,10 +51,9 @@ def evaluate_case(files: CaseFiles, request: Request) -> dict:
         if not slices:
             raise BadCaseError(f"case {files.case}: no slice has content inside the mask")
         result["n_slices"] = len(slices)
-        scores = {name: slicewise_scores(image, sources, mask, slices, images.axial_axis)
-                  for name, image in methods.items()}
+        scores = slicewise_scores(methods, sources, mask, slices, images.axial_axis)
     else:
-        scores = {name: fusion_scores(image, sources, mask) for name, image in methods.items()}
+        scores = fusion_scores(methods, sources, mask)
     return {**result, "metrics": scores}
 
 

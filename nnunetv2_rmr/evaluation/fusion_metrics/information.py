@@ -42,10 +42,11 @@ def information_scores(fused: np.ndarray, sources: Sequence[np.ndarray]) -> dict
     sums = np.array(single[:-1]) + single[-1]
     with np.errstate(invalid="ignore"):
         q_mi = float((2 * shared / sums).sum())
-    return {"EN": single[-1], "MI": float(shared.sum()), "Q_MI": q_mi, "Q_NCIE": _correlation_entropy(mutual)}
+    return {"EN": single[-1], "MI": float(shared.sum()), "Q_MI": q_mi, "Q_NCIE": correlation_entropy(mutual)}
 
 
-def _correlation_entropy(mutual: np.ndarray) -> float:
+def correlation_entropy(mutual: np.ndarray) -> float:
+    """Q_NCIE of the (n, n) matrix of mutual information in bits; its diagonal is not looked at."""
     correlation = mutual / np.log2(BINS)
     np.fill_diagonal(correlation, 1)
     parts = np.linalg.eigvalsh(correlation) / len(correlation)

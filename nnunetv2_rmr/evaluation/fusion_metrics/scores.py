@@ -1,45 +1,57 @@
-"""All fusion metrics of one fused image: in 3D, or slice by slice as papers do."""
+"""All fusion metrics of fused images: in 3D, or slice by slice as papers do."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from nnunetv2_rmr.evaluation.fusion_metrics.contrast import contrast_scores
 from nnunetv2_rmr.evaluation.fusion_metrics.correlation import correlation_scores
-from nnunetv2_rmr.evaluation.fusion_metrics.edges import edge_preservation
+from nnunetv2_rmr.evaluation.fusion_metrics.edges import EdgePreservation
 from nnunetv2_rmr.evaluation.fusion_metrics.information import information_scores
 from nnunetv2_rmr.evaluation.fusion_metrics.intensities import bounding_box
-from nnunetv2_rmr.evaluation.fusion_metrics.similarity import psnr, ssim_scores
-from nnunetv2_rmr.evaluation.fusion_metrics.vif import visual_information_fidelity
+from nnunetv2_rmr.evaluation.fusion_metrics.similarity import StructuralSimilarity, psnr
+from nnunetv2_rmr.evaluation.fusion_metrics.vif import VisualInformationFidelity
 
 METRICS = ("EN", "SD", "SF", "AG", "MI", "Q_MI", "Q_NCIE", "CC", "SCD", "Qabf", "VIF", "SSIM", "MS-SSIM", "PSNR")
-MIN_SLICE_FRACTION = 0.25  # of the mask voxels of the fullest slice
+MIN_SLICE_FRACTION = 0.25  # of the content voxels of the fullest slice
+
+Scores = dict[str, dict[str, float]]  # method -> metric -> value
 
 
-def fusion_scores(fused: np.ndarray, sources: Sequence[np.ndarray], mask: np.ndarray) -> dict[str, float]:
-    """Every metric of METRICS, over the voxels of the mask, in as many dimensions as the images have (2 or 3).
+def fusion_scores(fused: Mapping[str, np.ndarray], sources: Sequence[np.ndarray], mask: np.ndarray) -> Scores:
+    """Every metric of METRICS of every fused image, in as many dimensions as the images have (2 or 3).
 
-    fused, each source: intensities in 0..1, zero outside the mask (see to_unit_range); mask: boolean; one shape.
+    fused: images by name of the method, so that what all of them are compared with is prepared once. They and the
+    sources: intensities in 0..1, zero outside the mask (see to_unit_range); mask: boolean; all of one shape.
     Raises ValueError for fewer than two sources, different shapes or an empty mask.
     """
     if len(sources) < 2:
         raise ValueError(f"fusion needs at least two sources, got {len(sources)}")
-    shapes = {image.shape for image in (fused, *sources, mask)}
+    shapes = {image.shape for image in (*fused.values(), *sources, mask)}
     if len(shapes) > 1:
-        raise ValueError(f"fused image, sources and mask must have one shape, got {sorted(shapes)}")
+        raise ValueError(f"fused images, sources and mask must have one shape, got {sorted(shapes)}")
     box = bounding_box(mask)
-    fused, mask, sources = fused[box], mask[box], [source[box] for source in sources]
-    fused_values, source_values = fused[mask], [source[mask] for source in sources]
-    to_each_source = [{"VIF": visual_information_fidelity(fused, source, mask), **ssim_scores(fused, source, mask),
-                       "PSNR": psnr(fused_values, values)} for source, values in zip(sources, source_values)]
-    scores = {
-        **information_scores(fused_values, source_values),
-        **contrast_scores(fused, mask),
-        **correlation_scores(fused_values, source_values),
-        "Qabf": edge_preservation(fused, sources, mask),
-        **{name: float(np.mean([s[name] for s in to_each_source])) for name in to_each_source[0]},
-    }
-    return {name: scores[name] for name in METRICS}
+    mask, sources = mask[box], [source[box] for source in sources]
+    values = [source[mask] for source in sources]
+    edges, fidelity, similarity = EdgePreservation(mask), VisualInformationFidelity(mask), StructuralSimilarity(mask)
+    described = {metric: [metric.describe(source) for source in sources] for metric in (edges, fidelity, similarity)}
+    found = {}
+    for method, image in fused.items():
+        image = image[box]
+        image_values = image[mask]
+        own = {metric: metric.describe(image) for metric in described}
+        of_sources = [{"VIF": fidelity.compare(own[fidelity], described[fidelity][i]),
+                       **similarity.compare(own[similarity], described[similarity][i]),
+                       "PSNR": psnr(image_values, values[i])} for i in range(len(sources))]
+        scores = {
+            **information_scores(image_values, values),
+            **contrast_scores(image, mask),
+            **correlation_scores(image_values, values),
+            "Qabf": edges.compare(own[edges], described[edges]),
+            **{name: float(np.mean([s[name] for s in of_sources])) for name in of_sources[0]},
+        }
+        found[method] = {name: scores[name] for name in METRICS}
+    return found
 
 
 def slices_that_count(content: np.ndarray, axis: int) -> list[int]:
@@ -48,15 +60,16 @@ def slices_that_count(content: np.ndarray, axis: int) -> list[int]:
     return np.flatnonzero((voxels > 0) & (voxels >= MIN_SLICE_FRACTION * voxels.max())).tolist()
 
 
-def slicewise_scores(fused: np.ndarray, sources: Sequence[np.ndarray], mask: np.ndarray, slices: Sequence[int],
-                     axis: int) -> dict[str, float]:
+def slicewise_scores(fused: Mapping[str, np.ndarray], sources: Sequence[np.ndarray], mask: np.ndarray,
+                     slices: Sequence[int], axis: int) -> Scores:
     """Mean over the given slices along the axis of each slice's 2D scores; slices without a value are left out.
 
     Arguments as for fusion_scores, 3D: the intensity map must have been the volume's, not the slices'.
     """
-    per_slice = [fusion_scores(fused.take(i, axis), [s.take(i, axis) for s in sources], mask.take(i, axis))
-                 for i in slices]
-    return {name: _nanmean([scores[name] for scores in per_slice]) for name in METRICS}
+    per_slice = [fusion_scores({method: image.take(i, axis) for method, image in fused.items()},
+                               [source.take(i, axis) for source in sources], mask.take(i, axis)) for i in slices]
+    return {method: {metric: _nanmean([scores[method][metric] for scores in per_slice]) for metric in METRICS}
+            for method in fused}
 
 
 def _nanmean(values: Sequence[float]) -> float:

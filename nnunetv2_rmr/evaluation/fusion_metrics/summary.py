@@ -37,8 +37,9 @@ def write_summary(summary: dict, json_file: Path) -> Path:
     with replacing(csv_file) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(CSV_COLUMNS)
-        writer.writerows((case["case"], method, metric, "" if math.isnan(value) else value) for case in summary["metric_per_case"]
-                         for method, scores in case["metrics"].items() for metric, value in scores.items())
+        for case in summary["metric_per_case"]:
+            writer.writerows((case["case"], method, metric, "" if math.isnan(value) else value)
+                             for method, scores in case["metrics"].items() for metric, value in scores.items())
     with replacing(json_file) as temporary:
         Path(temporary).write_text(json.dumps(_finite(summary), indent=4, allow_nan=False), encoding="utf-8")
     return csv_file
