@@ -108,7 +108,7 @@ def test_bad_cases_are_named_and_do_not_stop_the_others(folders, tmp_path, capsy
 def test_a_fused_image_that_can_not_be_scored_is_a_bad_case(folders, change, message):
     fused, images = folders
     image = np.random.default_rng(5).uniform(1, 99, SHAPE).astype(np.float32)
-    image[:, :, -3:] = 0
+    image[:, -3:] = 0
     tiny.write_image(change(image), fused / "a.nii.gz")
     summary = evaluate_folder(fused, images)
     assert list(summary["failed_cases"]) == ["a"] and len(summary["metric_per_case"]) == 2
