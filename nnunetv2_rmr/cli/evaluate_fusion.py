@@ -1,0 +1,85 @@
+"""`nnUNetv2_rmr_evaluate_fusion`: all fusion metrics of a folder of fused images, beside those of classical methods."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from nnunetv2_rmr.evaluation.fusion_baselines import BASELINES
+
+DEFAULT_OUTPUT = "fusion_metrics.json"
+
+
+def positive(text: str) -> int:
+    """A whole number from 1. Raises ArgumentTypeError."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1")
+    return int(text)
+
+
+def json_file(text: str) -> Path:
+    """A name that ends in .json. Raises ArgumentTypeError."""
+    if Path(text).suffix != ".json":
+        raise argparse.ArgumentTypeError(f"'{text}' must end in .json (a .csv file is written beside it)")
+    return Path(text)
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="nnUNetv2_rmr_evaluate_fusion",
+        description="All fusion metrics (entropy, mutual information, Qabf, VIF, SSIM ...) of fused images against "
+                    "the images they were fused from, beside those of classical fusion methods. Writes a JSON file "
+                    "like nnU-Net's summary.json, in which every rule is stated, and a CSV file. How to read each "
+                    "metric: docs/fusion_metrics.md. Exit status 1 if a case failed; the others are evaluated.")
+    p.add_argument("-fused", type=Path, required=True, metavar="FOLDER", help="fused images, CASE.nii.gz")
+    p.add_argument("-i", dest="images", type=Path, required=True, metavar="FOLDER",
+                   help="the images they were fused from, in nnU-Net's format, CASE_0000.nii.gz ...")
+    p.add_argument("-o", dest="output", type=json_file, metavar="FILE.json",
+                   help=f"default: {DEFAULT_OUTPUT} in the folder of fused images; the CSV file is written beside it")
+    p.add_argument("--mask", default="nonzero", metavar="FOLDER|nonzero|none",
+                   help="what counts: voxels > 0 of CASE.nii.gz in a folder; voxels where any image is not zero, which "
+                        "fits skull-stripped MRI (default); every voxel")
+    p.add_argument("--mode", choices=("3d", "compat"), default="3d",
+                   help="the whole volume (default), or the mean over 2D axial slices, to compare with papers")
+    p.add_argument("--baselines", nargs="*", choices=BASELINES, default=["average", "maximum"], metavar="NAME",
+                   help=f"classical methods to compare with: {', '.join(BASELINES)} (default: average maximum; "
+                        "--baselines without a name: none). wavelet needs PyWavelets, in the extra [benchmark]")
+    p.add_argument("-d", "--dataset_json", type=Path, metavar="FILE",
+                   help="dataset.json with file ending and channel names (default: the one in or beside one of the "
+                        "folders, else .nii.gz and channel numbers)")
+    p.add_argument("-np", dest="num_processes", type=positive, default=2, metavar="N",
+                   help="cases worked on at once (default %(default)s)")
+    return p
+
+
+def main(argv: list[str] | None = None) -> None:
+    p = parser()
+    args = p.parse_args(argv)
+
+    # Here and not above: --help and usage errors should not wait for the imports
+    from nnunetv2_rmr.evaluation.fusion_baselines.wavelet import PyWaveletsMissing
+    from nnunetv2_rmr.evaluation.fusion_metrics.case_files import FolderError
+    from nnunetv2_rmr.evaluation.fusion_metrics.evaluate_folder import evaluate_folder
+    from nnunetv2_rmr.evaluation.fusion_metrics.summary import table, write_summary
+
+    output = args.output or args.fused / DEFAULT_OUTPUT
+    try:
+        summary = evaluate_folder(args.fused, args.images, args.mask, args.mode, args.baselines, args.dataset_json,
+                                  args.num_processes, progress=True)
+        csv_file = write_summary(summary, output)
+    except (FolderError, PyWaveletsMissing, OSError) as error:
+        sys.exit(f"{p.prog}: error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(f"{p.prog}: stopped; nothing was written")
+
+    done, failed, rules = summary["metric_per_case"], summary["failed_cases"], summary["rules"]
+    if done:
+        print(f"\nMean over {len(done)} case{'s' * (len(done) > 1)}. {rules['mode']}. Mask: {rules['mask']}. "
+              f"Sources: {', '.join(rules['sources'])}.\n\n{table(summary)}\n\n"
+              "EN, SD, SF and AG reward noise; MI, Q_MI and Q_NCIE depend on the number of sources.")
+    if not_fused := rules["images_without_fused_image"]:
+        print(f"Not evaluated, {len(not_fused)} case{'s' * (len(not_fused) > 1)} of {args.images} without fused image: "
+              + ", ".join(not_fused[:5]) + (" ..." if len(not_fused) > 5 else ""))
+    print(f"Written: {output}, {csv_file}")
+    if failed:
+        sys.exit(f"{p.prog}: {len(failed)} of {len(done) + len(failed)} cases could not be evaluated:\n  "
+                 + "\n  ".join(f"{case}: {reason}" for case, reason in failed.items()))

@@ -1,0 +1,1 @@
+BASELINES = ("average", "maximum", "laplacian", "wavelet", "guided")

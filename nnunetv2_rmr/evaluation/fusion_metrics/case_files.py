@@ -1,0 +1,160 @@
+"""Which files belong to which case of a folder of fused images, and reading them."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+
+from nnunetv2_rmr.inference.input_check import BadCaseError, check_array, check_files
+from nnunetv2_rmr.settings import channel_names
+
+NONZERO, NO_MASK = "nonzero", "none"  # instead of a folder of masks
+
+
+class FolderError(ValueError):
+    """The folders as a whole can not be evaluated. The message names argument and value."""
+
+
+@dataclass(frozen=True)
+class CaseFiles:
+    """images: in the order of the channels. mask: a file, "nonzero" or "none"."""
+
+    case: str
+    fused: str
+    images: tuple[str, ...]
+    mask: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """channels: their names. not_fused: cases of the images folder that have no fused image."""
+
+    cases: list[CaseFiles]
+    channels: list[str]
+    file_ending: str
+    reader: type[BaseReaderWriter]
+    dataset_json: str | None
+    not_fused: list[str]
+
+
+def find_case_files(fused_folder: Path, images_folder: Path, mask: str = NONZERO,
+                    dataset_json: Path | None = None) -> Found:
+    """Every file of fused_folder, CASE.nii.gz, with its CASE_0000.nii.gz, ... of images_folder; they need not exist.
+
+    mask: "nonzero", "none", or a folder with CASE.nii.gz. File ending and channels are those of dataset_json; by
+    default of a dataset.json in one of the folders or beside them (where nnU-Net's predictions and data sets have it).
+    Without any: .nii.gz, and the channel numbers found. Raises FolderError.
+    """
+    for argument, folder in (("-fused", fused_folder), ("-i", images_folder), ("--mask", Path(mask))):
+        if argument == "--mask" and mask in (NONZERO, NO_MASK):
+            continue
+        if not folder.is_dir():
+            raise FolderError(f"{argument} {folder}: there is no such folder")
+    dataset_file = dataset_json or _dataset_json_near(fused_folder, images_folder)
+    content = _load(dataset_file) if dataset_file else {"file_ending": ".nii.gz"}
+    ending = content["file_ending"]
+
+    cases = sorted(f.name[:-len(ending)] for f in fused_folder.iterdir()
+                   if f.is_file() and f.name.endswith(ending) and not f.name.startswith("."))
+    if not cases:
+        raise FolderError(f"-fused {fused_folder}: holds no {ending} file")
+    numbers_by_case = _channel_numbers(images_folder, ending)
+    if dataset_file:
+        channels = channel_names(content)
+    else:
+        present = {number for case in cases for number in numbers_by_case.get(case, ())}
+        channels = [f"{number:04d}" for number in range(max(present, default=-1) + 1)]
+    if len(channels) < 2:
+        raise FolderError(f"-i {images_folder}: fusion needs at least two channels (CASE_0000{ending}, "
+                          f"CASE_0001{ending}, ...) of the cases in {fused_folder}, found {len(channels)}"
+                          + (f" ({', '.join(channels)} by {dataset_file})" if dataset_file else ""))
+    files = [CaseFiles(case, str(fused_folder / (case + ending)),
+                       tuple(str(images_folder / f"{case}_{i:04d}{ending}") for i in range(len(channels))),
+                       mask if mask in (NONZERO, NO_MASK) else str(Path(mask) / (case + ending))) for case in cases]
+    return Found(files, channels, ending, _reader(content, files), str(dataset_file) if dataset_file else None,
+                 sorted(set(numbers_by_case) - set(cases)))
+
+
+def _dataset_json_near(fused_folder: Path, images_folder: Path) -> Path | None:
+    fused, images = fused_folder.resolve(), images_folder.resolve()
+    candidates = (folder / "dataset.json" for folder in (fused, fused.parent, images, images.parent))
+    return next((file for file in candidates if file.is_file()), None)
+
+
+def _load(file: Path) -> dict:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        channel_names(content), content["file_ending"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FolderError(f"{file}: is no dataset.json of nnU-Net v2 ({type(error).__name__}: {error})") from error
+    return content
+
+
+def _channel_numbers(folder: Path, ending: str) -> dict[str, set[int]]:
+    pattern = re.compile(rf"(?!\.)(.+)_(\d{{4}}){re.escape(ending)}")
+    found: dict[str, set[int]] = {}
+    for file in folder.iterdir():
+        if match := pattern.fullmatch(file.name):
+            found.setdefault(match[1], set()).add(int(match[2]))
+    return found
+
+
+def _reader(dataset_json: dict, cases: Sequence[CaseFiles]) -> type[BaseReaderWriter]:
+    example = next((case.images[0] for case in cases if Path(case.images[0]).is_file()), None)
+    for file in dict.fromkeys((example, None)):  # the example may be the broken one
+        try:
+            return determine_reader_writer_from_dataset_json(dataset_json, file, verbose=False)
+        except RuntimeError:
+            continue
+    raise FolderError(f"nnU-Net has no reader for {dataset_json['file_ending']} files")
+
+
+@dataclass(frozen=True)
+class CaseImages:
+    """Arrays (D, H, W), (H, W) for 2D files. axial_axis: of the arrays, the one closest to head-to-foot."""
+
+    fused: np.ndarray
+    sources: list[np.ndarray]
+    mask: np.ndarray | None  # None if no file was given
+    axial_axis: int
+
+
+def read_case(files: CaseFiles, channels: Sequence[str], file_ending: str,
+              reader: type[BaseReaderWriter]) -> CaseImages:
+    """Raises BadCaseError for files that are missing, broken, on different grids, constant, or hold NaN."""
+    has_mask = files.mask not in (NONZERO, NO_MASK)
+    images = [*files.images, files.fused]
+    check_files(images + [files.mask] * has_mask)
+    try:
+        # one by one: nnU-Net's readers print a page if the last digits of the headers differ
+        read = [reader().read_images([file]) for file in images]
+        mask = reader().read_seg(files.mask)[0][0] > 0 if has_mask else None
+    except Exception as error:  # readers raise whatever they like
+        raise BadCaseError(f"can not read case {files.case}: {str(error).strip() or type(error).__name__}") from error
+    arrays, properties = [array for array, _ in read], read[0][1]
+    shapes = {array.shape for array in arrays}
+    if len(shapes) > 1 or arrays[0].shape[0] != 1:
+        raise BadCaseError(f"case {files.case}: images of one channel and one shape are needed, found {sorted(shapes)}")
+    data = np.concatenate(arrays).astype(np.float32, copy=False)
+    check_array(data, [*channels, "fused"], images, file_ending)
+    axial_axis = _axial_axis(properties)
+    if data.shape[1] == 1:  # 2D files, with nnU-Net's extra axis
+        data, mask, axial_axis = data[:, 0], None if mask is None else mask[0], 0
+    return CaseImages(data[-1], list(data[:-1]), mask, axial_axis)
+
+
+def _axial_axis(properties: dict) -> int:
+    """By the image's direction in space; 0, where nnU-Net's arrays have it as a rule, for formats without one."""
+    if "sitk_stuff" in properties:
+        direction = np.abs(properties["sitk_stuff"]["direction"])
+        return 2 - int(direction.reshape(3, 3)[2].argmax()) if direction.size == 9 else 0  # arrays: z, y, x
+    if "nibabel_stuff" in properties:
+        affines = properties["nibabel_stuff"]
+        affine = np.asarray(affines.get("reoriented_affine", affines["original_affine"]))[:3, :3]
+        return 2 - int((np.abs(affine) / np.linalg.norm(affine, axis=0))[2].argmax())
+    return 0

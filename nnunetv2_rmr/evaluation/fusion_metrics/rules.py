@@ -1,0 +1,60 @@
+"""The fixed rules behind the numbers, in words: they are written into every output."""
+
+from nnunetv2_rmr.evaluation.fusion_baselines import guided, laplacian, wavelet
+from nnunetv2_rmr.evaluation.fusion_metrics import edges, information, intensities, scores, similarity, vif
+from nnunetv2_rmr.evaluation.fusion_metrics.case_files import NO_MASK, NONZERO
+
+_MASKS = {NONZERO: "voxels where any source is not zero", NO_MASK: "none, every voxel counts"}
+
+_METRICS = {
+    "EN": "entropy of the fused image, bits",
+    "SD": "standard deviation, intensities in 0..1",
+    "SF": "root of the sum over axes of the mean squared first difference, neighbours inside the mask, per voxel step",
+    "AG": "mean of the root of the mean over axes of the squared first difference, inside the mask, per voxel step",
+    "MI": "sum over sources of I(S;F), bits",
+    "Q_MI": "sum over sources of 2 I(S;F) / (H(S) + H(F))",
+    "Q_NCIE": f"entropy of the eigenvalues of the matrix of sources and fused image, base {information.BINS}",
+    "CC": "Pearson's r, mean over sources",
+    "SCD": "r(F-B, A) + r(F-A, B), mean over all pairs of sources",
+    "Qabf": f"parameter set {edges.PARAMETER_SET}: strength {edges.STRENGTH}, orientation {edges.ORIENTATION}, "
+            f"L = {edges.WEIGHT_EXPONENT}; Sobel windows inside the mask; angle between gradients without sign",
+    "VIF": f"pixel domain, 4 scales, windows {tuple(2 * r + 1 for r in vif.RADII)} voxels, noise variance 2 for "
+           "intensities in 0..255 (2/255^2 here), mean over sources",
+    "SSIM": f"Gaussian window, sigma {similarity.SIGMA} voxels, {2 * similarity.RADIUS + 1} taps, K1 {similarity.K1}, "
+            f"K2 {similarity.K2}, data range 1, mean over the mask, mean over sources",
+    "MS-SSIM": f"5 scales, weights {similarity.SCALE_WEIGHTS}, negative scales count as 0, mean over sources",
+    "PSNR": "10 log10(1/MSE) in dB inside the mask, mean over sources",
+}
+
+_BASELINES = {
+    "average": "mean of the sources",
+    "maximum": "largest of the sources",
+    "laplacian": f"Laplacian pyramid, {laplacian.LEVELS} levels, strongest detail, average base (Burt & Adelson 1983)",
+    "wavelet": f"{wavelet.WAVELET}, {wavelet.LEVELS} levels, {wavelet.MODE} border, strongest detail, average "
+               "approximation (Li, Manjunath & Mitra 1995)",
+    "guided": f"guided filter (Li, Kang & Hu 2013), radii {guided.BASE_RADIUS}, {guided.BASE_WEIGHT[0]}, "
+              f"{guided.DETAIL_WEIGHT[0]}, epsilon {guided.BASE_WEIGHT[1]}, {guided.DETAIL_WEIGHT[1]}",
+}
+
+
+def rules(mode: str, mask: str, channels: list[str], baselines: list[str]) -> dict:
+    """For the "rules" of summary.json. mask: "nonzero", "none" or a folder."""
+    low, high = intensities.PERCENTILES
+    dimensions = ("3D, the whole volume" if mode == "3d" else
+                  "2D, mean over the axial slices with at least "
+                  f"{scores.MIN_SLICE_FRACTION:.0%} of the non-zero voxels of the fullest slice")
+    return {
+        "mode": f"{mode}: {dimensions}",
+        "mask": _MASKS.get(mask, f"files in {mask}, voxels > 0"),
+        "intensity_map": f"one linear map per image and volume, also of the fused image: its {low} and {high} "
+                         "percentile inside the mask to 0 and 1, clipped. So gain and offset of an image do not "
+                         "count, in PSNR and SSIM neither",
+        "windows": "local statistics see only the part of a window inside the mask; every voxel of the mask counts",
+        "histograms": f"{information.BINS} bins of equal width over 0..1, logarithms to base 2",
+        "units": "filters and differences count voxels, not mm",
+        "sources": channels,
+        "not_finite": "null stands for NaN (undefined) and for infinite; means are over the n finite values",
+        "metrics": {name: _METRICS[name] for name in scores.METRICS},
+        "baselines": {name: f"{_BASELINES[name]}; of the mapped sources, then mapped like any fused image"
+                      for name in baselines},
+    }

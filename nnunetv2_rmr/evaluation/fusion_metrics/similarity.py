@@ -1,0 +1,83 @@
+"""How similar the fused image is to a source: SSIM, MS-SSIM, PSNR."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from nnunetv2_rmr.evaluation.fusion_metrics.windows import LocalMean, gaussian
+
+SIGMA, RADIUS = 1.5, 5  # of the window, in voxels (11 taps)
+K1, K2 = 0.01, 0.03
+SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+
+
+def psnr(fused: np.ndarray, source: np.ndarray) -> float:
+    """10 log10(1 / mean squared error) in dB; images of values in 0..1, one dimension. Infinite if they are equal."""
+    mse = float(np.square(fused - source, dtype=np.float64).mean())
+    return float("inf") if mse == 0 else float(-10 * np.log10(mse))
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """An image at one scale, and its local statistics at the centres of the windows."""
+
+    image: np.ndarray
+    mean: np.ndarray
+    variance: np.ndarray
+
+
+class StructuralSimilarity:
+    """SSIM (Wang et al. 2004, doi:10.1109/TIP.2003.819861) and MS-SSIM (Wang et al. 2003,
+    doi:10.1109/ACSSC.2003.1292216), in 2D or 3D, for any number of images on one mask, with data range 1.
+
+    Each of the five scales of MS-SSIM averages blocks of 2 voxels along each axis (those inside the mask).
+    min_coverage: see LocalMean.
+    """
+
+    def __init__(self, mask: np.ndarray, min_coverage: float = 0.0):
+        self._masks = [mask]
+        for _ in SCALE_WEIGHTS[1:]:
+            self._masks.append(_block_sums(self._masks[-1].astype(np.float32)) > 0)
+        self._windows = [LocalMean(m, gaussian(SIGMA, RADIUS), min_coverage) for m in self._masks]
+
+    def describe(self, image: np.ndarray) -> list[_Scale]:
+        """What `compare` needs of an image: 0..1, zero outside the mask."""
+        scales = []
+        for scale, window in enumerate(self._windows):
+            if scale > 0:
+                count = _block_sums(self._masks[scale - 1].astype(np.float32))
+                image = _block_sums(image) / np.maximum(count, 1)
+            mean = window(image)
+            scales.append(_Scale(image, mean, window(image * image) - mean * mean))
+        return scales
+
+    def compare(self, x: list[_Scale], y: list[_Scale]) -> dict[str, float]:
+        """SSIM, -1..1, and MS-SSIM, 0..1, means over the mask.
+
+        A scale of negative mean, as between images of opposite contrast, counts as 0 in MS-SSIM.
+        """
+        means = []  # per scale: of the similarity, of its structure term alone
+        for a, b, window in zip(x, y, self._windows):
+            product = a.mean * b.mean
+            covariance = window(a.image * b.image) - product
+            structure = (2 * covariance + K2 ** 2) / (a.variance + b.variance + K2 ** 2)
+            luminance = (2 * product + K1 ** 2) / (a.mean ** 2 + b.mean ** 2 + K1 ** 2)
+            means.append((_mean(luminance * structure), _mean(structure)))
+        terms = [structure for _, structure in means[:-1]] + [means[-1][0]]
+        multi_scale = np.prod(np.maximum(terms, 0) ** np.array(SCALE_WEIGHTS))  # NaN stays NaN
+        return {"SSIM": means[0][0], "MS-SSIM": float(multi_scale)}
+
+
+def _block_sums(image: np.ndarray) -> np.ndarray:
+    """Sums of blocks of 2 voxels along each axis; zeros beyond the border."""
+    for axis in range(image.ndim):
+        if image.shape[axis] % 2:
+            image = np.pad(image, [(0, int(a == axis)) for a in range(image.ndim)])
+        first, second = (tuple(slice(start, None, 2) if a == axis else slice(None) for a in range(image.ndim))
+                         for start in (0, 1))
+        image = image[first] + image[second]
+    return image
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean(dtype=np.float64)) if values.size else float("nan")

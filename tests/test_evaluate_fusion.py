@@ -1,0 +1,227 @@
+"""The command, on files."""
+
+import csv
+import json
+import math
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+
+from nnunetv2_rmr.cli.evaluate_fusion import main
+from nnunetv2_rmr.evaluation.fusion_metrics.evaluate_folder import evaluate_folder
+from nnunetv2_rmr.evaluation.fusion_metrics.scores import METRICS
+
+SHAPE = (14, 18, 16)
+BRATS = Path(__file__).parents[2] / "shared" / "data" / "brats2021"
+
+
+@pytest.fixture
+def folders(tmp_path) -> tuple[Path, Path]:
+    """Fused and images of the cases a, b, c: two sources with zeros around, and their sum as fused image."""
+    fused, images = tmp_path / "fused", tmp_path / "images"
+    for folder in (fused, images):
+        folder.mkdir()
+    for seed, case in enumerate("abc"):
+        sources = np.random.default_rng(seed).uniform(10, 100, (2, *SHAPE)).astype(np.float32)
+        sources[:, :2] = sources[:, :, -3:] = 0
+        for i, source in enumerate(sources):
+            tiny.write_image(source, images / f"{case}_{i:04d}.nii.gz")
+        tiny.write_image(sources.sum(0), fused / f"{case}.nii.gz")
+    return fused, images
+
+
+def run(*arguments) -> None:
+    main([str(a) for a in arguments])
+
+
+def read(file: Path) -> dict:
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+    return json.loads(file.read_text(), parse_constant=refuse)
+
+
+def test_all_cases_and_baselines_are_scored_and_the_rules_are_stated(folders, capsys):
+    fused, images = folders
+    run("-fused", fused, "-i", images, "--baselines", "average", "wavelet", "-np", 1)
+    summary = read(fused / "fusion_metrics.json")
+    assert [case["case"] for case in summary["metric_per_case"]] == ["a", "b", "c"]
+    assert summary["metric_per_case"][0]["n_voxels"] == 12 * 15 * 16
+    assert list(summary["mean"]) == ["fused", "average", "wavelet"]
+    assert summary["n"]["fused"] == dict.fromkeys(METRICS, 3)
+    values = [case["metrics"]["fused"]["SSIM"] for case in summary["metric_per_case"]]
+    assert summary["mean"]["fused"]["SSIM"] == pytest.approx(np.mean(values))
+    assert summary["std"]["fused"]["SSIM"] == pytest.approx(np.std(values, ddof=1))
+    assert tuple(summary["rules"]["metrics"]) == METRICS
+    assert set(summary["rules"]["baselines"]) == {"average", "wavelet"}
+    printed = capsys.readouterr().out
+    assert "Mean over 3 cases" in printed and "wavelet" in printed and "Q_NCIE" in printed
+
+
+def test_the_average_as_fused_image_scores_like_the_baseline_average(folders):
+    # the sum differs from the average of the mapped sources by gain and offset, nearly: both sources are uniform
+    scores = evaluate_folder(*folders, baselines=["average"])["mean"]
+    assert scores["fused"] == pytest.approx(scores["average"], rel=0.02)
+
+
+def test_the_csv_file_holds_every_value(folders, tmp_path):
+    run("-fused", folders[0], "-i", folders[1], "-o", tmp_path / "out" / "x.json", "--baselines", "-np", 1)
+    with open(tmp_path / "out" / "x.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    summary = read(tmp_path / "out" / "x.json")
+    assert len(rows) == 3 * len(METRICS) and list(rows[0]) == ["case", "method", "metric", "value"]
+    values = {case["case"]: case["metrics"] for case in summary["metric_per_case"]}
+    assert all(float(r["value"]) == values[r["case"]][r["method"]][r["metric"]] for r in rows)
+
+
+def test_worker_processes_give_the_same_numbers(folders):
+    alone, together = (evaluate_folder(*folders, num_processes=n) for n in (1, 2))
+    assert together["metric_per_case"] == alone["metric_per_case"]
+
+
+def test_bad_cases_are_named_and_do_not_stop_the_others(folders, tmp_path, capsys):
+    fused, images = folders
+    (images / "a_0001.nii.gz").unlink()
+    broken = (fused / "b.nii.gz").read_bytes()
+    (fused / "b.nii.gz").write_bytes(broken[:len(broken) // 2])
+    tiny.write_image(np.ones(SHAPE, np.float32), fused / "d.nii.gz")  # no images at all
+    with pytest.raises(SystemExit) as left:
+        run("-fused", fused, "-i", images, "-o", tmp_path / "x.json", "-np", 1)
+    assert "3 of 4 cases" in str(left.value.code)  # a text: exit status 1
+    summary = read(tmp_path / "x.json")
+    assert [case["case"] for case in summary["metric_per_case"]] == ["c"]
+    assert "a_0001.nii.gz does not exist" in summary["failed_cases"]["a"]
+    assert "b.nii.gz" in summary["failed_cases"]["b"]
+    assert "d_0000.nii.gz does not exist" in summary["failed_cases"]["d"]
+    assert all(reason in str(left.value.code) for reason in summary["failed_cases"].values())
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda image: np.full_like(image, 7), "constant"),
+    (lambda image: np.where(image > 90, np.nan, image), "NaN or infinite"),
+    (lambda image: image[1:], "does not lie on the grid"),
+    (lambda image: np.where(image > 0, 7, 0).astype(np.float32), "without contrast"),
+])
+def test_a_fused_image_that_can_not_be_scored_is_a_bad_case(folders, change, message):
+    fused, images = folders
+    image = np.random.default_rng(5).uniform(1, 99, SHAPE).astype(np.float32)
+    image[:, -3:] = 0
+    tiny.write_image(change(image), fused / "a.nii.gz")
+    summary = evaluate_folder(fused, images)
+    assert list(summary["failed_cases"]) == ["a"] and len(summary["metric_per_case"]) == 2
+    assert message in summary["failed_cases"]["a"] and "a.nii.gz" in summary["failed_cases"]["a"]
+
+
+def test_cases_without_fused_image_are_mentioned_but_no_error(folders, capsys):
+    fused, images = folders
+    (fused / "b.nii.gz").unlink()
+    run("-fused", fused, "-i", images, "-np", 1)
+    assert "1 case of" in (printed := capsys.readouterr().out) and "without fused image: b" in printed
+
+
+def test_a_folder_of_masks_decides_what_counts(folders, tmp_path):
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[4:8, 5:12, 3:9] = 2
+    for case in "ab":
+        tiny.write_image(mask, masks / f"{case}.nii.gz")
+    summary = evaluate_folder(*folders, mask=str(masks))
+    assert [case["n_voxels"] for case in summary["metric_per_case"]] == [4 * 7 * 6] * 2
+    assert "c.nii.gz does not exist" in summary["failed_cases"]["c"]
+    everything = evaluate_folder(*folders, mask="none")
+    assert everything["metric_per_case"][0]["n_voxels"] == math.prod(SHAPE)
+
+
+def test_an_empty_mask_is_a_bad_case(folders, tmp_path):
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for case, value in zip("abc", (0, 1, 1)):
+        tiny.write_image(np.full(SHAPE, value, np.uint8), masks / f"{case}.nii.gz")
+    summary = evaluate_folder(*folders, mask=str(masks))
+    assert "mask is empty" in summary["failed_cases"]["a"] and len(summary["metric_per_case"]) == 2
+
+
+def test_compat_mode_takes_axial_slices_whatever_axis_they_lie_along(folders):
+    fused, images = folders
+    axial = evaluate_folder(fused, images, mode="compat")
+    assert axial["metric_per_case"][0]["n_slices"] == 12  # of 14, two are empty
+    for file in [*fused.iterdir(), *images.iterdir()]:  # the same voxels at the same place, stored in another order
+        array = tiny.sitk.GetArrayFromImage(tiny.sitk.ReadImage(str(file)))
+        tiny.write_image(np.ascontiguousarray(array.transpose(2, 1, 0)), file, direction=(0, 0, 1, 0, 1, 0, 1, 0, 0))
+    transposed = evaluate_folder(fused, images, mode="compat")
+    assert transposed["metric_per_case"][0]["n_slices"] == 12
+    assert transposed["mean"]["fused"] == pytest.approx(axial["mean"]["fused"], rel=1e-4)
+    assert evaluate_folder(fused, images)["mean"]["fused"]["MI"] < axial["mean"]["fused"]["MI"]
+
+
+@pytest.mark.parametrize("where", ["fused/dataset.json", "dataset.json", "images/dataset.json", "other.json"])
+def test_names_and_file_ending_come_from_dataset_json(folders, tmp_path, where):
+    fused, images = folders
+    for file in [*fused.iterdir(), *images.iterdir()]:
+        tiny.sitk.WriteImage(tiny.sitk.ReadImage(str(file)), str(file).replace(".nii.gz", ".mha"))
+        file.unlink()
+    content = {"channel_names": {"0": "T1", "1": "FLAIR"}, "file_ending": ".mha", "labels": {"background": 0}}
+    (tmp_path / where).write_text(json.dumps(content))
+    given = tmp_path / where if where == "other.json" else None
+    summary = evaluate_folder(fused, images, dataset_json=given)
+    assert summary["rules"]["sources"] == ["T1", "FLAIR"] and len(summary["metric_per_case"]) == 3
+
+
+def test_2d_images_are_scored(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("fused/a", "images/a_0000", "images/a_0001"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        image = tiny.sitk.GetImageFromArray(rng.uniform(1, 9, (30, 40)).astype(np.float32))
+        tiny.sitk.WriteImage(image, str(tmp_path / f"{name}.nii.gz"))
+    for mode in ("3d", "compat"):
+        summary = evaluate_folder(tmp_path / "fused", tmp_path / "images", mode=mode)
+        assert summary["failed_cases"] == {} and summary["n"]["fused"] == dict.fromkeys(METRICS, 1)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["-fused", "nowhere"], "-fused nowhere: there is no such folder"),
+    (["--mask", "nowhere"], "--mask nowhere: there is no such folder"),
+    (["-d", "nowhere.json"], "nowhere.json: is no dataset.json"),
+])
+def test_a_wrong_folder_is_named(folders, arguments, message):
+    with pytest.raises(SystemExit) as left:
+        run("-fused", folders[0], "-i", folders[1], *arguments)
+    assert message in str(left.value.code)
+    assert not (folders[0] / "fusion_metrics.json").exists()
+
+
+@pytest.mark.parametrize("arguments", [["-np", "0"], ["-o", "x.txt"], ["--baselines", "median"], ["--mode", "2d"]])
+def test_a_wrong_option_is_a_usage_error(folders, arguments, capsys):
+    with pytest.raises(SystemExit) as left:
+        run("-fused", folders[0], "-i", folders[1], *arguments)
+    assert left.value.code == 2 and arguments[0] in capsys.readouterr().err
+
+
+def test_without_pywavelets_nothing_is_started(folders, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pywt", None)
+    with pytest.raises(SystemExit) as left:
+        run("-fused", folders[0], "-i", folders[1], "--baselines", "wavelet")
+    assert "nnunetv2-rmr[benchmark]" in str(left.value.code)
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+@pytest.mark.skipif(not BRATS.is_dir(), reason="no BraTS cases")
+def test_on_a_brats_case_a_fused_image_equal_to_a_source_is_recognised(tmp_path):
+    source_folder = sorted(BRATS.iterdir())[0]
+    fused, images = tmp_path / "fused", tmp_path / "images"
+    fused.mkdir()
+    images.mkdir()
+    for i, name in enumerate(("t1", "t1ce", "t2", "flair")):
+        (images / f"case_{i:04d}.nii.gz").symlink_to(source_folder / f"{name}.nii.gz")
+    (fused / "case.nii.gz").symlink_to(source_folder / "flair.nii.gz")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        summary = evaluate_folder(fused, images, baselines=["average"])
+    (case,) = summary["metric_per_case"]
+    assert case["metrics"]["fused"]["PSNR"] == math.inf  # one of the sources
+    assert 0.25 < case["metrics"]["fused"]["SSIM"] < 1 and case["metrics"]["fused"]["CC"] > 0.25
