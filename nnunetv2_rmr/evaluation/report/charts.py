@@ -7,7 +7,7 @@ import math
 from nnunetv2_rmr.evaluation.report import svg
 from nnunetv2_rmr.evaluation.report.data import ALL, GROUPS, Benchmark, Difference, Score
 from nnunetv2_rmr.evaluation.report.html import Markup, number, tag
-from nnunetv2_rmr.evaluation.report.verdict import interval, signed
+from nnunetv2_rmr.evaluation.report.verdict import BETTER, WORSE, interval, signed
 
 SEVERITIES = range(6)
 
@@ -27,7 +27,8 @@ def _look(index: int) -> tuple[str, str, str]:
 
 def curves(benchmark: Benchmark, label: str, modality: str, x_axis: str) -> Markup:
     """A small panel per corruption: mean Dice against severity or against the image difference (`x_axis`)."""
-    lines = {c: {m: _curve(benchmark, m, c, label, modality, x_axis) for m in benchmark.models}
+    changes = {} if x_axis == "severity" else image_differences(benchmark, modality)
+    lines = {c: {m: _curve(benchmark, m, c, label, modality, x_axis, changes) for m in benchmark.models}
              for c in benchmark.corruptions}
     lines = {c: models for c, models in lines.items() if any(len(points) > 1 for points in models.values())}
     if not lines:
@@ -58,8 +59,7 @@ def curves(benchmark: Benchmark, label: str, modality: str, x_axis: str) -> Mark
 
 
 def _curve(benchmark: Benchmark, model: str, corruption: str, label: str, modality: str,
-           x_axis: str) -> list[tuple[float, Score]]:
-    changes = {} if x_axis == "severity" else image_differences(benchmark, modality)
+           x_axis: str, changes: dict[tuple[str, int], float]) -> list[tuple[float, Score]]:
     points = []
     for severity in SEVERITIES:
         score = benchmark.score(model, corruption, label, severity=severity, modality=modality)
@@ -80,29 +80,31 @@ def image_differences(benchmark: Benchmark, modality: str = ALL) -> dict[tuple[s
     return rows.groupby(["corruption", "severity"])["image_difference"].mean().to_dict()
 
 
-def whisker(difference: Difference, reach: float, worse_is_positive: bool = False) -> Markup:
-    """Dot and interval on a line from -reach to +reach, with 0 marked; short of the table's text in words."""
-    width, height, shown = 150, 22, max(reach, 1e-9)
+def whisker(difference: Difference, reach: float, shows: str, digits: int) -> Markup:
+    """Dot and interval on a line from -reach to +reach, with 0 marked. shows: of `verdict.finding`."""
+    width, height = 150, 22
 
     def x(value: float) -> float:
-        return width / 2 + max(-1.0, min(1.0, value / shown)) * (width / 2 - 6)
+        return width / 2 + value / (reach or 1) * (width / 2 - 6)
 
-    good = (difference.difference > 0) != worse_is_positive
-    certain = difference.low > 0 or difference.high < 0
-    colour = (svg.COLOURS[0] if good else svg.COLOURS[1]) if certain else "#777"
-    parts = [svg.line(width / 2, 2, width / 2, height - 2, "axis")]
+    colour = {BETTER: svg.COLOURS[0], WORSE: svg.COLOURS[1]}.get(shows, "#777")
+    parts = [svg.line(4, 11, width - 4, 11, "grid"), svg.line(width / 2, 2, width / 2, height - 2, "axis")]
     if not math.isnan(difference.low + difference.high):
         parts.append(f'<line x1="{svg.f(x(difference.low))}" x2="{svg.f(x(difference.high))}" y1="11" y2="11" '
                      f'stroke="{colour}" stroke-width="2.5"/>')
-    parts.append(svg.marker(x(difference.difference), 11, "circle" if certain else "diamond", colour, 4))
-    title = f"{signed(difference.difference)} ({interval(difference) or 'no interval'})"
+    shape = "circle" if shows in (BETTER, WORSE) else "diamond"
+    parts.append(svg.marker(x(difference.difference), 11, shape, colour, 4))
+    title = f"{signed(difference.difference, digits)} ({interval(difference, digits) or 'no interval'}): {shows}"
     return Markup(svg.picture(width, height, title, "".join(parts)))
 
 
 def groups(benchmark: Benchmark, label: str) -> Markup:
     """Mean Dice of every model on clean, seen, unseen and missing, with intervals."""
     found = benchmark.groups
-    plot = svg.Plot((-0.5, len(found) - 0.5), (0, 1), 110 + 130 * len(found), 230)
+    scores = [benchmark.score(m, g, label) for m in benchmark.models for g in found]
+    low = min((v for s in scores for v in (s.mean, s.low) if not math.isnan(v)), default=0.0)
+    low = max(0.0, math.floor(10 * low) / 10)
+    plot = svg.Plot((-0.5, len(found) - 0.5), (low, max(1.0, low + 0.1)), 110 + 150 * len(found), 230)
     parts = [plot.axes("", "", "mean Dice", [])]
     parts += [svg.text(plot.x(i), plot.bottom + 15, GROUPS[g]) for i, g in enumerate(found)]
     for i, model in enumerate(benchmark.models):
@@ -131,7 +133,7 @@ def scatter(benchmark: Benchmark, model: str, label: str) -> Markup:
     for i, group in enumerate(benchmark.groups):
         rows = table.loc[group][[benchmark.reference, model]].dropna()
         plot = svg.Plot((low, high), (low, high), 235, 235)
-        parts = [plot.axes(f"{GROUPS[group]}, n = {len(rows)}", f"Dice, {benchmark.reference}", f"Dice, {model}"),
+        parts = [plot.axes(f"{group}, n = {len(rows)}", f"Dice, {benchmark.reference}", f"Dice, {model}"),
                  svg.line(plot.x(low), plot.y(low), plot.x(high), plot.y(high), "grid strong"),
                  svg.text(plot.x(low) + 6, plot.top + 12, f"{model} better", "start", "hint"),
                  svg.text(plot.right - 2, plot.bottom - 6, f"{benchmark.reference} better", "end", "hint")]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 GROUPS = {"clean": "clean images", "seen": "corruptions seen in training", "unseen": "corruptions never seen",
-          "missing": "a modality missing"}
+          "missing": "images without one modality"}
 METRICS = {"Dice": "Dice", "HD95": "HD95 (mm)", "NSD": "NSD"}
 MEAN = "mean"  # over labels, or over severities
 ALL = "all"  # modalities
@@ -126,6 +126,8 @@ class Benchmark:
         row = _find(self._scores, model, corruption, severity, modality, label, metric)
         if row is not None:
             return Score(number(row["mean"]), number(row["low"]), number(row["high"]), int(row["n"] or 0))
+        if corruption not in GROUPS or modality != ALL:
+            return Score(math.nan)
         values = self.case_means(label, metric)
         values = values[(values["model"] == model) & (values["seen"] == corruption)][metric].dropna()
         return Score(float(values.mean()) if len(values) else math.nan, n=len(values))

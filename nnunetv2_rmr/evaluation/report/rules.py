@@ -31,7 +31,8 @@ def rules(benchmark: Benchmark) -> Markup:
         "HD95: 95th percentile of the surface distance in mm, lower is better. NSD: part of the surface within the "
         "tolerance, higher is better.",
         "Restoration: PSNR and SSIM of the fused image of the corrupted scans against that of the clean scans, beside "
-        "those of the corrupted reference modality against the clean one, inside the body, means over severities.",
+        "those of the corrupted reference modality against the clean one, inside the body, means over cases and "
+        "severities; unchanged images (infinite PSNR) are left out.",
         "Viewer: 8 bits per voxel between the 0.1 and the 99.9 percentile of the image; values are exact to 1/255 of "
         "this range, and shown as ≥ where clipped. Positions are NIfTI's (mm, to the right, to the front, up).",
         *(f"Note: {note}" for note in s.get("notes") or []),

@@ -3,43 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import numpy as np
 
-from nnunetv2_rmr.evaluation.report.charts import whisker
-from nnunetv2_rmr.evaluation.report.data import ALL, GROUPS, METRICS, Benchmark, Difference, Score
+from nnunetv2_rmr.evaluation.report.comparison import Line, comparisons, optional
+from nnunetv2_rmr.evaluation.report.data import ALL, GROUPS, METRICS, Benchmark
 from nnunetv2_rmr.evaluation.report.html import Markup, number, table, tag
-from nnunetv2_rmr.evaluation.report.verdict import BETTER, WORSE, finding, interval, signed
-
-_MARKS = {BETTER: "▲ better", WORSE: "▼ worse"}
+from nnunetv2_rmr.evaluation.report.verdict import signed
 
 
 def summary(benchmark: Benchmark, label: str) -> Markup:
-    """Clean, seen, unseen, missing: every model's mean Dice, and what the differences to the reference show."""
-    errors = {e["model"]: e for e in benchmark.summary.get("mean_corruption_errors", []) if e["label"] == label}
-    header, rows = ["", *(tag("span", m, Markup("<br>mean Dice")) for m in benchmark.models)], []
-    for model in benchmark.others:
-        header += [tag("span", f"{model} − {benchmark.reference}", Markup("<br>paired, per case")), "",
-                   tag("span", "cases", Markup("<br>better / worse")), tag("span", "this shows", Markup("<br>"), model),
-                   tag("span", "mCE", Markup("<br>(1 = "), benchmark.reference, ")")]
-    found = {(m, g): benchmark.difference(m, g, label) for m in benchmark.others for g in benchmark.groups}
-    reach = _reach(found.values())
-    for group in benchmark.groups:
-        row = [GROUPS[group], *(_score(benchmark.score(m, group, label)) for m in benchmark.models)]
-        for model in benchmark.others:
-            key = {"seen": "mCE_seen", "unseen": "mCE_unseen"}.get(group)
-            error = errors.get(model, {}).get(key) if key else None
-            row += [*_difference(found[model, group], reach, benchmark.confidence),
-                    optional(error, 2)]
-        rows.append(row)
-    return table(header, rows, kind="summary")
+    """Clean, seen, unseen, missing."""
+    errors = _mean_errors(benchmark, label)
+    lines = [Line(group, (GROUPS[group],)) for group in benchmark.groups]
+    keys = {"seen": "mCE_seen", "unseen": "mCE_unseen"}
 
+    def mean_error(model: str, line: Line) -> float | None:
+        return errors.get(model, {}).get(keys.get(line.corruption))
+
+    return comparisons(benchmark, lines, [""], label, error=("mCE", mean_error), kind="summary")
 
 
 def models(benchmark: Benchmark, label: str) -> Markup:
     """What the models are and what they cost."""
-    errors = {e["model"]: e for e in benchmark.summary.get("mean_corruption_errors", []) if e["label"] == label}
+    errors = _mean_errors(benchmark, label)
     costs = {c["model"]: c for c in benchmark.summary.get("cost", [])}
     rows = []
     for name in benchmark.models:
@@ -55,64 +42,46 @@ def models(benchmark: Benchmark, label: str) -> Markup:
 
 
 def where(benchmark: Benchmark, label: str) -> Markup:
-    """Every corruption, mean over severities: differences of Dice, the largest gains first."""
-    listed = {(m, c): benchmark.difference(m, c, label) for m in benchmark.others for c in benchmark.corruptions
-              if c != "missing"}
+    """Every corruption, mean over severities, the largest gains first."""
     errors = {(e["model"], e["corruption"]): e["CE"] for e in benchmark.summary.get("corruption_errors", [])
               if e["label"] == label}
-    gains = {c: max((d.difference for m in benchmark.others if (d := listed[m, c])), default=-math.inf)
-             for c in benchmark.corruptions if c != "missing"}
-    order = sorted(gains, key=gains.get, reverse=True)
-    header, rows, reach = ["corruption", "in training", *benchmark.models], [], _reach(listed.values())
-    for model in benchmark.others:
-        header += [f"{model} − {benchmark.reference}", "", "better / worse", "this shows", "CE"]
-    for corruption in order:
-        row = [corruption, benchmark.corruptions[corruption].get("seen", "–"),
-               *(_score(benchmark.score(m, corruption, label)) for m in benchmark.models)]
-        for model in benchmark.others:
-            error = errors.get((model, corruption))
-            row += [*_difference(listed[model, corruption], reach, benchmark.confidence),
-                    optional(error, 2)]
-        rows.append(row)
-    return table(header, rows)
+    gains = {c: max((d.difference for m in benchmark.others if (d := benchmark.difference(m, c, label))),
+                    default=-math.inf) for c in benchmark.corruptions if c != "missing"}
+    lines = [Line(c, (c, benchmark.corruptions[c].get("seen", "–")))
+             for c in sorted(gains, key=gains.get, reverse=True)]
+
+    def error(model: str, line: Line) -> float | None:
+        return errors.get((model, line.corruption))
+
+    return comparisons(benchmark, lines, ["corruption", "in training"], label, error=("CE", error))
+
+
+def drops(benchmark: Benchmark, label: str) -> Markup:
+    """How much Dice every model loses from clean images to corrupted ones."""
+    errors = _mean_errors(benchmark, label)
+    groups, rows = [g for g in benchmark.groups if g != "clean"], []
+    for model in benchmark.models:
+        clean = benchmark.score(model, "clean", label).mean
+        lost = [signed(benchmark.score(model, g, label).mean - clean) for g in groups]
+        error = errors.get(model, {})
+        rows.append([model, number(clean), *lost, optional(error.get("mCE_seen"), 2),
+                     optional(error.get("mCE_unseen"), 2)])
+    return table(["model", "Dice, clean", *(f"change, {g}" for g in groups), "mCE, seen", "mCE, unseen"], rows)
 
 
 def missing_modality(benchmark: Benchmark, label: str) -> Markup:
-    """Dice when one modality is replaced by zeros."""
-    modalities = [m for m in benchmark.summary.get("modalities", [])
-                  if any(not math.isnan(benchmark.score(model, "missing", label, modality=m).mean)
-                         for model in benchmark.models)]
-    found = {(model, m): benchmark.difference(model, "missing", label, modality=m) for model in benchmark.others
-             for m in modalities}
-    header, reach = ["missing", *benchmark.models], _reach(found.values())
-    for model in benchmark.others:
-        header += [f"{model} − {benchmark.reference}", "", "better / worse", "this shows"]
-    rows = []
-    for modality in modalities:
-        row = [modality, *(_score(benchmark.score(m, "missing", label, modality=modality)) for m in benchmark.models)]
-        for model in benchmark.others:
-            row += _difference(found[model, modality], reach, benchmark.confidence)
-        rows.append(row)
-    return table(header, rows)
+    """One modality replaced by zeros."""
+    lines = [Line("missing", (m,), m) for m in benchmark.summary.get("modalities", [])
+             if any(not math.isnan(benchmark.score(model, "missing", label, modality=m).mean)
+                    for model in benchmark.models)]
+    return comparisons(benchmark, lines, ["missing"], label)
 
 
 def metric(benchmark: Benchmark, name: str, label: str) -> Markup:
     """HD95 or NSD of every group and corruption, mean over severities."""
-    lower, digits = name == "HD95", 1 if name == "HD95" else 3
-    lines = [*benchmark.groups, *(c for c in benchmark.corruptions if c != "missing")]
-    found = {(m, c): benchmark.difference(m, c, label, name) for m in benchmark.others for c in lines}
-    reach = _reach(found.values())
-    header = [METRICS[name], *benchmark.models]
-    for model in benchmark.others:
-        header += [f"{model} − {benchmark.reference}", "", "better / worse", "this shows"]
-    rows = []
-    for line in lines:
-        row = [GROUPS.get(line, line), *(_score(benchmark.score(m, line, label, name), digits)
-                                         for m in benchmark.models)]
-        for model in benchmark.others:
-            row += _difference(found[model, line], reach, benchmark.confidence, digits, lower)
-        rows.append(row)
-    return table(header, rows, caption=f"{METRICS[name]}: {'lower' if lower else 'higher'} is better")
+    lines = [Line(group, (GROUPS[group],)) for group in benchmark.groups]
+    lines += [Line(c, (c,)) for c in benchmark.corruptions if c != "missing"]
+    return comparisons(benchmark, lines, [METRICS[name]], label, name)
 
 
 def restoration(benchmark: Benchmark) -> Markup:
@@ -147,29 +116,5 @@ def corruption_list(benchmark: Benchmark) -> Markup:
     return table(["corruption", "in training", "simulates", *map(str, range(1, 6))], rows)
 
 
-def optional(value: float | None, digits: int) -> str:
-    return "–" if value is None else number(value, digits)
-
-
-def _reach(differences: Iterable[Difference | None]) -> float:
-    ends = [abs(v) for d in differences if d for v in (d.difference, d.low, d.high) if not math.isnan(v)]
-    return max(ends, default=1.0)
-
-
-def _score(score: Score, digits: int = 3) -> Markup:
-    if math.isnan(score.low + score.high):
-        return tag("span", number(score.mean, digits))
-    return tag("span", tag("b", number(score.mean, digits)), Markup("<br>"),
-               tag("small", f"{number(score.low, digits)} to {number(score.high, digits)}"))
-
-
-def _difference(d: Difference | None, reach: float, confidence: float, digits: int = 3,
-                lower_is_better: bool = False) -> list[object]:
-    """Four cells: plot, numbers, counts, what it shows."""
-    shows = finding(d, confidence, lower_is_better)
-    word = tag("span", _MARKS.get(shows, shows), class_="shows " + shows.split()[0])
-    if d is None:
-        return ["", "–", "–", word]
-    limits = interval(d, digits) if d.n > 1 else ""
-    numbers = tag("span", tag("b", signed(d.difference, digits)), Markup("<br>"), tag("small", limits))
-    return [whisker(d, reach, lower_is_better), numbers, f"{d.better} / {d.worse} of {d.n}", word]
+def _mean_errors(benchmark: Benchmark, label: str) -> dict[str, dict]:
+    return {e["model"]: e for e in benchmark.summary.get("mean_corruption_errors", []) if e["label"] == label}

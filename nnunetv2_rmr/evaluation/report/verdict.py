@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from nnunetv2_rmr.evaluation.report.data import GROUPS, MEAN, Benchmark, Difference
+from nnunetv2_rmr.evaluation.report.html import Markup, show
 
 BETTER, WORSE, NOT_SHOWN = "better", "worse", "no difference shown"
 TOO_FEW, ONE_CASE, NOT_MEASURED = "too few cases", "one case only", "not measured"
@@ -51,6 +52,15 @@ def interval(difference: Difference, digits: int = 3) -> str:
     if math.isnan(difference.low) or math.isnan(difference.high):
         return ""
     return f"{signed(difference.low, digits)} to {signed(difference.high, digits)}"
+
+
+def emphasised(sentence_: str) -> Markup:
+    """The sentence as HTML, with what it says in bold."""
+    words = ("better than", "worse than", NOT_SHOWN, "too few cases to show a difference", ONE_CASE, "One case only")
+    html = show(sentence_)
+    for word in words:
+        html = html.replace(word, f"<b>{word}</b>")
+    return Markup(html)
 
 
 def _joined(parts: list[str], last: str = " and ") -> str:

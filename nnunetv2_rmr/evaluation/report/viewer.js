@@ -251,6 +251,7 @@ class Viewer {
     const [nu, nv] = [study.size[u], study.size[v]];
     const index = (column, row) => cursor[w] * stride[w] + column * stride[u] + (up ? nv - 1 - row : row) * stride[v];
     const context = canvas.getContext("2d");
+    context.clearRect(0, 0, canvas.width, canvas.height);
     const paint = (colourOf, smooth) => {
       const pixels = new ImageData(nu, nv);
       for (let row = 0, p = 0; row < nv; row++) {

@@ -11,7 +11,7 @@ from nnunetv2_rmr.evaluation.report import charts, examples, tables
 from nnunetv2_rmr.evaluation.report.data import ALL, MEAN, METRICS, Benchmark
 from nnunetv2_rmr.evaluation.report.html import Markup, page, selector, switched, tag
 from nnunetv2_rmr.evaluation.report.rules import rules
-from nnunetv2_rmr.evaluation.report.verdict import FEW, verdict
+from nnunetv2_rmr.evaluation.report.verdict import FEW, emphasised, verdict
 from nnunetv2_rmr.evaluation.report.viewer import viewer
 
 
@@ -41,17 +41,16 @@ def _sections(b: Benchmark, title: str, shown: list[examples.Example], problems:
     label_names = {label: "mean over labels" if label == MEAN else label for label in b.labels}
     *sentences, count = verdict(b)
     few = "few" if len(b.summary.get("cases", [])) < FEW else None
-    parts = [tag("h1", title),
-             *(tag("p", sentence, class_="verdict") for sentence in sentences), tag("p", count, class_=few),
-             tag("div", selector("label", "Label:", label_names), class_="bar"),
+    parts = [tag("div", selector("label", "Label:", label_names), class_="bar"),
              per_label(lambda label: tables.summary(b, label)), per_label(lambda label: tables.models(b, label))]
     if b.others:
         parts += [tag("h2", "Where: every corruption, mean over severities"),
-                  tag("p", "Difference of mean Dice with its interval; the line in the middle is 0. ", class_="note"),
+                  tag("p", "Largest gains first. Intervals of single corruptions are not corrected for their number.",
+                      class_="note"),
                   per_label(lambda label: tables.where(b, label))]
     parts += [tag("h2", "Dice against severity"), *_curves(b, per_label),
               tag("h2", "Seen against unseen corruptions"), charts.legend(b),
-              per_label(lambda label: charts.groups(b, label))]
+              per_label(lambda label: charts.groups(b, label)), per_label(lambda label: tables.drops(b, label))]
     if "missing" in b.groups:
         parts += [tag("h2", "One modality missing"), per_label(lambda label: tables.missing_modality(b, label))]
     if b.others:
@@ -63,6 +62,9 @@ def _sections(b: Benchmark, title: str, shown: list[examples.Example], problems:
               *(per_label(lambda label, m=m: tables.metric(b, m, label)) for m in METRICS if m != "Dice"),
               tag("h2", "Restoration: is the fused image closer to the clean one than the corrupted scan?"),
               tables.restoration(b)]
+    # the bar with the selector sticks to the top of the window as far as this part of the page goes
+    parts = [tag("h1", title), *(tag("p", emphasised(sentence), class_="verdict") for sentence in sentences),
+             tag("p", count, class_=few), tag("section", *parts)]
     if shown:
         parts += [tag("h2", "Cases that gained most and least"),
                   tag("p", "Axial slices, the patient's right on the left; coloured outlines: segmentation, dotted: "
