@@ -25,6 +25,13 @@ const apply = (matrix, p) => matrix.slice(0, 3).map((row) => row[0] * p[0] + row
 const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
 const colour = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
 
+// what ImageData holds for each of the 256 bytes, as one number in this machine's byte order
+function pixelTable(pixelOf) {
+  const pixels = new Uint8ClampedArray(1024);
+  for (let byte = 0; byte < 256; byte++) pixels.set(pixelOf(byte), 4 * byte);
+  return new Uint32Array(pixels.buffer);
+}
+
 class Viewer {
   constructor(root) {
     this.root = root;
@@ -252,10 +259,11 @@ class Viewer {
     const index = (column, row) => cursor[w] * stride[w] + column * stride[u] + (up ? nv - 1 - row : row) * stride[v];
     const context = canvas.getContext("2d");
     context.clearRect(0, 0, canvas.width, canvas.height);
-    const paint = (colourOf, smooth) => {
+    const paint = (bytes, table, smooth) => { // table: byte -> pixel
       const pixels = new ImageData(nu, nv);
+      const words = new Uint32Array(pixels.data.buffer);
       for (let row = 0, p = 0; row < nv; row++) {
-        for (let column = 0; column < nu; column++, p += 4) pixels.data.set(colourOf(index(column, row)), p);
+        for (let column = 0, i = index(0, row); column < nu; column++, i += stride[u]) words[p++] = table[bytes[i]];
       }
       const sheet = element("canvas", { width: nu, height: nv });
       sheet.getContext("2d").putImageData(pixels, 0, 0);
@@ -264,16 +272,15 @@ class Viewer {
       context.drawImage(sheet, 0, 0, canvas.width, canvas.height);
     };
     const [low, high] = this.window(image);
-    const greys = Array.from({ length: 256 }, (_, byte) => {
+    const greys = pixelTable((byte) => {
       const value = image.low + (byte / 255) * (image.high - image.low);
       const grey = clamp(((value - low) / (high - low)) * 255, 0, 255);
       return [grey, grey, grey, 255];
     });
-    const voxels = this.voxels.get(image.data);
-    paint((i) => greys[voxels[i]], this.smooth.checked);
+    paint(this.voxels.get(image.data), greys, this.smooth.checked);
     if (filled) {
       const alpha = Number(this.opacity.value) * 2.55;
-      paint((i) => (filled[i] ? [...this.colours[filled[i]], alpha] : [0, 0, 0, 0]), false);
+      paint(filled, pixelTable((label) => (label ? [...this.colours[label] ?? [0, 0, 0], alpha] : [0, 0, 0, 0])), false);
     }
     const [sx, sy] = [canvas.width / nu, canvas.height / nv];
     if (outlined) this.drawOutline(context, outlined, index, nu, nv, sx, sy);
