@@ -1,0 +1,23 @@
+"""`nnUNetv2_rmr_report`: write the report of a benchmark again."""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def main(argv: list[str] | None = None) -> None:
+    p = argparse.ArgumentParser(
+        prog="nnUNetv2_rmr_report",
+        description="Writes OUT/report.html, one HTML file that opens without network, from the files that "
+                    "nnUNetv2_rmr_benchmark left in OUT. The benchmark does this itself at its end.")
+    p.add_argument("-o", dest="out", type=Path, required=True, metavar="OUT", help="the benchmark's folder")
+    out = p.parse_args(argv).out
+
+    # Here and not above: --help and usage errors should not wait for the imports
+    from nnunetv2_rmr.evaluation.report.data import ReportRefused
+    from nnunetv2_rmr.evaluation.report.write import write_report
+
+    try:
+        print(write_report(out))
+    except (ReportRefused, OSError) as error:
+        sys.exit(f"{p.prog}: error: -o {out}: {error}")

@@ -1,0 +1,51 @@
+"""`nnUNetv2_rmr_view`: look at predictions in three planes, in a browser."""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="nnUNetv2_rmr_view",
+        description="Writes one HTML file with all modalities of the given cases, the fused volume and the "
+                    "segmentations, in three planes with a common cursor. It opens in any browser, without network.",
+        epilog="example: nnUNetv2_rmr_view -i imagesTs -p OUT BraTS2021_01480 --open")
+    p.add_argument("cases", nargs="+", metavar="CASE", help="case identifiers, without _0000 and file ending")
+    p.add_argument("-i", dest="images", type=Path, required=True, metavar="IMAGES",
+                   help="folder with the images in nnU-Net's format, CASE_0000.nii.gz ...")
+    p.add_argument("-p", dest="predictions", type=Path, required=True, metavar="PREDICTIONS",
+                   help="folder of nnUNetv2_rmr_predict or nnUNetv2_predict; fused/CASE.nii.gz is shown if it is "
+                        "there. Its dataset.json gives the names of modalities and labels")
+    p.add_argument("--labels", type=Path, metavar="FOLDER", help="folder with expert labels, CASE.nii.gz")
+    p.add_argument("-o", dest="output", type=Path, default=Path("view.html"), metavar="FILE.html",
+                   help="default: %(default)s")
+    p.add_argument("--open", action="store_true", help="show it in the browser")
+    return p
+
+
+def main(argv: list[str] | None = None) -> None:
+    p = parser()
+    values = p.parse_args(argv)
+    for option, folder in (("-i", values.images), ("-p", values.predictions), ("--labels", values.labels)):
+        if folder is not None and not folder.is_dir():
+            p.error(f"{option} {folder}: is no folder")
+
+    # Here and not above: --help and usage errors should not wait for the imports
+    from nnunetv2_rmr.datasets.refused import ImportRefused
+    from nnunetv2_rmr.evaluation.report.view import write_view
+
+    try:
+        problems = write_view(values.images, values.predictions, values.cases, values.output, values.labels)
+    except (ImportRefused, OSError) as error:
+        sys.exit(f"{p.prog}: error: {error}")
+    for problem in problems:
+        print(f"{p.prog}: error: {problem}", file=sys.stderr)
+    if len(problems) == len(values.cases):
+        sys.exit(f"{p.prog}: no case can be shown; {values.output} was not written")
+    print(values.output)
+    if values.open:
+        import webbrowser
+
+        webbrowser.open(values.output.resolve().as_uri())
+    sys.exit(1 if problems else 0)

@@ -1,0 +1,43 @@
+"""What the numbers of a report mean, and what they do not."""
+
+from __future__ import annotations
+
+from nnunetv2_rmr.evaluation.report.data import Benchmark
+from nnunetv2_rmr.evaluation.report.html import Markup, tag
+from nnunetv2_rmr.evaluation.report.verdict import FEW, fewest_cases, percent
+
+
+def rules(benchmark: Benchmark) -> Markup:
+    """The list at the page's end."""
+    s, level = benchmark.summary, percent(benchmark.confidence)
+    cases = s.get("cases", [])
+    entries = [
+        f"Test cases: {len(cases)}. The same corrupted images were given to every model.",
+        f"Intervals: {level}, bootstrap over cases ({s.get('n_bootstrap', '?')} resamples, seed {s.get('seed', '?')}). "
+        "Differences are paired: model minus reference on the same case, averaged over the conditions first. They are "
+        "not corrected for the number of comparisons: of twenty corruptions without any effect one may show a "
+        "difference at 95 %.",
+        "'Better' or 'worse' is said when the interval of the paired difference leaves out 0 and there are at least "
+        f"{fewest_cases(benchmark.confidence)} cases; below that even unanimous cases are no evidence at this level "
+        "(sign test). 'No difference shown' does not mean that there is none.",
+        "The intervals speak of the choice of test cases, not of another training: each model is one training run per "
+        "fold, and another seed changes its numbers, too.",
+        "Seen: the corruption's kind is in the training of nnunetv2-rmr's trainers. Unseen: kept out of it. Missing: "
+        "the modality's image is filled with zeros.",
+        "Empty label and empty prediction: no score (NaN), left out of the means, which is nnU-Net's rule; n is the "
+        "number of cases with a score. A dash stands for: no value.",
+        "mCE: mean over corruptions of the error 1 − Dice, summed over severities and divided by that of the "
+        "reference; below 1 is better than the reference. Relative mCE: the same for the increase over clean images.",
+        "HD95: 95th percentile of the surface distance in mm, lower is better. NSD: part of the surface within the "
+        "tolerance, higher is better.",
+        "Restoration: PSNR and SSIM of the fused image of the corrupted scans against that of the clean scans, beside "
+        "those of the corrupted reference modality against the clean one, inside the body, means over cases and "
+        "severities; unchanged images (infinite PSNR) are left out.",
+        "Viewer: 8 bits per voxel between the 0.1 and the 99.9 percentile of the image; values are exact to 1/255 of "
+        "this range, and shown as ≥ where clipped. Positions are NIfTI's (mm, to the right, to the front, up).",
+        *(f"Note: {note}" for note in s.get("notes") or []),
+        "Versions: " + (", ".join(f"{k} {v}" for k, v in (s.get("versions") or {}).items()) or "not recorded") + ".",
+    ]
+    if len(cases) < FEW:
+        entries.insert(1, f"Fewer than {FEW} cases: read every interval as rough.")
+    return tag("ul", *(tag("li", entry) for entry in entries))
