@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> None:
     from nnunetv2_rmr.evaluation.benchmark.job import Benchmark, BenchmarkOptions
     from nnunetv2_rmr.evaluation.benchmark.model import BenchmarkModel, BenchmarkRefused
     from nnunetv2_rmr.evaluation.benchmark.summary import table_of_groups
-    from nnunetv2_rmr.evaluation.report.page import write_report
+    from nnunetv2_rmr.evaluation.report.write import write_report
 
     corruptions = args.corruptions or KNOWN
     unknown = sorted(set(corruptions) - set(KNOWN))
