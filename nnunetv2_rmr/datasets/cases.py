@@ -172,7 +172,8 @@ def _refuse_silent_patterns(folder: Path, patterns: Mapping[Role, str], hits: li
     if silent:
         some = [f for depth in (0, 1) for f in _files_at_depth(folder, depth)][:5]
         raise ImportRefused(f"no file under {folder} is matched by {' or '.join(silent)}. Files there: "
-                            f"{', '.join(some) or 'none'}. Put patterns in quotes, so that the shell leaves them alone")
+                            f"{', '.join(some) or 'none'}. The folder has to be the one that holds the cases; put "
+                            "patterns in quotes, so that the shell leaves them alone")
 
 
 def _refuse_patterns_without_one_star(patterns: Mapping[Role, str]) -> None:

@@ -101,7 +101,7 @@ class BadCases(ImportRefused):
         for source, texts in problems.items():
             lines += ([f"  {source}"] if source else []) + [f"    - {text}" for text in texts]
         if good and bad:
-            lines.append(f"Correct the files, or import the other {good} with --skip_bad_cases.")
+            lines.append(f"Correct the files, or leave them out with --skip_bad_cases ({good} would be imported).")
         super().__init__("\n".join(lines))
 
 

@@ -222,7 +222,10 @@ class RMRPredictor(nnUNetPredictor):
         """Before a batch: forget the last one, and find out now whether fused images can be written at the end."""
         self._failures = []
         self.fused_volumes = []
-        if self.fuses:
+        if not self.fuses:
+            print(f"A model of {self.trainer_name} has no fused image to give, segmentations only "
+                  "(did you forget -tr nnUNetTrainerRMR?)")
+        else:
             check_can_write(self.plans_manager.image_reader_writer_class, self.dataset_json["file_ending"])
 
     def _report_failures(self) -> None:
