@@ -48,6 +48,9 @@ class RMRSettings:
     degradation_probabilities: dict[str, float] = field(
         default_factory=lambda: {"none": 0.25, "noise": 0.25, "blur": 0.25, "fourier": 0.25})
 
+    # missing modalities (see docs/missing.md)
+    modality_dropout: float = 0.0  # probability that a sample of stage 2 loses one or more modalities, never all
+
     # a picture of the training every so many epochs; 0: none; None: about ten times a training
     panel_every: int | None = None
 
@@ -56,6 +59,8 @@ class RMRSettings:
             raise ValueError(f"RMR setting stage1_fraction must be in [0, 1), got {self.stage1_fraction}")
         if not 0 <= self.p_clean <= 1:
             raise ValueError(f"RMR setting p_clean must be in [0, 1], got {self.p_clean}")
+        if not 0 <= self.modality_dropout <= 1:
+            raise ValueError(f"RMR setting modality_dropout must be in [0, 1], got {self.modality_dropout}")
         if self.intensity_target not in ("reference", "maximum"):
             raise ValueError("RMR setting intensity_target must be 'reference' or 'maximum', "
                              f"got {self.intensity_target!r}")

@@ -9,6 +9,7 @@ from torch import nn
 from nnunetv2_rmr.networks.encoder import ENCODERS
 from nnunetv2_rmr.networks.fusion import DenseFusion
 from nnunetv2_rmr.networks.fusion_decoder import FusionDecoder
+from nnunetv2_rmr.networks.presence import fill_absent
 
 
 @dataclass
@@ -34,6 +35,9 @@ class RMRNet(nn.Module):
 
     `forward(x)` with x (B, M + extra, *spatial) returns what nnU-Net expects: logits, a list under deep supervision.
     `forward(x, outputs=("logits", "fused"))` returns RMROutputs with the named fields.
+    `presence`, boolean (B, M) or (1, M): the fusion does without the modalities that are False in it, whatever x holds
+        in their place (see presence.py); None: all are there. It is told, not guessed from zeros in x: a tile of pure
+        background is zero in every modality. `features` and `reconstructions` are of x as it is.
     """
 
     def __init__(self, segmentation: nn.Module, num_modalities: int, dim: int, *, encoder: str = "conv",
@@ -58,14 +62,14 @@ class RMRNet(nn.Module):
         """Parameters of the encoders and the fusion decoder, which stage 1 trains."""
         return [*self.encoders.parameters(), *self.fusion_decoder.parameters()]
 
-    def forward(self, x: torch.Tensor, outputs: Collection[str] | None = None):
+    def forward(self, x: torch.Tensor, outputs: Collection[str] | None = None, presence: torch.Tensor | None = None):
         if outputs is None:
-            return self._forward(x, ("logits",)).logits
+            return self._forward(x, ("logits",), presence).logits
         if not OUTPUTS.issuperset(outputs):
             raise ValueError(f"outputs must be among {sorted(OUTPUTS)}, got {outputs}")
-        return self._forward(x, outputs)
+        return self._forward(x, outputs, presence)
 
-    def _forward(self, x: torch.Tensor, outputs: Collection[str]) -> RMROutputs:
+    def _forward(self, x: torch.Tensor, outputs: Collection[str], presence: torch.Tensor | None) -> RMROutputs:
         modalities, extra = x[:, :self.num_modalities], x[:, self.num_modalities:]
         features = [encoder(modalities[:, i:i + 1]) for i, encoder in enumerate(self.encoders)]
         out = RMROutputs()
@@ -74,7 +78,7 @@ class RMRNet(nn.Module):
         if "reconstructions" in outputs:
             out.reconstructions = torch.cat([self.fusion_decoder(f) for f in features], dim=1)
         if "logits" in outputs or "fused" in outputs:
-            shared = self.fusion(torch.cat(features, dim=1))
+            shared = self.fusion(torch.cat(features if presence is None else fill_absent(features, presence), dim=1))
             if "fused" in outputs:
                 out.fused = self.fusion_decoder(shared)
             if "logits" in outputs:

@@ -19,6 +19,7 @@ from nnunetv2_rmr.losses.coupled import TERMS, fusion_terms, refinement_terms, t
 from nnunetv2_rmr.networks.build import build_rmrnet
 from nnunetv2_rmr.networks.rmrnet import RMRNet
 from nnunetv2_rmr.settings import RMRSettings, channel_names, reference_channel
+from nnunetv2_rmr.training.modality_dropout import draw_presence
 from nnunetv2_rmr.training.panel import save_panel
 from nnunetv2_rmr.training.progress import plot_loss_terms
 from nnunetv2_rmr.training.reproducible import SeedNextSample, seed_everything, seed_from_environment
@@ -192,7 +193,10 @@ class nnUNetTrainerRMR(nnUNetTrainer):
         weights = term_weights(self.stage, self.settings)
         refine = "image_refinement" in weights or "feature_refinement" in weights
         wanted = (("features", "reconstructions") if refine else ()) + (("logits", "fused") if self.stage == 2 else ())
-        out = self.network(degraded, outputs=wanted)
+        presence = None
+        if self.stage == 2 and self.settings.modality_dropout > 0:  # of the fusion module, which stage 1 does not train
+            presence = draw_presence(len(clean), clean.shape[1], self.settings.modality_dropout).to(self.device)
+        out = self.network(degraded, outputs=wanted, presence=presence)
         terms = {}
         if "segmentation" in weights:
             terms["segmentation"] = self.loss(out.logits, target)

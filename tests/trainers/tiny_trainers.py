@@ -1,6 +1,7 @@
 # found by nnU-Net through nnUNet_extTrainer, beside our own folder
 import os
 import signal
+from dataclasses import replace
 
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -42,6 +43,10 @@ class nnUNetTrainerRMR_tiny(nnUNetTrainerRMR):
                 kill_this_process()
             torch.save = write_half
         super().save_checkpoint(filename)
+
+
+class nnUNetTrainerRMR_tiny_dropout(nnUNetTrainerRMR_tiny):
+    settings = replace(nnUNetTrainerRMR_tiny.settings, modality_dropout=0.5)
 
 
 class nnUNetTrainer_tiny(nnUNetTrainer):
