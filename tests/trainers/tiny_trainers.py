@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+from nnunetv2_rmr.degradations.degrade import DEGRADATIONS
 from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
 
 
@@ -47,6 +48,12 @@ class nnUNetTrainerRMR_tiny(nnUNetTrainerRMR):
 
 class nnUNetTrainerRMR_tiny_dropout(nnUNetTrainerRMR_tiny):
     settings = replace(nnUNetTrainerRMR_tiny.settings, modality_dropout=0.5)
+
+
+class nnUNetTrainerRMR_tiny_everything(nnUNetTrainerRMR_tiny):
+    settings = replace(nnUNetTrainerRMR_tiny.settings, intensity_target="saliency", all_modalities_weight=0.5,
+                       balance="uncertainty", modality_dropout=0.5, p_clean=0.1,
+                       degradation_probabilities={kind: 1 / len(DEGRADATIONS) for kind in DEGRADATIONS})
 
 
 class nnUNetTrainer_tiny(nnUNetTrainer):
