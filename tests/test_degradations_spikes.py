@@ -25,7 +25,7 @@ def test_stripes_have_the_stated_root_mean_square(shape, spikes):
 def test_a_spike_is_one_place_in_k_space(shape):
     spectrum = torch.fft.fftn(add_stripes(torch.zeros(shape), 0.4, 1, seed=3)).abs().square()
     # a frequency between the bins leaks into its neighbours; with its mirror image that is a few of thousands
-    assert spectrum.flatten().sort(descending=True).values[:64].sum() > 0.8 * spectrum.sum()
+    assert spectrum.flatten().sort(descending=True).values[:64].sum() > 0.7 * spectrum.sum()
     assert spectrum.flatten()[0] < 0.05 * spectrum.sum()  # the mean stays
 
 

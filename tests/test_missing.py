@@ -156,9 +156,17 @@ def test_without_permission_and_for_surplus_files_the_file_is_named(tmp_path):
     files, plans = oblique_case(tmp_path), make_plans()
     with pytest.raises(BadCaseError, match=r"case_0000.nii.gz \(T1\) missing"):
         preprocess(plans, files[1:], allow_missing=False)
-    surplus = shutil.copy(files[0], tmp_path / "case_0002.nii.gz")
+    surplus = str(shutil.copy(files[0], tmp_path / "case_0002.nii.gz"))
     with pytest.raises(BadCaseError, match=r"remove case_0002.nii.gz .*0000=T1, 0001=FLAIR"):
         preprocess(plans, [files[0], surplus])
+
+
+def test_a_bad_image_of_an_incomplete_case_is_named_by_its_file(tmp_path):
+    files, plans = oblique_case(tmp_path), make_plans()
+    image = sitk.ReadImage(files[1])
+    sitk.WriteImage(image * 0, files[1])
+    with pytest.raises(BadCaseError, match=r"case_0001.nii.gz is constant"):
+        preprocess(plans, files[1:])
 
 
 def test_units_without_the_reference_modality_are_ct_units_or_normalised_ones(tmp_path):

@@ -89,10 +89,10 @@ def check_array(data: np.ndarray, names: Sequence[str], files: Sequence[str] = (
         found = f"{len(data)} modalit{'y' if len(data) == 1 else 'ies'} given, the model needs {len(names)} " \
                 f"({', '.join(names)})"
         raise BadCaseError(f"{_explain_channels(files, names, file_ending)} ({found})" if files else found)
-    for i, (channel, name) in enumerate(zip(data, names)):
-        if i in absent:
-            continue
-        source = files[i] if len(files) == len(names) else f"channel {i} ({name})"
+    given = [i for i in range(len(names)) if i not in absent]
+    sources = dict(zip(given, files)) if len(files) == len(given) else {}
+    for i in given:
+        channel, source = data[i], sources.get(i, f"channel {i} ({names[i]})")
         try:
             refuse_non_finite(Path(source), channel)
         except ImportRefused as error:
