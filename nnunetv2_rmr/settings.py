@@ -17,7 +17,7 @@ class RMRSettings:
 
     # what is fused
     reference_modality: str | int | None = None  # channel name or index; None: the channel named FLAIR, else the last
-    intensity_target: str = "reference"  # or "maximum", voxel-wise over the modalities
+    intensity_target: str = "reference"  # or "maximum" or "saliency", voxel-wise over the modalities
 
     # network (see networks/)
     encoder: str = "conv"
@@ -42,11 +42,16 @@ class RMRSettings:
     intensity_weight: float = 0.5
     gradient_weight: float = 0.5
     refinement_weight: float = 0.2  # of both levels together, in stage 2
+    all_modalities_weight: float = 0.0  # of decoding every modality from the fused features; 0: no head for it
+    balance: str = "fixed"  # of the terms of stage 2; or "uncertainty": the weights above are where learned ones start
 
     # training degradations (see degradations/)
     p_clean: float = 0.35  # probability that a sample stays clean in every modality
     degradation_probabilities: dict[str, float] = field(
         default_factory=lambda: {"none": 0.25, "noise": 0.25, "blur": 0.25, "fourier": 0.25})
+
+    # missing modalities (see docs/missing.md)
+    modality_dropout: float = 0.0  # probability that a sample of stage 2 loses one or more modalities, never all
 
     # a picture of the training every so many epochs; 0: none; None: about ten times a training
     panel_every: int | None = None
@@ -56,9 +61,13 @@ class RMRSettings:
             raise ValueError(f"RMR setting stage1_fraction must be in [0, 1), got {self.stage1_fraction}")
         if not 0 <= self.p_clean <= 1:
             raise ValueError(f"RMR setting p_clean must be in [0, 1], got {self.p_clean}")
-        if self.intensity_target not in ("reference", "maximum"):
-            raise ValueError("RMR setting intensity_target must be 'reference' or 'maximum', "
+        if not 0 <= self.modality_dropout <= 1:
+            raise ValueError(f"RMR setting modality_dropout must be in [0, 1], got {self.modality_dropout}")
+        if self.intensity_target not in ("reference", "maximum", "saliency"):
+            raise ValueError("RMR setting intensity_target must be 'reference', 'maximum' or 'saliency', "
                              f"got {self.intensity_target!r}")
+        if self.balance not in ("fixed", "uncertainty"):
+            raise ValueError(f"RMR setting balance must be 'fixed' or 'uncertainty', got {self.balance!r}")
         for f in fields(self):
             if f.name.endswith("_weight") and getattr(self, f.name) < 0:
                 raise ValueError(f"RMR setting {f.name} must not be negative, got {getattr(self, f.name)}")
@@ -88,7 +97,7 @@ class RMRSettings:
         """Keyword arguments of RMRNet."""
         names = ("encoder", "features", "fusion_growth", "fusion_layers", "fusion_collect", "decoder_hidden",
                  "decoder_layers")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in names} | {"all_modalities": self.all_modalities_weight > 0}
 
 
 def channel_names(dataset_json: dict) -> list[str]:

@@ -8,6 +8,8 @@ from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_rmr.degradations import (
+    DEFAULT_PROBABILITIES,
+    DEGRADATIONS,
     DegradeTransform,
     RememberForegroundTransform,
     add_degradations,
@@ -15,7 +17,7 @@ from nnunetv2_rmr.degradations import (
     split_clean_degraded,
 )
 
-KINDS = ["noise", "blur", "fourier"]
+KINDS = list(DEGRADATIONS)
 SPACING = (1.0, 1.0, 1.0)
 
 
@@ -110,6 +112,23 @@ def test_samples_stay_clean_with_the_stated_probability():
     image = torch.zeros(2, 4, 4, 4)
     clean = [transform.get_parameters(image=image)["kinds"] == ["none", "none"] for _ in range(3000)]
     assert np.mean(clean) == pytest.approx(0.35, abs=0.03)
+
+
+def test_kinds_beyond_the_published_ones_are_off_by_default():
+    assert set(DEFAULT_PROBABILITIES) == {"none", "noise", "blur", "fourier"}
+
+
+def test_kinds_kept_for_the_benchmark_can_not_be_trained_on():
+    for kind in ("motion", "gamma"):
+        with pytest.raises(ValueError, match="unknown degradations"):
+            DegradeTransform(2, SPACING, probabilities={kind: 1.0})
+
+
+def test_only_magnitude_images_get_rician_noise():
+    seed_everything(0)
+    transform = always("noise", magnitude=[True, False], options={"noise": {"p_rician": 1.0}})
+    parameters = [transform.get_parameters(image=torch.zeros(2, 4, 4, 4))["parameters"] for _ in range(10)]
+    assert all(mri["rician"] and not ct["rician"] for mri, ct in parameters)
 
 
 def test_options_reach_the_degradation(image):

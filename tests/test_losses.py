@@ -115,7 +115,8 @@ def test_losses_of_an_empty_patch_are_finite():
 
 def test_a_term_without_weight_is_not_part_of_its_stage():
     assert set(term_weights(1, RMRSettings())) == {"image_refinement", "feature_refinement"}
-    assert set(term_weights(2, RMRSettings())) == set(TERMS)
+    assert set(term_weights(2, RMRSettings())) == set(TERMS) - {"reconstruction"}
+    assert set(term_weights(2, RMRSettings(all_modalities_weight=0.5))) == set(TERMS)
     assert set(term_weights(2, RMRSettings(freeze_autoencoder=True))) == {"segmentation", "intensity", "gradient"}
     assert set(term_weights(2, RMRSettings(intensity_weight=0, gradient_weight=0, refinement_weight=0))) == \
         {"segmentation"}

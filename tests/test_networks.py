@@ -37,9 +37,9 @@ def test_deep_supervision_is_switched_where_nnunet_switches_it():
 
 
 def test_every_output_can_be_asked_for_and_only_what_was_asked_for_comes():
-    net, x = rmrnet(modalities=3), torch.randn(2, 3, 8, 8, 8)
+    net, x = RMRNet(unet(3, 16), 3, 3, all_modalities=True), torch.randn(2, 3, 8, 8, 8)
     shapes = {"logits": (2, 3, 8, 8, 8), "fused": (2, 1, 8, 8, 8), "features": (2, 3, 16, 8, 8, 8),
-              "reconstructions": (2, 3, 8, 8, 8)}
+              "reconstructions": (2, 3, 8, 8, 8), "all_modalities": (2, 3, 8, 8, 8)}
     assert set(shapes) == OUTPUTS
     for name, shape in shapes.items():
         out = net(x, outputs=(name,))

@@ -1,12 +1,21 @@
 """`nnUNetv2_rmr_predict` and `nnUNetv2_rmr_predict_from_modelfolder`: nnU-Net's commands with our predictor.
 
-nnU-Net's own entry points run, so every option of theirs is there and means what it means for nnU-Net.
+nnU-Net's own entry points run, so every option of theirs is there and means what it means for nnU-Net. Options of ours
+are taken out of the command line before nnU-Net reads it.
 """
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from nnunetv2_rmr.ext_trainer import add_to_ext_trainer
+
+MISSING = "--missing"
+HELP = f"""
+nnunetv2-rmr: besides the segmentation of a case, -o gets its fused image, fused/CASE, if the model (-tr) has one to give.
+Options beyond nnU-Net's:
+  {MISSING}             Predict cases of which modalities (CASE_000X) are missing, too, instead of reporting them as bad
+                        cases. The model should be trained with modality_dropout, see docs/missing.md."""
 
 
 def _run(entry_point: str) -> None:
@@ -16,12 +25,34 @@ def _run(entry_point: str) -> None:
     from nnunetv2_rmr.inference.input_check import BadCaseError
     from nnunetv2_rmr.inference.predictor import FailedCasesError, RMRPredictor
 
-    predict_from_raw_data.nnUNetPredictor = RMRPredictor  # the entry points look it up under this name
+    missing = MISSING in sys.argv
+    sys.argv = [argument for argument in sys.argv if argument != MISSING]
+
+    class Predictor(RMRPredictor):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, allow_missing=missing, **kwargs)
+
+    predict_from_raw_data.nnUNetPredictor = Predictor  # the entry points look it up under this name
     run: Callable[[], None] = getattr(predict_from_raw_data, entry_point)
     try:
         run()
-    except (FailedCasesError, BadCaseError, ValueError, FileNotFoundError) as error:
+    except (FailedCasesError, BadCaseError, ValueError) as error:
         sys.exit(f"nnUNetv2_rmr: error: {error}")
+    except FileNotFoundError as error:
+        sys.exit(f"nnUNetv2_rmr: error: {_explain(error)}")
+    finally:
+        if {"-h", "--help"} & set(sys.argv):
+            print(HELP)
+
+
+def _explain(error: FileNotFoundError) -> str:
+    """For a model that was not trained: which ones were, for the same data set."""
+    file = Path(error.filename or "")
+    if file.name not in ("dataset.json", "plans.json"):
+        return str(error)
+    trained = sorted(folder.parent.name for folder in file.parent.parent.glob("*__*__*/dataset.json"))
+    return (f"no trained model in {file.parent}; trained models in {file.parent.parent}: "
+            + (", ".join(trained) or "none"))
 
 
 def main() -> None:

@@ -13,16 +13,24 @@ from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTransform
 
 from nnunetv2_rmr.degradations.base import Degradation
+from nnunetv2_rmr.degradations.bias_field import BiasFieldTransform
 from nnunetv2_rmr.degradations.blur import BlurTransform
 from nnunetv2_rmr.degradations.foreground import RememberForegroundTransform
 from nnunetv2_rmr.degradations.fourier import FourierTransform
+from nnunetv2_rmr.degradations.ghosting import GhostingTransform
+from nnunetv2_rmr.degradations.low_resolution import LowResolutionTransform
 from nnunetv2_rmr.degradations.noise import NoiseTransform
+from nnunetv2_rmr.degradations.spikes import SpikesTransform
 
 NONE = "none"
 DEGRADATIONS: dict[str, Callable[..., Degradation]] = {
     "noise": lambda spacing, **options: NoiseTransform(**options),
     "blur": BlurTransform,
     "fourier": FourierTransform,
+    "bias_field": lambda spacing, **options: BiasFieldTransform(**options),
+    "ghosting": lambda spacing, **options: GhostingTransform(**options),
+    "low_resolution": LowResolutionTransform,
+    "spikes": lambda spacing, **options: SpikesTransform(**options),
 }
 DEFAULT_P_CLEAN = 0.35
 DEFAULT_PROBABILITIES = {NONE: 0.25, "noise": 0.25, "blur": 0.25, "fourier": 0.25}
@@ -40,9 +48,11 @@ class DegradeTransform(BasicTransform):
         num_modalities: C.
         spacing: of the patches in mm, one per spatial axis.
         p_clean: probability that the sample stays clean.
-        probabilities: of the kinds "none", "noise", "blur" and "fourier" in a sample that does not; what is left out is
-            0, and their sum is 1.
+        probabilities: of "none" and the kinds in DEGRADATIONS in a sample that does not; what is left out is 0, and
+            their sum is 1.
         options: per kind, arguments of its transform other than the spacing, e.g. {"noise": {"p_rician": 0}}.
+        magnitude: for every modality, whether it is a magnitude image, as MRI is: only these get Rician noise. None:
+            all are.
     """
 
     def __init__(
@@ -52,6 +62,7 @@ class DegradeTransform(BasicTransform):
         p_clean: float = DEFAULT_P_CLEAN,
         probabilities: Mapping[str, float] | None = None,
         options: Mapping[str, Mapping[str, Any]] | None = None,
+        magnitude: Sequence[bool] | None = None,
     ) -> None:
         super().__init__()
         options = options or {}
@@ -67,6 +78,7 @@ class DegradeTransform(BasicTransform):
         self.spacing = tuple(float(s) for s in spacing)
         self.p_clean = p_clean
         self.probabilities = probabilities
+        self.magnitude = [True] * num_modalities if magnitude is None else list(magnitude)
         self.degradations = {kind: make(self.spacing, **options.get(kind, {})) for kind, make in DEGRADATIONS.items()}
 
     def get_parameters(self, **data_dict: Any) -> dict[str, Any]:
@@ -77,7 +89,11 @@ class DegradeTransform(BasicTransform):
             return {"kinds": [NONE] * self.num_modalities, "parameters": [{}] * self.num_modalities}
         weights = np.array(list(self.probabilities.values()))
         kinds = np.random.choice(list(self.probabilities), self.num_modalities, p=weights / weights.sum()).tolist()
-        return {"kinds": kinds, "parameters": [{} if k == NONE else self.degradations[k].draw(shape) for k in kinds]}
+        parameters = [{} if k == NONE else self.degradations[k].draw(shape) for k in kinds]
+        for drawn, is_magnitude in zip(parameters, self.magnitude):
+            if "rician" in drawn and not is_magnitude:
+                drawn["rician"] = False
+        return {"kinds": kinds, "parameters": parameters}
 
     def apply(self, data_dict: dict[str, Any], kinds: list[str], parameters: list[dict[str, Any]]) -> dict[str, Any]:
         image, foreground = data_dict["image"], data_dict.pop("foreground", None)

@@ -50,30 +50,49 @@ def _grid(file: str) -> Grid | None:
     return Grid.of(reader)
 
 
+def _expected_and_given(files: Sequence[str], names: Sequence[str], file_ending: str) -> tuple[str, list, set]:
+    """The case's name, its files CASE_0000, CASE_0001 ... as they should be, and those that are there."""
+    stem = os.path.basename(files[0])[:-(len(file_ending) + 5)]
+    return stem, [f"{stem}_{i:04d}{file_ending}" for i in range(len(names))], {os.path.basename(f) for f in files}
+
+
 def _explain_channels(files: Sequence[str], names: Sequence[str], file_ending: str) -> str:
     """Which of the files CASE_0000, CASE_0001 ... are missing or too many."""
-    folder = os.path.dirname(files[0])
-    stem = os.path.basename(files[0])[:-(len(file_ending) + 5)]
-    have = {os.path.basename(f) for f in files}
-    expected = {f"{stem}_{i:04d}{file_ending}": name for i, name in enumerate(names)}
-    missing = [f"{file} ({name})" for file, name in expected.items() if file not in have]
+    stem, expected, have = _expected_and_given(files, names, file_ending)
+    missing = [f"{file} ({name})" for file, name in zip(expected, names) if file not in have]
     if missing:
-        return f"case {stem}: {', '.join(missing)} missing in {folder or '.'}; add what is missing"
+        folder = os.path.dirname(files[0]) or "."
+        return f"case {stem}: {', '.join(missing)} missing in {folder}; add what is missing"
     return f"case {stem}: remove {', '.join(sorted(have - set(expected)))}"
 
 
-def check_array(data: np.ndarray, names: Sequence[str], files: Sequence[str] = (), file_ending: str = "") -> None:
+def absent_channels(files: Sequence[str], names: Sequence[str], file_ending: str) -> list[int]:
+    """Indices of the modalities of which a case has no file; by the files' names, CASE_0000, CASE_0001 ...
+
+    Raises BadCaseError if a file belongs to none of the modalities.
+    """
+    stem, expected, have = _expected_and_given(files, names, file_ending)
+    if surplus := have - set(expected):
+        raise BadCaseError(f"case {stem}: remove {', '.join(sorted(surplus))} (the model's modalities are "
+                           + ", ".join(f"{i:04d}={name}" for i, name in enumerate(names)) + ")")
+    return [i for i, file in enumerate(expected) if file not in have]
+
+
+def check_array(data: np.ndarray, names: Sequence[str], files: Sequence[str] = (), file_ending: str = "",
+                absent: Sequence[int] = ()) -> None:
     """All modalities there, finite, and with more than one value each.
 
     data: (C, D, H, W). names: the model's modalities. files, file_ending: where data came from, for the messages.
-    Raises BadCaseError.
+    absent: indices of modalities that are allowed to be missing and not looked at. Raises BadCaseError.
     """
     if len(data) != len(names):
         found = f"{len(data)} modalit{'y' if len(data) == 1 else 'ies'} given, the model needs {len(names)} " \
                 f"({', '.join(names)})"
         raise BadCaseError(f"{_explain_channels(files, names, file_ending)} ({found})" if files else found)
-    for i, (channel, name) in enumerate(zip(data, names)):
-        source = files[i] if len(files) == len(names) else f"channel {i} ({name})"
+    given = [i for i in range(len(names)) if i not in absent]
+    sources = dict(zip(given, files)) if len(files) == len(given) else {}
+    for i in given:
+        channel, source = data[i], sources.get(i, f"channel {i} ({names[i]})")
         try:
             refuse_non_finite(Path(source), channel)
         except ImportRefused as error:

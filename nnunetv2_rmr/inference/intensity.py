@@ -30,6 +30,19 @@ class IntensityMap:
         slope = ((x - x.mean()) * (y - y.mean())).mean() / variance if variance > 0 else 1.0
         return cls(float(slope), float(y.mean() - slope * x.mean()), inside)
 
+    @classmethod
+    def without_image(cls, scheme: str, training_intensities: dict, inside: np.ndarray) -> "IntensityMap":
+        """The map for a case without the reference modality, whose own mean and deviation nobody knows.
+
+        CTNormalization takes both from the training data, so its map is known; all else stays in normalised
+        intensities: MRI units differ from scan to scan, and the plans hold statistics of the lesions' voxels only.
+
+        scheme: name of nnU-Net's normalisation. training_intensities: of the modality, from the plans.
+        """
+        if scheme == "CTNormalization":
+            return cls(float(training_intensities["std"]), float(training_intensities["mean"]), inside)
+        return cls(1.0, 0.0, inside)
+
     def undo(self, normalised: np.ndarray) -> np.ndarray:
         """Normalised image (D, H, W) on the cropped grid -> float32 in the reference modality's units.
 

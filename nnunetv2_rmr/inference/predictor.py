@@ -28,9 +28,10 @@ from torch.nn.parallel import DistributedDataParallel
 from nnunetv2_rmr.inference.export_fused import export_fused, fused_filename, fused_to_input_grid
 from nnunetv2_rmr.inference.fused_writer import check_can_write
 from nnunetv2_rmr.inference.input_check import BadCaseError
-from nnunetv2_rmr.inference.preprocessing import PROPERTY, RMRConfigurationManager
+from nnunetv2_rmr.inference.preprocessing import ABSENT, PROPERTY, RMRConfigurationManager
 from nnunetv2_rmr.inference.sliding_window import FusedAccumulator
 from nnunetv2_rmr.networks.rmrnet import RMRNet
+from nnunetv2_rmr.settings import RMRSettings, channel_names, reference_channel
 
 
 class FailedCasesError(RuntimeError):
@@ -43,14 +44,15 @@ class _FirstPassTap:
     So nnU-Net's own mirroring code runs unchanged and the fused image costs one decoder pass, no second forward.
     """
 
-    def __init__(self, network):
+    def __init__(self, network, presence: torch.Tensor | None):
         self.network = network
+        self.presence = presence
         self.fused = None
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         if self.fused is not None:
-            return self.network(x)
-        out = self.network(x, outputs=("logits", "fused"))
+            return self.network(x, presence=self.presence)
+        out = self.network(x, outputs=("logits", "fused"), presence=self.presence)
         self.fused = out.fused
         return out.logits
 
@@ -64,16 +66,25 @@ class RMRPredictor(nnUNetPredictor):
 
     One bad case does not stop a batch: it is reported, the others are done, then FailedCasesError is raised.
     With a model of another trainer it behaves like nnUNetPredictor.
+
+    allow_missing: a case may lack modalities, files CASE_000X that are not there or channels of zeros in arrays (see
+    docs/missing.md); without it such a case is a bad one.
     """
 
     # on the class, because a stock predictor can become one of these after its own __init__ (see stock.py)
     fused_volumes: list[np.ndarray] = ()
+    allow_missing: bool = False
+    _presence: torch.Tensor | None = None
     _failures: list[str] = ()
     _fused: torch.Tensor | None = None
     _fused_of_folds: list[torch.Tensor] = ()
     _accumulator: FusedAccumulator | None = None
 
     # ---- initialisation ---------------------------------------------------------------------------------------------
+
+    def __init__(self, *args, allow_missing: bool = False, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.allow_missing = allow_missing
 
     def initialize_from_trained_model_folder(self, *args, **kwargs):
         super().initialize_from_trained_model_folder(*args, **kwargs)
@@ -86,24 +97,40 @@ class RMRPredictor(nnUNetPredictor):
     def remember_intensities(self) -> None:
         """From here on preprocessing keeps what is needed to write fused images in their modality's units."""
         if self.fuses:
-            self.configuration_manager = RMRConfigurationManager(self.configuration_manager.configuration)
+            self.configuration_manager = RMRConfigurationManager(self.configuration_manager.configuration,
+                                                                 self.allow_missing)
 
     @property
-    def fuses(self) -> bool:
-        """Whether the loaded model has a fused image to give."""
+    def _rmrnet(self):
+        """The network without the wrappers of DDP and torch.compile."""
         network = self.network
         if isinstance(network, DistributedDataParallel):
             network = network.module
         if isinstance(network, OptimizedModule):
             network = network._orig_mod
-        return isinstance(network, RMRNet)
+        return network
+
+    @property
+    def fuses(self) -> bool:
+        """Whether the loaded model has a fused image to give."""
+        return isinstance(self._rmrnet, RMRNet)
+
+    def _presence_in(self, data: torch.Tensor) -> torch.Tensor | None:
+        """(1, M): which modalities of a whole case (C, D, H, W) are there; None if all are.
+
+        Of a case, not of a tile: a modality that is zero in a tile is no more than background there.
+        """
+        if not (self.allow_missing and self.fuses):
+            return None
+        presence = data[:self._rmrnet.num_modalities].flatten(1).any(1)[None]
+        return None if presence.all() else presence.to(self.device)
 
     # ---- the sliding window -----------------------------------------------------------------------------------------
 
     def _internal_maybe_mirror_and_predict(self, x: torch.Tensor) -> torch.Tensor:
         if self._accumulator is None:
             return super()._internal_maybe_mirror_and_predict(x)
-        network, tap = self.network, _FirstPassTap(self.network)
+        network, tap = self.network, _FirstPassTap(self.network, self._presence)
         self.network = tap
         try:
             logits = super()._internal_maybe_mirror_and_predict(x)
@@ -141,7 +168,11 @@ class RMRPredictor(nnUNetPredictor):
 
     def predict_logits_from_preprocessed_data(self, data: torch.Tensor) -> torch.Tensor:
         self._fused_of_folds = []
-        logits = super().predict_logits_from_preprocessed_data(data)
+        self._presence = self._presence_in(data)
+        try:
+            logits = super().predict_logits_from_preprocessed_data(data)
+        finally:
+            self._presence = None
         self._fused = sum(self._fused_of_folds) / len(self._fused_of_folds) if self.fuses else None
         return logits
 
@@ -157,12 +188,13 @@ class RMRPredictor(nnUNetPredictor):
         data: (C, D, H, W) preprocessed. Returns (D, H, W), normalised intensities, on the CPU.
         """
         self.network = self.network.to(self.device).eval()
+        presence = self._presence_in(data)
         padded, slicer = self._pad(data)
         accumulator = self._new_accumulator(padded, on_device=False)
         with torch.autocast(self.device.type) if self.device.type == "cuda" else dummy_context():
             for tile in self._internal_get_sliding_window_slicers(padded.shape[1:]):
                 x = padded[tile][None].to(self.device)
-                accumulator.add(tile, self.network(x, outputs=("fused",)).fused)
+                accumulator.add(tile, self.network(x, outputs=("fused",), presence=presence).fused)
         return accumulator.mean()[slicer]
 
     # ---- from and to files ------------------------------------------------------------------------------------------
@@ -223,9 +255,15 @@ class RMRPredictor(nnUNetPredictor):
         self._failures = []
         self.fused_volumes = []
         if not self.fuses:
+            if self.allow_missing:
+                raise ValueError("missing modalities (--missing) need a model of nnunetv2-rmr, but this one is of "
+                                 f"{self.trainer_name}")
             print(f"A model of {self.trainer_name} has no fused image to give, segmentations only "
                   "(did you forget -tr nnUNetTrainerRMR?)")
         else:
+            if self.allow_missing and RMRSettings.from_plans(self.plans_manager.plans).modality_dropout == 0:
+                print("WARNING: this model was trained without modality dropout: what it makes of a case with a missing "
+                      "modality is a guess (see docs/missing.md)")
             check_can_write(self.plans_manager.image_reader_writer_class, self.dataset_json["file_ending"])
 
     def _report_failures(self) -> None:
@@ -245,12 +283,24 @@ class RMRPredictor(nnUNetPredictor):
         nothing = [None] * len(files)
         jobs = [(f, p, o, self.plans_manager, self.configuration_manager, self.dataset_json, self.verbose_preprocessing)
                 for f, p, o in zip(files, previous or nothing, outputs or nothing)]
-        for item in _map_ahead(_preprocess_case, jobs, min(num_processes, len(jobs))):
+        items = _map_ahead(_preprocess_case, jobs, min(num_processes, len(jobs)))
+        for case_files, item in zip(files, items):
             if isinstance(item, BadCaseError):
                 print(f"ERROR: {item}")
                 self._failures.append(str(item))
             else:
+                if ABSENT in item["data_properties"]:
+                    self._say_what_is_missing(case_files, item["data_properties"][ABSENT])
                 yield item
+
+    def _say_what_is_missing(self, files: list[str], absent: list[int]) -> None:
+        names, ending = channel_names(self.dataset_json), self.dataset_json["file_ending"]
+        case = os.path.basename(files[0])[:-(len(ending) + 5)]
+        print(f"case {case} is predicted without " + ", ".join(f"{case}_{i:04d}{ending} ({names[i]})" for i in absent))
+        reference = reference_channel(RMRSettings.from_plans(self.plans_manager.plans).reference_modality, names)
+        if reference in absent and self.configuration_manager.normalization_schemes[reference] != "CTNormalization":
+            print(f"case {case}: {names[reference]} would give the fused image its units; without it, the fused image "
+                  "is in normalised intensities")
 
     # ---- fused images of a batch ------------------------------------------------------------------------------------
 

@@ -2,18 +2,25 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
-from nnunetv2_rmr.inference.input_check import BadCaseError, check_array, check_files
+from nnunetv2_rmr.inference.input_check import BadCaseError, absent_channels, check_array, check_files
 from nnunetv2_rmr.inference.intensity import IntensityMap
 from nnunetv2_rmr.settings import RMRSettings, channel_names, reference_channel
 
 PROPERTY = "rmr_intensity_map"
+ABSENT = "rmr_absent_modalities"  # their indices; only there if there are any
 
 
 class RememberIntensities:
-    """Mixed into the preprocessor of the plans: run_case* put an IntensityMap under PROPERTY into the properties."""
+    """Mixed into the preprocessor of the plans: run_case* put an IntensityMap under PROPERTY into the properties.
 
+    With allow_missing a case may lack modalities: those whose file CASE_000X is not there or, if the case comes as an
+    array, those that are zero in every voxel. They are zero in every voxel of the result.
+    """
+
+    allow_missing: bool = False
     _files: Sequence[str] = ()
 
     def run_case(self, image_files, seg_file, plans_manager, configuration_manager, dataset_json):
@@ -31,26 +38,53 @@ class RememberIntensities:
 
     def run_case_npy(self, data, seg, properties, plans_manager, configuration_manager, dataset_json):
         names = channel_names(dataset_json)
-        check_array(data, names, self._files, dataset_json["file_ending"])
+        self._absent = []
+        if self.allow_missing:
+            data, self._absent = self._complete(data, names, dataset_json["file_ending"])
+        check_array(data, names, self._files, dataset_json["file_ending"], self._absent)
         settings = RMRSettings.from_plans(plans_manager.plans)
         self._reference = reference_channel(settings.reference_modality, names)
         data, seg, properties = super().run_case_npy(data, seg, properties, plans_manager, configuration_manager,
                                                      dataset_json)
         properties[PROPERTY] = self._intensity_map
+        if self._absent:
+            properties[ABSENT] = self._absent
         return data, seg, properties
 
-    def _normalize(self, data, seg, *args, **kwargs):
+    def _complete(self, data: np.ndarray, names: list[str], file_ending: str) -> tuple[np.ndarray, list[int]]:
+        """Zeros in the place of absent modalities, and the indices of these."""
+        if not self._files:
+            return data, [i for i, channel in enumerate(data) if not channel.any()]
+        if len(data) != len(self._files):  # RGB: several channels in a file
+            return data, []
+        absent = absent_channels(self._files, names, file_ending)
+        complete = np.zeros((len(names), *data.shape[1:]), dtype=data.dtype)
+        complete[[i for i in range(len(names)) if i not in absent]] = data
+        return complete, absent
+
+    def _normalize(self, data, seg, configuration_manager, foreground_intensity_properties_per_channel):
         # the one moment at which raw and normalised intensities exist on the same grid
-        raw = data[self._reference].copy()
-        normalised = super()._normalize(data, seg, *args, **kwargs)
-        self._intensity_map = IntensityMap.fit(raw, normalised[self._reference], inside=seg[0] >= 0)
+        reference, inside = self._reference, seg[0] >= 0
+        raw = data[reference].copy()
+        normalised = super()._normalize(data, seg, configuration_manager, foreground_intensity_properties_per_channel)
+        normalised[self._absent] = 0  # CT's normalisation makes something else of zeros
+        if reference in self._absent:
+            self._intensity_map = IntensityMap.without_image(
+                configuration_manager.normalization_schemes[reference],
+                foreground_intensity_properties_per_channel[str(reference)], inside)
+        else:
+            self._intensity_map = IntensityMap.fit(raw, normalised[reference], inside)
         return normalised
 
 
 class RMRConfigurationManager(ConfigurationManager):
     """A configuration whose preprocessor remembers, in all of nnU-Net's own preprocessing, worker processes too."""
 
+    def __init__(self, configuration: dict, allow_missing: bool = False):
+        super().__init__(configuration)
+        self.allow_missing = allow_missing
+
     @property
     def preprocessor_class(self):
         base = ConfigurationManager.preprocessor_class.fget(self)
-        return type(f"Remember{base.__name__}", (RememberIntensities, base), {})
+        return type(f"Remember{base.__name__}", (RememberIntensities, base), {"allow_missing": self.allow_missing})

@@ -3,11 +3,12 @@
 import torch
 
 from nnunetv2_rmr.losses.fusion import gradient_loss, intensity_loss
+from nnunetv2_rmr.losses.reconstruction import reconstruction_loss
 from nnunetv2_rmr.losses.refinement import feature_refinement, image_refinement
 from nnunetv2_rmr.networks.rmrnet import RMROutputs
 from nnunetv2_rmr.settings import RMRSettings
 
-TERMS = ("segmentation", "intensity", "gradient", "image_refinement", "feature_refinement")
+TERMS = ("segmentation", "intensity", "gradient", "image_refinement", "feature_refinement", "reconstruction")
 
 
 def refinement_terms(out: RMROutputs, clean: torch.Tensor, clean_features: torch.Tensor,
@@ -21,13 +22,17 @@ def refinement_terms(out: RMROutputs, clean: torch.Tensor, clean_features: torch
     }
 
 
-def fusion_terms(fused: torch.Tensor, clean: torch.Tensor, reference: int,
+def fusion_terms(out: RMROutputs, clean: torch.Tensor, reference: int,
                  settings: RMRSettings) -> dict[str, torch.Tensor]:
-    """Intensity and gradient loss of the fused image against the clean modalities, unweighted."""
-    return {
-        "intensity": intensity_loss(fused.float(), clean, settings.intensity_target, reference),
-        "gradient": gradient_loss(fused.float(), clean),
+    """What the fused image, and all that is decoded from the fused features, is to have of the clean modalities;
+    unweighted."""
+    terms = {
+        "intensity": intensity_loss(out.fused.float(), clean, settings.intensity_target, reference),
+        "gradient": gradient_loss(out.fused.float(), clean),
     }
+    if out.all_modalities is not None:
+        terms["reconstruction"] = reconstruction_loss(out.all_modalities.float(), clean)
+    return terms
 
 
 def term_weights(stage: int, settings: RMRSettings) -> dict[str, float]:
@@ -37,5 +42,6 @@ def term_weights(stage: int, settings: RMRSettings) -> dict[str, float]:
     refinement = 0.0 if settings.freeze_autoencoder else settings.refinement_weight
     weights = {"segmentation": settings.segmentation_weight, "intensity": settings.intensity_weight,
                "gradient": settings.gradient_weight, "image_refinement": refinement,
-               "feature_refinement": refinement * settings.feature_weight}
+               "feature_refinement": refinement * settings.feature_weight,
+               "reconstruction": settings.all_modalities_weight}
     return {name: weight for name, weight in weights.items() if weight > 0}

@@ -3,20 +3,24 @@
 import torch
 
 from nnunetv2_rmr.losses.filters import sobel_magnitude
+from nnunetv2_rmr.losses.saliency import saliency_weights
 
 
 def intensity_loss(fused: torch.Tensor, clean: torch.Tensor, target: str, reference: int) -> torch.Tensor:
     """L1 distance of the fused image to its intensity target.
 
     fused: (B, 1, *spatial); clean: (B, M, *spatial), the undegraded modalities, normalised intensities.
-    target: "reference" (the modality with index `reference`, RMR's choice) or "maximum" (voxel-wise, over modalities).
+    target: "reference" (the modality with index `reference`, RMR's choice) or "maximum" (voxel-wise, over modalities)
+        or "saliency" (the modalities' mean, weighted voxel by voxel by what there is to see in them, see saliency.py).
     """
     if target == "reference":
         wanted = clean[:, reference:reference + 1]
     elif target == "maximum":
         wanted = clean.amax(dim=1, keepdim=True)
+    elif target == "saliency":
+        wanted = (saliency_weights(clean) * clean).sum(dim=1, keepdim=True)
     else:
-        raise ValueError(f"intensity target must be 'reference' or 'maximum', got {target!r}")
+        raise ValueError(f"intensity target must be 'reference', 'maximum' or 'saliency', got {target!r}")
     return (fused - wanted).abs().mean()
 
 

@@ -3,6 +3,7 @@
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
+from nnunetv2_rmr.losses.coupled import term_weights
 from nnunetv2_rmr.networks.rmrnet import RMRNet
 from nnunetv2_rmr.settings import RMRSettings
 
@@ -26,4 +27,5 @@ def build_rmrnet(plans_manager: PlansManager, configuration_manager: Configurati
         deep_supervision=enable_deep_supervision,
     )
     return RMRNet(segmentation, num_modalities, dim=len(configuration_manager.patch_size),
+                  balanced_terms=tuple(term_weights(2, settings)) if settings.balance == "uncertainty" else (),
                   **settings.network_arguments())

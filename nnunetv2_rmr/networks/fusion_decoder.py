@@ -8,18 +8,18 @@ from nnunetv2_rmr.networks.blocks import ConvPReLU
 
 
 class FusionDecoder(nn.Module):
-    """`layers` 3x3(x3) convolutions to `hidden` channels, then 1x1(x1) to one channel; linear output.
+    """`layers` 3x3(x3) convolutions to `hidden` channels, then 1x1(x1) to one image (or several); linear output.
 
-    The published decoder has hidden 8 and 4 layers. Input (B, in_channels, *spatial), output (B, 1, *spatial) in the
-    units of the network's input (normalised intensities, z-scores for MRI).
+    The published decoder has hidden 8 and 4 layers. Input (B, in_channels, *spatial), output (B, images, *spatial) in
+    the units of the network's input (normalised intensities, z-scores for MRI).
     """
 
-    def __init__(self, dim: int, in_channels: int = 16, hidden: int = 8, layers: int = 1):
+    def __init__(self, dim: int, in_channels: int = 16, hidden: int = 8, layers: int = 1, images: int = 1):
         super().__init__()
         conv_op = convert_dim_to_conv_op(dim)
         self.layers = nn.Sequential(
             *(ConvPReLU(conv_op, in_channels if i == 0 else hidden, hidden) for i in range(layers)),
-            conv_op(hidden, 1, kernel_size=1),
+            conv_op(hidden, images, kernel_size=1),
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -16,9 +16,11 @@ from torch.nn.parallel import DistributedDataParallel as DDP
 from nnunetv2_rmr.degradations.degrade import add_degradations, split_clean_degraded
 from nnunetv2_rmr.inference.stock import let_stock_predictor_save_fused
 from nnunetv2_rmr.losses.coupled import TERMS, fusion_terms, refinement_terms, term_weights
+from nnunetv2_rmr.losses.uncertainty import separate_log_variances, uncertainty_weighted
 from nnunetv2_rmr.networks.build import build_rmrnet
 from nnunetv2_rmr.networks.rmrnet import RMRNet
 from nnunetv2_rmr.settings import RMRSettings, channel_names, reference_channel
+from nnunetv2_rmr.training.modality_dropout import draw_presence
 from nnunetv2_rmr.training.panel import save_panel
 from nnunetv2_rmr.training.progress import plot_loss_terms
 from nnunetv2_rmr.training.reproducible import SeedNextSample, seed_everything, seed_from_environment
@@ -105,6 +107,8 @@ class nnUNetTrainerRMR(nnUNetTrainer):
         if self.stage == 1:
             optimizer = torch.optim.Adam(autoencoder, self.settings.stage1_lr)
             scheduler = type(scheduler)(optimizer, self.settings.stage1_lr, self.num_epochs)
+        elif len(self.rmrnet.log_variances):
+            separate_log_variances(optimizer, list(self.rmrnet.log_variances.values()))
         return optimizer, scheduler
 
     def _enter_stage(self, stage: int) -> None:
@@ -123,6 +127,7 @@ class nnUNetTrainerRMR(nnUNetTrainer):
             spacing=self.configuration_manager.spacing,
             p_clean=self.settings.p_clean,
             probabilities=self.settings.degradation_probabilities,
+            magnitude=[not scheme.startswith("CT") for scheme in self.configuration_manager.normalization_schemes],
         )
         return self._seeded(transforms, stream=0, batches_before=self.current_epoch * self.num_iterations_per_epoch)
 
@@ -165,7 +170,10 @@ class nnUNetTrainerRMR(nnUNetTrainer):
         with autocast(self.device.type, enabled=True) if self.device.type == "cuda" else dummy_context():
             terms = self._loss_terms(clean, degraded, target)
         weights = term_weights(self.stage, self.settings)
-        loss = sum(weights[name] * term for name, term in terms.items())
+        if self.stage == 2 and self.settings.balance == "uncertainty":
+            loss = uncertainty_weighted(terms, weights, self.rmrnet.log_variances)
+        else:
+            loss = sum(weights[name] * term for name, term in terms.items())
 
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         if self.grad_scaler is not None:
@@ -192,7 +200,12 @@ class nnUNetTrainerRMR(nnUNetTrainer):
         weights = term_weights(self.stage, self.settings)
         refine = "image_refinement" in weights or "feature_refinement" in weights
         wanted = (("features", "reconstructions") if refine else ()) + (("logits", "fused") if self.stage == 2 else ())
-        out = self.network(degraded, outputs=wanted)
+        if "reconstruction" in weights:
+            wanted += ("all_modalities",)
+        presence = None
+        if self.stage == 2 and self.settings.modality_dropout > 0:  # of the fusion module, which stage 1 does not train
+            presence = draw_presence(len(clean), clean.shape[1], self.settings.modality_dropout).to(self.device)
+        out = self.network(degraded, outputs=wanted, presence=presence)
         terms = {}
         if "segmentation" in weights:
             terms["segmentation"] = self.loss(out.logits, target)
@@ -201,7 +214,7 @@ class nnUNetTrainerRMR(nnUNetTrainer):
                 clean_features = self.network(clean, outputs=("features",)).features
         with autocast(self.device.type, enabled=False) if self.device.type == "cuda" else dummy_context():
             if self.stage == 2:
-                terms |= fusion_terms(out.fused, clean, self.reference, self.settings)
+                terms |= fusion_terms(out, clean, self.reference, self.settings)
             if refine:
                 terms |= refinement_terms(out, clean, clean_features, self.settings)
         return {name: term for name, term in terms.items() if name in weights}
@@ -217,6 +230,9 @@ class nnUNetTrainerRMR(nnUNetTrainer):
             self.logger.log(f"loss_{name}", float(value), self.current_epoch)
         self.print_to_log_file("loss terms", ", ".join(f"{name} {value:.4f}" for name, value in zip(TERMS, terms)
                                                        if not np.isnan(value)))
+        if self.stage == 2 and len(self.rmrnet.log_variances):
+            self.print_to_log_file("learned factors of the weights", ", ".join(
+                f"{name} {torch.exp(-s).item():.3f}" for name, s in self.rmrnet.log_variances.items()))
 
     def on_epoch_end(self):
         epoch = self.current_epoch
@@ -253,6 +269,9 @@ class nnUNetTrainerRMR(nnUNetTrainer):
         if stage != self.stage:
             self._enter_stage(stage)
         super().load_checkpoint(filename_or_checkpoint)
+        logged = self.logger.local_logger.my_fantastic_logging
+        for term in TERMS:  # a training of an earlier version, which did not have this term
+            logged.setdefault(f"loss_{term}", [float("nan")] * self.current_epoch)
 
     # ---- validation -------------------------------------------------------------------------------------------------
 

@@ -10,8 +10,11 @@ from nnunetv2_rmr.losses.coupled import TERMS
 @plt.style.context("default")  # nnU-Net's own plots change the global font size
 def plot_loss_terms(logged: dict[str, list], filename: str) -> None:
     """logged: one value per epoch and key "loss_<term>"; NaN where a stage does not have the term."""
-    fig, axes = plt.subplots(len(TERMS), 1, figsize=(10, 3 * len(TERMS)), sharex=True)
-    for ax, term in zip(axes, TERMS):
+    # those that the settings have; all of them, should a training have come to nothing but NaN
+    terms = [term for term in TERMS if not np.isnan(np.asarray(logged[f"loss_{term}"], dtype=float)).all()] or TERMS
+    fig, axes = plt.subplots(len(terms), 1, figsize=(10, 3 * len(terms)), sharex=True, squeeze=False)
+    axes = axes[:, 0]
+    for ax, term in zip(axes, terms):
         values = np.asarray(logged[f"loss_{term}"], dtype=float)
         ax.plot(values, marker="." if len(values) < 50 else None)
         ax.set_ylabel(term.replace("_", " "))

@@ -1,10 +1,12 @@
 # found by nnU-Net through nnUNet_extTrainer, beside our own folder
 import os
 import signal
+from dataclasses import replace
 
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+from nnunetv2_rmr.degradations.degrade import DEGRADATIONS
 from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
 
 
@@ -42,6 +44,16 @@ class nnUNetTrainerRMR_tiny(nnUNetTrainerRMR):
                 kill_this_process()
             torch.save = write_half
         super().save_checkpoint(filename)
+
+
+class nnUNetTrainerRMR_tiny_dropout(nnUNetTrainerRMR_tiny):
+    settings = replace(nnUNetTrainerRMR_tiny.settings, modality_dropout=0.5)
+
+
+class nnUNetTrainerRMR_tiny_everything(nnUNetTrainerRMR_tiny):
+    settings = replace(nnUNetTrainerRMR_tiny.settings, intensity_target="saliency", all_modalities_weight=0.5,
+                       balance="uncertainty", modality_dropout=0.5, p_clean=0.1,
+                       degradation_probabilities={kind: 1 / len(DEGRADATIONS) for kind in DEGRADATIONS})
 
 
 class nnUNetTrainer_tiny(nnUNetTrainer):

@@ -1,0 +1,267 @@
+"""Cases without some of the model's modalities."""
+
+import shutil
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import tiny
+import torch
+from conftest import PLAIN, REGIONS
+from plans import DATASET_JSON, make_plans
+from test_inference import network_for, oblique_case, predictor_for
+from test_networks import rmrnet
+from torch import nn
+
+from nnunetv2_rmr.inference.input_check import BadCaseError
+from nnunetv2_rmr.inference.intensity import IntensityMap
+from nnunetv2_rmr.inference.preprocessing import ABSENT, PROPERTY, RMRConfigurationManager
+from nnunetv2_rmr.networks.presence import fill_absent
+from nnunetv2_rmr.settings import RMRSettings
+from nnunetv2_rmr.training.modality_dropout import draw_presence
+
+BOTH = ("logits", "fused")
+
+
+def present(*rows) -> torch.Tensor:
+    return torch.tensor(rows, dtype=torch.bool)
+
+
+# ---- network --------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_with_all_modalities_present_nothing_changes(dim):
+    net, x = rmrnet(3, dim).eval(), torch.randn(2, 3, *[8] * dim)
+    with torch.no_grad():
+        plain, told = net(x, outputs=BOTH), net(x, outputs=BOTH, presence=present([1] * 3))
+        assert torch.equal(net(x), net(x, presence=present([1] * 3, [1] * 3)))
+    assert torch.equal(plain.logits, told.logits) and torch.equal(plain.fused, told.fused)
+
+
+def test_what_stands_in_the_place_of_an_absent_modality_does_not_matter():
+    net, x = rmrnet(3).eval(), torch.randn(1, 3, 8, 8, 8)
+    results = []
+    for filling in (0, 5, torch.nan):
+        x[:, 1] = filling
+        with torch.no_grad():
+            results.append(net(x, outputs=BOTH, presence=present([1, 0, 1])))
+    for other in results[1:]:
+        assert torch.equal(results[0].logits, other.logits) and torch.equal(results[0].fused, other.fused)
+
+
+def test_every_sample_has_modalities_of_its_own():
+    net, x = rmrnet(3).eval(), torch.randn(2, 3, 8, 8, 8)
+    rows = ([1, 1, 0], [0, 1, 1])
+    with torch.no_grad():
+        together = net(x, outputs=("fused",), presence=present(*rows)).fused
+        alone = [net(x[i:i + 1], outputs=("fused",), presence=present(row)).fused for i, row in enumerate(rows)]
+    torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=1e-5)
+
+
+def test_absent_features_become_the_mean_of_the_present_ones():
+    features = list(torch.randn(3, 2, 4, 5, 5))
+    filled = fill_absent(features, present([1, 0, 1], [0, 0, 1]))
+    torch.testing.assert_close(filled[1][0], (features[0][0] + features[2][0]) / 2)
+    torch.testing.assert_close(filled[0][1], features[2][1])
+    for i, f in enumerate(features):
+        assert torch.equal(filled[2], features[2]) and filled[i].shape == f.shape
+    with pytest.raises(ValueError, match=r"presence must have the shape \(B, 3\), got \(1, 2\)"):
+        fill_absent(features, present([1, 0]))
+
+
+def test_an_absent_modality_is_still_restored_from_its_own_features():
+    # the refinement constraint goes on with the modalities that the fusion has to do without
+    net, x = rmrnet(2).eval(), torch.randn(1, 2, 8, 8, 8)
+    with torch.no_grad():
+        a, b = (net(x, outputs=("reconstructions", "fused"), presence=p) for p in (None, present([1, 0])))
+    assert torch.equal(a.reconstructions, b.reconstructions)
+    assert not torch.equal(a.fused, b.fused)
+
+
+def test_no_gradient_comes_from_an_absent_modality_and_none_is_none():
+    net = rmrnet(2)
+    net(torch.randn(1, 2, 8, 8, 8), presence=present([1, 0])).square().mean().backward()
+    gradients = [[p.grad for p in encoder.parameters()] for encoder in net.encoders]
+    assert all(g.abs().sum() > 0 for g in gradients[0])
+    assert all(g is not None and not g.any() for g in gradients[1])  # DDP waits for parameters without gradient
+
+
+def test_a_tile_of_background_is_no_missing_modality():
+    net = rmrnet(2).eval()
+    nn.init.constant_(net.encoders[1].layers[0][0].bias, 1.0)  # features of background differ between modalities
+    x = torch.zeros(1, 2, 8, 8, 8)
+    x[:, 0] = 1
+    with torch.no_grad():
+        assert not torch.equal(net(x), net(x, presence=present([1, 0])))
+        assert torch.equal(net(x), net(x, presence=present([1, 1])))
+
+
+def test_presence_compiles_without_graph_breaks():
+    torch._dynamo.reset()
+    net, x = rmrnet(3, deep_supervision=True), torch.randn(2, 3, 8, 8, 8)
+    compiled = torch.compile(net, backend="eager", fullgraph=True)
+    for rows in ([1, 0, 1], [1, 1, 1]):
+        torch.testing.assert_close(compiled(x, outputs=("fused",), presence=present(rows)).fused,
+                                   net(x, outputs=("fused",), presence=present(rows)).fused)
+
+
+# ---- training -------------------------------------------------------------------------------------------------------
+
+def test_dropout_takes_one_or_more_modalities_but_never_all_with_the_stated_probability():
+    torch.manual_seed(0)
+    drawn = draw_presence(6000, 4, 0.3)
+    left = drawn.sum(1)
+    assert left.min() == 1 and left.max() == 4
+    assert (left < 4).float().mean().item() == pytest.approx(0.3, abs=0.03)
+    torch.testing.assert_close(torch.stack([(left == n).float().mean() for n in (1, 2, 3)]), torch.full((3,), 0.1),
+                               atol=0.02, rtol=0)
+    torch.testing.assert_close((~drawn).float().mean(0), torch.full((4,), 0.3 * 0.5), atol=0.02, rtol=0)
+    assert draw_presence(100, 2, 0.0).all() and (draw_presence(100, 2, 1.0).sum(1) == 1).all()
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.5])
+def test_an_impossible_dropout_is_refused(value):
+    with pytest.raises(ValueError, match="modality_dropout"):
+        RMRSettings(modality_dropout=value)
+
+
+# ---- prediction -----------------------------------------------------------------------------------------------------
+
+def preprocess(plans, files, allow_missing=True):
+    configuration = RMRConfigurationManager(plans.get_configuration("test").configuration, allow_missing)
+    data, _, properties = configuration.preprocessor_class(verbose=False).run_case(files, None, plans, configuration,
+                                                                                   DATASET_JSON)
+    return data, properties
+
+
+@pytest.mark.parametrize("scheme", ["ZScoreNormalization", "CTNormalization", "RescaleTo01Normalization"])
+@pytest.mark.parametrize("absent", [0, 1])
+def test_preprocessing_puts_zeros_where_a_modality_is_absent(tmp_path, scheme, absent):
+    files = oblique_case(tmp_path)
+    plans = make_plans(scheme=scheme, mask_norm=False, spacing=(2, 1.2, 1))
+    whole, _ = preprocess(plans, files)
+    data, properties = preprocess(plans, [f for i, f in enumerate(files) if i != absent])
+    assert not data[absent].any() and properties[ABSENT] == [absent]
+    np.testing.assert_allclose(data[1 - absent], whole[1 - absent], atol=1e-6)
+
+
+def test_complete_cases_are_preprocessed_the_same_with_and_without_the_permission(tmp_path):
+    files, plans = oblique_case(tmp_path), make_plans()
+    (a, properties_a), (b, properties_b) = (preprocess(plans, files, allow) for allow in (True, False))
+    np.testing.assert_array_equal(a, b)
+    assert properties_a.keys() == properties_b.keys() and ABSENT not in properties_a
+
+
+def test_without_permission_and_for_surplus_files_the_file_is_named(tmp_path):
+    files, plans = oblique_case(tmp_path), make_plans()
+    with pytest.raises(BadCaseError, match=r"case_0000.nii.gz \(T1\) missing"):
+        preprocess(plans, files[1:], allow_missing=False)
+    surplus = str(shutil.copy(files[0], tmp_path / "case_0002.nii.gz"))
+    with pytest.raises(BadCaseError, match=r"remove case_0002.nii.gz .*0000=T1, 0001=FLAIR"):
+        preprocess(plans, [files[0], surplus])
+
+
+def test_a_bad_image_of_an_incomplete_case_is_named_by_its_file(tmp_path):
+    files, plans = oblique_case(tmp_path), make_plans()
+    image = sitk.ReadImage(files[1])
+    sitk.WriteImage(image * 0, files[1])
+    with pytest.raises(BadCaseError, match=r"case_0001.nii.gz is constant"):
+        preprocess(plans, files[1:])
+
+
+def test_units_without_the_reference_modality_are_ct_units_or_normalised_ones(tmp_path):
+    files = oblique_case(tmp_path)
+    units = {}
+    for scheme in ("ZScoreNormalization", "CTNormalization"):
+        found: IntensityMap = preprocess(make_plans(scheme=scheme), files[:1])[1][PROPERTY]
+        units[scheme] = (found.slope, found.intercept)
+        assert found.inside.any() and not found.inside.all()
+    assert units == {"ZScoreNormalization": (1, 0), "CTNormalization": (50, 100)}
+
+
+def test_the_predictor_tells_the_network_in_every_tile_and_mirror_what_the_case_lacks():
+    plans = make_plans()
+    network, x = network_for(plans), torch.randn(2, 24, 18, 16)
+    x[:, 12:] = 0  # tiles in which both modalities are background
+    x[1] = 0
+    seen = []
+    network.register_forward_pre_hook(lambda _, args, kwargs: seen.append(kwargs.get("presence")), with_kwargs=True)
+    predictor = predictor_for(plans, network, allow_missing=True)
+    predictor.predict_logits_from_preprocessed_data(x)
+    predictor.predict_fused_from_preprocessed_data(x)
+    assert len(seen) > 10 and all(p.tolist() == [[True, False]] for p in seen)
+    seen.clear()
+    x[1] = 1  # the next case is complete
+    predictor.predict_logits_from_preprocessed_data(x)
+    assert seen and all(p is None for p in seen)
+
+
+def test_an_array_of_zeros_is_an_absent_modality():
+    plans = make_plans()
+    network = network_for(plans)
+    predictor = predictor_for(plans, network, allow_missing=True)
+    image = np.random.default_rng(0).normal(100, 20, (2, 16, 16, 16)).astype(np.float32)
+    image[1] = 0
+    assert predictor.predict_single_npy_array(image, {"spacing": (1.0, 1.0, 1.0)}).shape == (16, 16, 16)
+    assert len(predictor.fused_volumes) == 1
+    with pytest.raises(BadCaseError, match="constant"):
+        predictor_for(plans, network).predict_single_npy_array(image, {"spacing": (1.0, 1.0, 1.0)})
+
+
+def test_a_model_of_another_trainer_can_not_do_without_modalities():
+    plans = make_plans(settings=None)
+    predictor = predictor_for(plans, nn.Conv3d(2, 2, 1), allow_missing=True)
+    with pytest.raises(ValueError, match=r"--missing.* need a model of nnunetv2-rmr"):
+        predictor.predict_from_files([["a_0000.nii.gz"]], None)
+
+
+# ---- command --------------------------------------------------------------------------------------------------------
+
+@pytest.mark.slow
+def test_the_command_trains_with_dropout_and_predicts_without_modalities(nnunet, tmp_path):
+    raw = tmp_path / "in"
+    images = f"{nnunet['nnUNet_raw']}/Dataset{PLAIN}_Tiny/imagesTs"
+    shutil.copytree(images, raw)
+    (raw / "caseTs00_0001.nii.gz").unlink()  # T2
+    (raw / "caseTs01_0002.nii.gz").unlink()  # FLAIR, the reference modality
+    for i in range(3):
+        shutil.copy(f"{images}/caseTs00_{i:04d}.nii.gz", raw / f"whole_{i:04d}.nii.gz")
+    env = nnunet | {"nnUNet_results": str(tmp_path / "results"), "nnUNet_rmr_seed": "1"}
+    trainer = "nnUNetTrainerRMR_tiny_dropout"
+    tiny.run("nnUNetv2_train", PLAIN, tiny.CONFIGURATION, 0, "-tr", trainer, "-device", "cpu", env=env)
+    command = ["nnUNetv2_rmr_predict", "-i", raw, "-d", PLAIN, "-c", tiny.CONFIGURATION, "-tr", trainer, "-f", 0,
+               "-device", "cpu", "-npp", 1, "-nps", 1, "--disable_tta"]
+
+    result = tiny.run(*command, "-o", tmp_path / "out", "--missing", env=env)
+    assert "case caseTs00 is predicted without caseTs00_0001.nii.gz (T2)" in result.stdout
+    assert "case caseTs01 is predicted without caseTs01_0002.nii.gz (FLAIR)" in result.stdout
+    assert "caseTs01: FLAIR would give the fused image its units" in result.stdout
+    assert "WARNING: this model was trained without modality dropout" not in result.stdout
+    refused = tiny.run(*command, "-o", tmp_path / "strict", env=env, check=False)
+    assert refused.returncode == 1
+    assert "caseTs00_0001.nii.gz (T2) missing" in refused.stdout
+    assert "caseTs01_0002.nii.gz (FLAIR) missing" in refused.stdout
+    for folder in ("", "fused"):
+        assert {f.name for f in (tmp_path / "out" / folder).glob("*.nii.gz")} == \
+            {f"{case}.nii.gz" for case in ("caseTs00", "caseTs01", "whole")}
+        # a complete case is predicted as without the option
+        assert (tmp_path / "out" / folder / "whole.nii.gz").read_bytes() == \
+            (tmp_path / "strict" / folder / "whole.nii.gz").read_bytes()
+    flair = sitk.GetArrayFromImage(sitk.ReadImage(str(raw / "caseTs00_0002.nii.gz")))
+    fused = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "out" / "fused" / "caseTs00.nii.gz")))
+    assert 0.5 < fused[flair > 0].mean() / flair[flair > 0].mean() < 1.5
+
+
+@pytest.mark.slow
+def test_help_names_the_option_and_a_model_without_dropout_warns(trained, nnunet, tmp_path):
+    for command in ("nnUNetv2_rmr_predict", "nnUNetv2_rmr_predict_from_modelfolder"):
+        help_text = tiny.run(command, "-h", env=nnunet).stdout
+        assert "--missing" in help_text and "-step_size" in help_text
+    images = f"{nnunet['nnUNet_raw']}/Dataset{REGIONS}_Tiny/imagesTs"
+    (tmp_path / "in").mkdir()
+    shutil.copy(f"{images}/caseTs00_0000.nii.gz", tmp_path / "in")
+    result = tiny.run("nnUNetv2_rmr_predict_from_modelfolder", "-i", tmp_path / "in", "-o", tmp_path / "out",
+                      "-m", trained, "-f", 0, "-device", "cpu", "-npp", 1, "-nps", 1, "--disable_tta", "--missing",
+                      env=nnunet)
+    assert "WARNING: this model was trained without modality dropout" in result.stdout
+    assert (tmp_path / "out" / "fused" / "caseTs00.nii.gz").is_file()
