@@ -51,7 +51,8 @@ def export_validation_fusion(trainer: nnUNetTrainerRMR) -> None:
         clean = torch.from_numpy(np.asarray(data[:], dtype=np.float32))
         inside = torch.from_numpy(np.asarray(seg[:])[0] >= 0)
         degraded = degrade_case(clean, inside, trainer.configuration_manager.spacing, seed=all_keys.index(key),
-                                probabilities=trainer.settings.degradation_probabilities)
+                                probabilities=trainer.settings.degradation_probabilities,
+                                options=trainer.settings.degradation_options)
         fused = predictor.predict_fused_from_preprocessed_data(clean)
         restored = predictor.predict_fused_from_preprocessed_data(degraded)
         scores[key] = restoration_scores(restored, fused, inside)
