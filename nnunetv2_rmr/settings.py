@@ -5,14 +5,24 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields, replace
 
 PLANS_KEY = "rmr"
+CHOICES = {
+    "intensity_target": ("reference", "maximum", "saliency"),
+    "balance": ("fixed", "uncertainty"),
+    "convolutions": ("near_identity", "plain"),
+    "stage1_schedule": ("poly", "cosine"),
+    "stage2_optimizer": ("sgd", "adamw"),
+    "stage2_schedule": ("poly", "cosine"),
+    "tv_norm": ("l1", "l2"),
+}
 
 
 @dataclass(frozen=True)
 class RMRSettings:
     """Settings of one training. They are written to the trained model's plans.json under "rmr" and read from there.
 
-    To change one, derive a trainer class with another `settings`, or add e.g. {"rmr": {"intensity_weight": 0.5}} to
-    the plans file; what stands in the plans wins. Loss weights belong to losses on normalised intensities (z-scores).
+    docs/settings.md says what each does. To change one, derive a trainer class with another `settings`, or add e.g.
+    {"rmr": {"intensity_weight": 0.5}} to the plans file; what stands in the plans wins. Loss weights belong to losses
+    on normalised intensities (z-scores).
     """
 
     # what is fused
@@ -27,11 +37,20 @@ class RMRSettings:
     fusion_collect: bool = True
     decoder_hidden: int = 8
     decoder_layers: int = 1
+    convolutions: str = "near_identity"  # how they start; or "plain"
 
     # stages
     stage1_fraction: float = 0.1  # of num_epochs, the autoencoder's; 0: none
-    stage1_lr: float = 1e-3  # of Adam; stage 2 has nnU-Net's SGD
+    stage1_lr: float = 1e-3  # of Adam
+    stage1_weight_decay: float = 0.0
+    stage1_schedule: str = "poly"  # nnU-Net's, over all epochs; or "cosine", over the stage
     freeze_autoencoder: bool = False  # in stage 2, as published
+    stage2_optimizer: str = "sgd"  # nnU-Net's; or "adamw"
+    stage2_lr: float | None = None  # None: nnU-Net's
+    stage2_weight_decay: float | None = None  # None: nnU-Net's
+    stage2_schedule: str = "poly"  # or "cosine"
+    stage2_warmup_fraction: float = 0.0  # of the stage's epochs, before the cosine
+    stage2_degraded: bool = True  # False: stage 2 sees clean input only, as published
 
     # loss weights
     mse_weight: float = 1.0
@@ -42,6 +61,8 @@ class RMRSettings:
     intensity_weight: float = 0.5
     gradient_weight: float = 0.5
     refinement_weight: float = 0.2  # of both levels together, in stage 2
+    tv_norm: str = "l1"  # total variation of absolute differences; "l2": of squared ones
+    feature_loss_relative: bool = True  # to the variance of the clean features
     all_modalities_weight: float = 0.0  # of decoding every modality from the fused features; 0: no head for it
     balance: str = "fixed"  # of the terms of stage 2; or "uncertainty": the weights above are where learned ones start
 
@@ -49,6 +70,7 @@ class RMRSettings:
     p_clean: float = 0.35  # probability that a sample stays clean in every modality
     degradation_probabilities: dict[str, float] = field(
         default_factory=lambda: {"none": 0.25, "noise": 0.25, "blur": 0.25, "fourier": 0.25})
+    degradation_options: dict[str, dict] = field(default_factory=dict)  # per kind, arguments of its transform
 
     # missing modalities (see docs/missing.md)
     modality_dropout: float = 0.0  # probability that a sample of stage 2 loses one or more modalities, never all
@@ -63,14 +85,19 @@ class RMRSettings:
             raise ValueError(f"RMR setting p_clean must be in [0, 1], got {self.p_clean}")
         if not 0 <= self.modality_dropout <= 1:
             raise ValueError(f"RMR setting modality_dropout must be in [0, 1], got {self.modality_dropout}")
-        if self.intensity_target not in ("reference", "maximum", "saliency"):
-            raise ValueError("RMR setting intensity_target must be 'reference', 'maximum' or 'saliency', "
-                             f"got {self.intensity_target!r}")
-        if self.balance not in ("fixed", "uncertainty"):
-            raise ValueError(f"RMR setting balance must be 'fixed' or 'uncertainty', got {self.balance!r}")
+        if not 0 <= self.stage2_warmup_fraction < 1:
+            raise ValueError(f"RMR setting stage2_warmup_fraction must be in [0, 1), got {self.stage2_warmup_fraction}")
+        if self.stage2_warmup_fraction > 0 and self.stage2_schedule != "cosine":
+            raise ValueError("RMR setting stage2_warmup_fraction needs stage2_schedule='cosine', "
+                             f"got {self.stage2_schedule!r}")
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"RMR setting {name} must be {' or '.join(map(repr, choices))}, "
+                                 f"got {getattr(self, name)!r}")
         for f in fields(self):
-            if f.name.endswith("_weight") and getattr(self, f.name) < 0:
-                raise ValueError(f"RMR setting {f.name} must not be negative, got {getattr(self, f.name)}")
+            value = getattr(self, f.name)
+            if f.name.endswith(("_weight", "_lr", "_weight_decay")) and value is not None and value < 0:
+                raise ValueError(f"RMR setting {f.name} must not be negative, got {value}")
 
     @classmethod
     def from_plans(cls, plans: dict, defaults: RMRSettings | None = None) -> RMRSettings:
@@ -96,7 +123,7 @@ class RMRSettings:
     def network_arguments(self) -> dict:
         """Keyword arguments of RMRNet."""
         names = ("encoder", "features", "fusion_growth", "fusion_layers", "fusion_collect", "decoder_hidden",
-                 "decoder_layers")
+                 "decoder_layers", "convolutions")
         return {name: getattr(self, name) for name in names} | {"all_modalities": self.all_modalities_weight > 0}
 
 

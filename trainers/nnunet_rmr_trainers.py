@@ -1,6 +1,7 @@
 # nnU-Net imports every module of the folders in nnUNet_extTrainer and then forgets what it imported from there, so the
 # classes must live in an installed package (else they can not be pickled) and only be named here.
 from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
+from nnunetv2_rmr.training.paper import nnUNetTrainerRMR_paper
 from nnunetv2_rmr.training.variants import (
     nnUNetTrainerRMR_5epochs,
     nnUNetTrainerRMR_20epochs,
@@ -16,4 +17,5 @@ __all__ = [
     "nnUNetTrainerRMR_50epochs",
     "nnUNetTrainerRMR_100epochs",
     "nnUNetTrainerRMR_250epochs",
+    "nnUNetTrainerRMR_paper",
 ]

@@ -57,20 +57,25 @@ class NoiseTransform(Degradation):
     Args:
         sigma: standard deviation in z-score units; a pair (low, high) is drawn from uniformly, per modality.
         p_rician: 0 for modalities that are no magnitude images (CT, PET).
+        of_range: sigma is a fraction of the range of the patch (maximum - minimum) instead, as RMR's authors draw it.
     """
 
-    def __init__(self, sigma: RandomScalar = (0.1, 0.7), p_rician: float = 0.5) -> None:
+    def __init__(self, sigma: RandomScalar = (0.1, 0.7), p_rician: float = 0.5, of_range: bool = False) -> None:
         super().__init__()
         self.sigma = sigma
         self.p_rician = p_rician
+        self.of_range = of_range
 
     def draw(self, shape: tuple[int, ...]) -> dict[str, Any]:
         return {
             "sigma": float(sample_scalar(self.sigma)),
             "rician": bool(np.random.uniform() < self.p_rician),
             "seed": int(np.random.randint(2**31 - 1)),
+            "of_range": self.of_range,
         }
 
     @staticmethod
-    def corrupt(image: torch.Tensor, sigma: float, rician: bool, seed: int) -> torch.Tensor:
+    def corrupt(image: torch.Tensor, sigma: float, rician: bool, seed: int, of_range: bool = False) -> torch.Tensor:
+        if of_range:
+            sigma = sigma * float(image.max() - image.min())
         return (add_rician_noise if rician else add_gaussian_noise)(image, sigma, seed)

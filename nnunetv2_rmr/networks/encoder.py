@@ -5,6 +5,7 @@ from dynamic_network_architectures.building_blocks.helper import convert_dim_to_
 from torch import nn
 
 from nnunetv2_rmr.networks.blocks import ConvPReLU
+from nnunetv2_rmr.networks.swin_encoder import SwinEncoder
 
 
 class ConvEncoder(nn.Module):
@@ -16,14 +17,15 @@ class ConvEncoder(nn.Module):
     Input (B, 1, *spatial), output (B, features, *spatial).
     """
 
-    def __init__(self, dim: int, features: int = 16):
+    def __init__(self, dim: int, features: int = 16, convolutions: str = "near_identity"):
         super().__init__()
         conv_op = convert_dim_to_conv_op(dim)
-        self.layers = nn.Sequential(ConvPReLU(conv_op, 1, features), ConvPReLU(conv_op, features, features))
+        self.layers = nn.Sequential(ConvPReLU(conv_op, 1, features, convolutions),
+                                    ConvPReLU(conv_op, features, features, convolutions))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.layers(x)
 
 
-# The place of further encoders (the published Swin encoder): name in the settings -> class(dim, features).
-ENCODERS: dict[str, type[nn.Module]] = {"conv": ConvEncoder}
+# name in the settings -> class(dim, features, convolutions)
+ENCODERS: dict[str, type[nn.Module]] = {"conv": ConvEncoder, "swin": SwinEncoder}

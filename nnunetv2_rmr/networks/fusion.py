@@ -18,16 +18,17 @@ class DenseFusion(nn.Module):
     """
 
     def __init__(self, dim: int, in_channels: int, out_channels: int = 16, growth: int = 8, layers: int = 3,
-                 collect: bool = True):
+                 collect: bool = True, convolutions: str = "near_identity"):
         super().__init__()
         conv_op = convert_dim_to_conv_op(dim)
         self.collect = collect
-        self.layers = nn.ModuleList(ConvPReLU(conv_op, in_channels + i * growth, growth) for i in range(layers))
+        self.layers = nn.ModuleList(ConvPReLU(conv_op, in_channels + i * growth, growth, convolutions)
+                                    for i in range(layers))
         if collect:
             self.last = nn.Sequential(conv_op(in_channels + layers * growth, out_channels, kernel_size=1),
-                                      nn.PReLU(init=1))
+                                      nn.PReLU(init=1) if convolutions == "near_identity" else nn.PReLU(out_channels))
         else:
-            self.last = ConvPReLU(conv_op, growth, out_channels)
+            self.last = ConvPReLU(conv_op, growth, out_channels, convolutions)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         for layer in self.layers:

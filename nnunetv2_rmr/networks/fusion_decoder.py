@@ -14,11 +14,12 @@ class FusionDecoder(nn.Module):
     the units of the network's input (normalised intensities, z-scores for MRI).
     """
 
-    def __init__(self, dim: int, in_channels: int = 16, hidden: int = 8, layers: int = 1, images: int = 1):
+    def __init__(self, dim: int, in_channels: int = 16, hidden: int = 8, layers: int = 1,
+                 convolutions: str = "near_identity", images: int = 1):
         super().__init__()
         conv_op = convert_dim_to_conv_op(dim)
         self.layers = nn.Sequential(
-            *(ConvPReLU(conv_op, in_channels if i == 0 else hidden, hidden) for i in range(layers)),
+            *(ConvPReLU(conv_op, in_channels if i == 0 else hidden, hidden, convolutions) for i in range(layers)),
             conv_op(hidden, images, kernel_size=1),
         )
 

@@ -46,19 +46,21 @@ class RMRNet(nn.Module):
 
     def __init__(self, segmentation: nn.Module, num_modalities: int, dim: int, *, encoder: str = "conv",
                  features: int = 16, fusion_growth: int = 8, fusion_layers: int = 3, fusion_collect: bool = True,
-                 decoder_hidden: int = 8, decoder_layers: int = 1, all_modalities: bool = False,
-                 balanced_terms: Collection[str] = ()):
+                 decoder_hidden: int = 8, decoder_layers: int = 1, convolutions: str = "near_identity",
+                 all_modalities: bool = False, balanced_terms: Collection[str] = ()):
         super().__init__()
         if num_modalities < 2:
             raise ValueError(f"RMRNet fuses two or more modalities, got num_modalities={num_modalities}")
+        if encoder not in ENCODERS:
+            raise ValueError(f"RMRNet has the encoders {sorted(ENCODERS)}, got encoder={encoder!r}")
         self.num_modalities = num_modalities
-        self.encoders = nn.ModuleList(ENCODERS[encoder](dim, features) for _ in range(num_modalities))
+        self.encoders = nn.ModuleList(ENCODERS[encoder](dim, features, convolutions) for _ in range(num_modalities))
         self.fusion = DenseFusion(dim, num_modalities * features, features, fusion_growth, fusion_layers,
-                                  fusion_collect)
-        self.fusion_decoder = FusionDecoder(dim, features, decoder_hidden, decoder_layers)
+                                  fusion_collect, convolutions)
+        self.fusion_decoder = FusionDecoder(dim, features, decoder_hidden, decoder_layers, convolutions)
         self.segmentation = segmentation
         # last, so that without it all other weights are drawn as ever
-        self.all_modalities_decoder = FusionDecoder(dim, features, decoder_hidden, decoder_layers,
+        self.all_modalities_decoder = FusionDecoder(dim, features, decoder_hidden, decoder_layers, convolutions,
                                                     images=num_modalities) if all_modalities else None
         self.log_variances = nn.ParameterDict({term: nn.Parameter(torch.zeros(())) for term in balanced_terms})
 

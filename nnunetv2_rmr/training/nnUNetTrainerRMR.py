@@ -24,6 +24,7 @@ from nnunetv2_rmr.training.modality_dropout import draw_presence
 from nnunetv2_rmr.training.panel import save_panel
 from nnunetv2_rmr.training.progress import plot_loss_terms
 from nnunetv2_rmr.training.reproducible import SeedNextSample, seed_everything, seed_from_environment
+from nnunetv2_rmr.training.schedule import WarmupCosineLR
 from nnunetv2_rmr.training.validation import export_validation_fusion
 
 
@@ -64,12 +65,21 @@ class nnUNetTrainerRMR(nnUNetTrainer):
     def _use(self, settings: RMRSettings) -> None:
         self.settings = settings
         self.reference = reference_channel(settings.reference_modality, channel_names(self.dataset_json))
+        if settings.stage2_lr is not None:
+            self.initial_lr = settings.stage2_lr
+        if settings.stage2_weight_decay is not None:
+            self.weight_decay = settings.stage2_weight_decay
+
+    @property
+    def stage1_epochs(self) -> int:
+        """With two epochs or more both stages have at least one, unless stage 1 is switched off."""
+        if self.settings.stage1_fraction == 0 or self.num_epochs < 2:
+            return 0
+        return min(max(1, round(self.settings.stage1_fraction * self.num_epochs)), self.num_epochs - 1)
 
     def stage_of(self, epoch: int) -> int:
-        """1 while the autoencoder is trained, then 2. With two epochs or more there are both, unless switched off."""
-        if self.settings.stage1_fraction == 0 or self.num_epochs < 2:
-            return 2
-        return 1 if epoch < max(1, round(self.settings.stage1_fraction * self.num_epochs)) else 2
+        """1 while the autoencoder is trained, then 2."""
+        return 1 if epoch < self.stage1_epochs else 2
 
     # ---- network and optimiser --------------------------------------------------------------------------------------
 
@@ -104,11 +114,22 @@ class nnUNetTrainerRMR(nnUNetTrainer):
         for parameter in autoencoder:
             parameter.requires_grad_(self.stage == 1 or not self.settings.freeze_autoencoder)
         optimizer, scheduler = super().configure_optimizers()
+        settings, poly = self.settings, type(scheduler)
         if self.stage == 1:
-            optimizer = torch.optim.Adam(autoencoder, self.settings.stage1_lr)
-            scheduler = type(scheduler)(optimizer, self.settings.stage1_lr, self.num_epochs)
-        elif len(self.rmrnet.log_variances):
+            optimizer = torch.optim.Adam(autoencoder, settings.stage1_lr, weight_decay=settings.stage1_weight_decay)
+            if settings.stage1_schedule == "cosine":
+                return optimizer, WarmupCosineLR(optimizer, settings.stage1_lr, 0, self.stage1_epochs)
+            return optimizer, poly(optimizer, settings.stage1_lr, self.num_epochs)
+        if settings.stage2_optimizer == "adamw":
+            trained = [parameter for parameter in self.rmrnet.parameters() if parameter.requires_grad]
+            optimizer = torch.optim.AdamW(trained, self.initial_lr, weight_decay=self.weight_decay)
+            scheduler = poly(optimizer, self.initial_lr, self.num_epochs)
+        if len(self.rmrnet.log_variances):
             separate_log_variances(optimizer, list(self.rmrnet.log_variances.values()))
+        if settings.stage2_schedule == "cosine":
+            epochs = self.num_epochs - self.stage1_epochs
+            scheduler = WarmupCosineLR(optimizer, self.initial_lr, self.stage1_epochs, epochs,
+                                       int(settings.stage2_warmup_fraction * epochs))
         return optimizer, scheduler
 
     def _enter_stage(self, stage: int) -> None:
@@ -127,6 +148,7 @@ class nnUNetTrainerRMR(nnUNetTrainer):
             spacing=self.configuration_manager.spacing,
             p_clean=self.settings.p_clean,
             probabilities=self.settings.degradation_probabilities,
+            options=self.settings.degradation_options,
             magnitude=[not scheme.startswith("CT") for scheme in self.configuration_manager.normalization_schemes],
         )
         return self._seeded(transforms, stream=0, batches_before=self.current_epoch * self.num_iterations_per_epoch)
@@ -197,6 +219,8 @@ class nnUNetTrainerRMR(nnUNetTrainer):
         Stage 1 is stage 2 without fusion and segmentation. That clean input is reconstructed as well it learns from
         the samples and modalities that the degradations left clean.
         """
+        if self.stage == 2 and not self.settings.stage2_degraded:
+            degraded = torch.cat((clean, degraded[:, clean.shape[1]:]), dim=1)  # the extra channels are there only
         weights = term_weights(self.stage, self.settings)
         refine = "image_refinement" in weights or "feature_refinement" in weights
         wanted = (("features", "reconstructions") if refine else ()) + (("logits", "fused") if self.stage == 2 else ())

@@ -52,6 +52,7 @@ def export_validation_fusion(trainer: nnUNetTrainerRMR) -> None:
         inside = torch.from_numpy(np.asarray(seg[:])[0] >= 0)
         degraded = degrade_case(clean, inside, trainer.configuration_manager.spacing, seed=all_keys.index(key),
                                 probabilities=trainer.settings.degradation_probabilities,
+                                options=trainer.settings.degradation_options,
                                 magnitude=[not scheme.startswith("CT") for scheme in
                                            trainer.configuration_manager.normalization_schemes])
         fused = predictor.predict_fused_from_preprocessed_data(clean)
