@@ -14,7 +14,7 @@ def _run(entry_point: str) -> None:
     from nnunetv2_rmr.planning.planners import RMRPlanner, let_nnunet_find_planners
 
     let_nnunet_find_planners()
-    if "-pl" not in sys.argv:
+    if not any(argument.startswith("-pl") for argument in sys.argv):
         sys.argv += ["-pl", RMRPlanner.__name__]
     run: Callable[[], None] = getattr(plan_and_preprocess_entrypoints, entry_point)
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from os.path import isfile, join
 
+import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
 from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_encoder_unet_planners import (
@@ -46,9 +47,10 @@ class PlansRMRNet:
         # not static as in nnU-Net, which calls it on the planner: the estimate needs modalities and settings
         whole = self._whole({"network_class_name": arch_class_name, "arch_kwargs": arch_kwargs,
                              "_kw_requires_import": arch_kwargs_req_import}, len(patch_size))
-        return super().static_estimate_VRAM_usage(patch_size, input_channels, output_channels,
-                                                  whole["network_class_name"], whole["arch_kwargs"],
-                                                  whole["_kw_requires_import"])
+        with torch.device("meta"):  # nobody needs the weights
+            return super().static_estimate_VRAM_usage(patch_size, input_channels, output_channels,
+                                                      whole["network_class_name"], whole["arch_kwargs"],
+                                                      whole["_kw_requires_import"])
 
     def get_plans_for_configuration(self, *args, **kwargs) -> dict:
         plan = super().get_plans_for_configuration(*args, **kwargs)

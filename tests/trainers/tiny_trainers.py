@@ -51,3 +51,10 @@ class nnUNetTrainer_tiny(nnUNetTrainer):
         self.num_epochs = 4
         self.num_iterations_per_epoch = 6
         self.num_val_iterations_per_epoch = 2
+
+
+class nnUNetTrainer_1epoch_tiny(nnUNetTrainer_tiny):
+    def __init__(self, plans: dict, configuration: str, fold: int, dataset_json: dict,
+                 device: torch.device = torch.device("cuda")):
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.num_epochs = 1
