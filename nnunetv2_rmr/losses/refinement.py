@@ -2,6 +2,7 @@
 
 import torch
 
+from nnunetv2_rmr.losses.batch import batch_std
 from nnunetv2_rmr.losses.ssim import ssim
 
 
@@ -18,7 +19,7 @@ def feature_refinement(degraded: torch.Tensor, clean: torch.Tensor, mse_weight: 
     """
     clean = clean.detach()
     spatial_dims = clean.ndim - 3
-    scale = clean.std().clamp_min(1e-3)
+    scale = batch_std(clean).clamp_min(1e-3)
     residual = (degraded - clean) / scale
     return mse_weight * residual.square().mean() + tv_weight * total_variation(residual, spatial_dims)
 
