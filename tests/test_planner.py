@@ -252,7 +252,7 @@ def test_command_plans_with_rmrplanner_and_names_what_is_wrong(dataset):
 
 
 @pytest.mark.slow
-def test_nnunets_own_trainer_trains_and_predicts_with_rmr_plans(nnunet, tmp_path):
+def test_nnunets_own_trainer_and_ours_train_the_same_network_with_rmr_plans(nnunet, tmp_path):
     preprocessed = Path(nnunet["nnUNet_preprocessed"]) / f"Dataset{PLAIN}_Tiny"
     plans = json.loads((preprocessed / "nnUNetPlans.json").read_text())
     for configuration in plans["configurations"].values():
