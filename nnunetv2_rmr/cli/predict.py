@@ -12,7 +12,7 @@ from nnunetv2_rmr.ext_trainer import add_to_ext_trainer
 
 MISSING = "--missing"
 HELP = f"""
-nnunetv2-rmr: besides the segmentation of a case, -o gets its fused image, fused/CASE, if the model (-tr) has one to give.
+nnunetv2-rmr: beside the segmentations, -o gets the fused images, fused/CASE, of a model (-tr) that has them to give.
 Options beyond nnU-Net's:
   {MISSING}             Predict cases of which modalities (CASE_000X) are missing, too, instead of reporting them as bad
                         cases. The model should be trained with modality_dropout, see docs/missing.md."""

@@ -262,8 +262,8 @@ class RMRPredictor(nnUNetPredictor):
                   "(did you forget -tr nnUNetTrainerRMR?)")
         else:
             if self.allow_missing and RMRSettings.from_plans(self.plans_manager.plans).modality_dropout == 0:
-                print("WARNING: this model was trained without modality dropout: what it makes of a case with a missing "
-                      "modality is a guess (see docs/missing.md)")
+                print("WARNING: this model was trained without modality dropout: what it makes of a case with a "
+                      "missing modality is a guess (see docs/missing.md)")
             check_can_write(self.plans_manager.image_reader_writer_class, self.dataset_json["file_ending"])
 
     def _report_failures(self) -> None:

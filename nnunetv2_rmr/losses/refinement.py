@@ -2,6 +2,7 @@
 
 import torch
 
+from nnunetv2_rmr.losses.batch import batch_std
 from nnunetv2_rmr.losses.ssim import ssim
 
 
@@ -29,7 +30,7 @@ def feature_refinement(degraded: torch.Tensor, clean: torch.Tensor, mse_weight: 
     spatial_dims = clean.ndim - 3
     residual = degraded - clean
     if relative:
-        residual = residual / clean.std().clamp_min(1e-3)
+        residual = residual / batch_std(clean).clamp_min(1e-3)
     return mse_weight * residual.square().mean() + tv_weight * total_variation(residual, spatial_dims, tv_norm)
 
 

@@ -161,6 +161,7 @@ class nnUNetTrainerRMR(nnUNetTrainer):
     def _seeded(self, transforms, stream: int, batches_before: int):
         seed = seed_from_environment()
         if seed is not None:
+            stream += 2 * self.local_rank  # the processes of a distributed training draw different samples
             transforms.transforms.append(SeedNextSample(seed, stream, batches_before * self.batch_size))
         return transforms
 

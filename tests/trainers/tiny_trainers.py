@@ -63,3 +63,41 @@ class nnUNetTrainer_tiny(nnUNetTrainer):
         self.num_epochs = 4
         self.num_iterations_per_epoch = 6
         self.num_val_iterations_per_epoch = 2
+
+
+class nnUNetTrainer_1epoch_tiny(nnUNetTrainer_tiny):
+    def __init__(self, plans: dict, configuration: str, fold: int, dataset_json: dict,
+                 device: torch.device = torch.device("cuda")):
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.num_epochs = 1
+
+
+class FixedBatches:
+    """Batch i is always the same, whoever asks; a process gets the part `samples` of it. No augmentation."""
+
+    def __init__(self, start: int, size: int, samples: slice, modalities: int, patch, scales, degrade: bool):
+        self.index, self.size, self.samples, self.degrade = start, size, samples, degrade
+        self.modalities, self.patch, self.scales = modalities, patch, scales
+
+    def __next__(self) -> dict:
+        generator = torch.Generator().manual_seed(self.index)
+        self.index += 1
+        coarse = torch.randn(self.size, self.modalities, 4, 4, 4, generator=generator)
+        data = clean = torch.nn.functional.interpolate(coarse, size=tuple(self.patch), mode="trilinear")
+        if self.degrade:
+            data = torch.cat((clean, clean + 0.3 * torch.randn(clean.shape, generator=generator)), dim=1)
+        label = (clean[:, :1] > 0.3).float() + (clean[:, :1] > 0.6)
+        target = [torch.nn.functional.interpolate(label, scale_factor=tuple(s))[self.samples] for s in self.scales]
+        return {"data": data[self.samples], "target": target}
+
+
+class nnUNetTrainerRMR_fixed(nnUNetTrainerRMR_tiny):
+    """Trains on batches that do not depend on the number of processes."""
+
+    def get_dataloaders(self):
+        self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()  # sets the axes of mirroring
+        first = self.local_rank * self.batch_size
+        batch = (self.configuration_manager.batch_size, slice(first, first + self.batch_size),
+                 self.rmrnet.num_modalities, self.configuration_manager.patch_size, self._get_deep_supervision_scales())
+        return (FixedBatches(self.current_epoch * self.num_iterations_per_epoch, *batch, degrade=True),
+                FixedBatches(10_000 + self.current_epoch * self.num_val_iterations_per_epoch, *batch, degrade=False))

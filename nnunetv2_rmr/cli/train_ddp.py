@@ -1,0 +1,55 @@
+"""`nnUNetv2_rmr_train_ddp`: nnUNetv2_train in every process that torchrun starts, on one machine or more.
+
+nnU-Net's own entry point runs, so its arguments are there and mean what they mean for nnU-Net.
+"""
+
+import argparse
+import sys
+
+from nnunetv2_rmr.ext_trainer import add_to_ext_trainer
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="nnUNetv2_rmr_train_ddp", add_help=False, allow_abbrev=False)
+    parser.add_argument("-device", default="cuda")
+    parser.add_argument("-num_gpus", type=int, default=1)
+    parser.add_argument("-backend", default=None)
+    arguments, rest = parser.parse_known_args()
+    if {"-h", "--help"} & set(rest):
+        print("Start with torchrun, e.g. torchrun --nproc_per_node 2 --no-python nnUNetv2_rmr_train_ddp 101 3d_fullres "
+              "0 -tr nnUNetTrainerRMR\n-backend NAME: of torch.distributed (default nccl on cuda, gloo on cpu). "
+              "The rest are nnUNetv2_train's:\n")
+    elif arguments.num_gpus != 1:
+        sys.exit(f"{parser.prog}: error: -num_gpus {arguments.num_gpus}: torchrun sets the number of processes "
+                 "(--nnodes, --nproc_per_node)")
+    add_to_ext_trainer()
+    sys.argv = [parser.prog, *rest, "-device", arguments.device]
+
+    from nnunetv2.run import run_training as nnunet
+
+    if {"-h", "--help"} & set(rest):
+        nnunet.run_training_entry()
+
+    from torch import distributed as dist
+
+    from nnunetv2_rmr.training.distributed import join_processes, let_nnunet_wrap_for, place_trainer
+
+    try:
+        device = join_processes(arguments.device, arguments.backend)
+    except ValueError as error:
+        sys.exit(f"{parser.prog}: error: {error}")
+    let_nnunet_wrap_for(device)
+    make_trainer = nnunet.get_trainer_from_args
+
+    def make_placed_trainer(*args, **kwargs):
+        trainer = make_trainer(*args, **kwargs)
+        place_trainer(trainer, device)
+        return trainer
+
+    nnunet.get_trainer_from_args = make_placed_trainer  # the entry point looks it up under this name
+    nnunet.run_training_entry()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

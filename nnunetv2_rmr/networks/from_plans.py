@@ -1,0 +1,106 @@
+"""RMRNet as a network class that plans name, so that nnU-Net builds it without our trainer."""
+
+from __future__ import annotations
+
+import copy
+import pydoc
+from collections.abc import Collection, Sequence
+
+import numpy as np
+import torch
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+from torch import nn
+
+from nnunetv2_rmr.losses.coupled import fusion_terms, refinement_terms
+from nnunetv2_rmr.networks.memory import kept_bytes
+from nnunetv2_rmr.networks.rmrnet import RMRNet
+from nnunetv2_rmr.settings import RMRSettings
+
+# A U-Net's convolution keeps its output (for the norm) and what follows (for the next convolution), float16 each.
+# Measured on nnU-Net's PlainConvUNet, 128^3: 3.95 bytes for every element of compute_conv_feature_map_size.
+BYTES_PER_FEATURE_MAP_ELEMENT = 4
+
+
+def rmr_architecture(architecture: dict, num_modalities: int, dim: int, front: dict) -> dict:
+    """The "architecture" of a configuration in RMR plans, from that of its segmentation network.
+
+    The segmentation network is nested with its own class name, keyword arguments and imports. Its strides are repeated
+    outside, where nnU-Net looks for the scales of deep supervision. front: RMRNet's keyword arguments.
+    """
+    return {
+        "network_class_name": f"{RMRNetFromPlans.__module__}.{RMRNetFromPlans.__name__}",
+        "arch_kwargs": {"num_modalities": num_modalities, "dim": dim, "front": front, "segmentation": architecture,
+                        "strides": architecture["arch_kwargs"]["strides"]},
+        "_kw_requires_import": [],
+    }
+
+
+def names_rmrnet(network_class_name: str) -> bool:
+    """Whether a configuration's network class is RMRNetFromPlans (or derived from it), so it needs no wrapping."""
+    network_class = pydoc.locate(network_class_name)
+    return isinstance(network_class, type) and issubclass(network_class, RMRNetFromPlans)
+
+
+class RMRNetFromPlans(RMRNet):
+    """RMRNet from the arguments that nnU-Net's get_network_from_plans passes.
+
+    input_channels: M + extra channels of a cascade. num_modalities: M. dim: 2 or 3, number of spatial axes.
+    front: RMRNet's keyword arguments (features, fusion_growth ...). segmentation: "architecture" of the segmentation
+    network, as in nnU-Net's plans. strides: the same as the segmentation network's; nnU-Net reads them from the plans.
+    deep_supervision: for the segmentation network; None leaves its default.
+
+    Raises ValueError for fewer than two modalities, fewer input channels than modalities, or different strides.
+    """
+
+    def __init__(self, input_channels: int, num_classes: int, num_modalities: int, dim: int, front: dict,
+                 segmentation: dict, strides: Sequence, deep_supervision: bool | None = None):
+        if input_channels < num_modalities:
+            raise ValueError(f"the plans' network has num_modalities={num_modalities}, the data only {input_channels} "
+                             "input channel(s)")
+        kwargs = segmentation["arch_kwargs"]
+        if "strides" in kwargs and np.asarray(strides).tolist() != np.asarray(kwargs["strides"]).tolist():
+            raise ValueError(f"the plans' architecture holds two different strides: {strides} beside the segmentation "
+                             f"network and {kwargs['strides']} in it")
+        features = RMRSettings(**front).features
+        network = get_network_from_plans(segmentation["network_class_name"], kwargs,
+                                         segmentation["_kw_requires_import"],
+                                         features + input_channels - num_modalities, num_classes, allow_init=False,
+                                         deep_supervision=deep_supervision)
+        super().__init__(network, num_modalities, dim, **front)
+
+    @staticmethod
+    def initialize(module: nn.Module) -> None:
+        # nnU-Net applies this to every module: encoders, fusion and decoder have their own start, see ConvPReLU
+        if isinstance(module, RMRNet) and hasattr(module.segmentation, "initialize"):
+            module.segmentation.apply(module.segmentation.initialize)
+
+    def compute_conv_feature_map_size(self, input_size: Sequence[int]) -> int:
+        """What a training keeps for one sample, as a number of feature-map elements: nnU-Net's planners compare it
+        with their GPU memory target. input_size: patch size, without batch and channels.
+
+        The segmentation network counts itself, as in nnU-Net. To this comes what stage 2, where training needs most,
+        keeps around it for the backward pass: encoders of M modalities, fusion module with its concatenations, fusion
+        decoder on the fused features and on those of every modality, and all loss terms with their default settings;
+        and the features of the clean pass, which runs without gradients. It is found by running those parts on
+        tensors without data, in float16 (losses in float32) as on a GPU, and divided by the bytes that an element of
+        a U-Net's feature maps keeps. As in nnU-Net's count, gradients and the workspace of convolutions are not in it:
+        the planner's reference values are calibrated for that.
+        """
+        segmentation = self.segmentation.compute_conv_feature_map_size(input_size)
+        return int(segmentation + self._front_bytes(input_size) / BYTES_PER_FEATURE_MAP_ELEMENT)
+
+    def _front_bytes(self, input_size: Collection[int]) -> int:
+        settings = RMRSettings()
+        front = copy.copy(self)  # shares all modules but the segmentation network
+        front._modules = {**self._modules, "segmentation": None}
+        front = copy.deepcopy(front).to("meta").half()
+        clean = torch.empty(1, self.num_modalities, *input_size, device="meta")
+        with torch.no_grad():
+            clean_features = front(clean.half(), outputs=("features",)).features
+
+        def stage2():
+            out = front(clean.half(), outputs=("features", "reconstructions", "fused"))
+            return out, fusion_terms(out.fused, clean, 0, settings), refinement_terms(out, clean, clean_features,
+                                                                                      settings)
+
+        return kept_bytes(stage2, list(front.parameters())) + clean_features.untyped_storage().nbytes()

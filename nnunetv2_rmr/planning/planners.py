@@ -1,0 +1,126 @@
+"""nnU-Net's planners, with encoders, fusion module, fusion decoder and their losses in the GPU memory target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os.path import isfile, join
+
+import torch
+from batchgenerators.utilities.file_and_folder_operations import load_json
+from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
+from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_encoder_unet_planners import (
+    nnUNetPlannerResEncL,
+    nnUNetPlannerResEncM,
+    nnUNetPlannerResEncXL,
+)
+from nnunetv2.paths import nnUNet_preprocessed
+
+from nnunetv2_rmr.networks.from_plans import rmr_architecture
+from nnunetv2_rmr.settings import PLANS_KEY, RMRSettings, channel_names
+
+
+class PlansRMRNet:
+    """Mixin for a planner of nnU-Net's: the planned network is RMRNet around the planner's own one.
+
+    So the network that nnU-Net asks for its memory is the whole one, and patch and batch size adapt until it fits into
+    the target; the reference values stay nnU-Net's. If the plans file is there already, the RMR settings in it
+    ("rmr") are used and kept.
+
+    Raises ValueError for a data set with one channel, or for something under "rmr" that is no setting.
+    """
+
+    def __init__(self, dataset_name_or_id: str | int, *args, **kwargs):
+        super().__init__(dataset_name_or_id, *args, **kwargs)
+        self.num_modalities = len(channel_names(self.dataset_json))
+        if self.num_modalities < 2:
+            raise ValueError(f"{type(self).__name__} plans for two or more modalities, but the data set "
+                             f"{self.dataset_name} has one channel only: use nnU-Net's planners")
+        file = join(nnUNet_preprocessed, self.dataset_name, self.plans_identifier + ".json")
+        self.rmr_in_plans = load_json(file).get(PLANS_KEY) if isfile(file) else None
+        self.settings = RMRSettings.from_plans({PLANS_KEY: self.rmr_in_plans}, RMRSettings())
+
+    def _whole(self, architecture: dict, dim: int) -> dict:
+        return rmr_architecture(architecture, self.num_modalities, dim, self.settings.network_arguments())
+
+    def static_estimate_VRAM_usage(self, patch_size: Sequence[int], input_channels: int, output_channels: int,
+                                   arch_class_name: str, arch_kwargs: dict, arch_kwargs_req_import: Sequence[str]):
+        # not static as in nnU-Net, which calls it on the planner: the estimate needs modalities and settings
+        whole = self._whole({"network_class_name": arch_class_name, "arch_kwargs": arch_kwargs,
+                             "_kw_requires_import": arch_kwargs_req_import}, len(patch_size))
+        with torch.device("meta"):  # nobody needs the weights
+            return super().static_estimate_VRAM_usage(patch_size, input_channels, output_channels,
+                                                      whole["network_class_name"], whole["arch_kwargs"],
+                                                      whole["_kw_requires_import"])
+
+    def get_plans_for_configuration(self, *args, **kwargs) -> dict:
+        plan = super().get_plans_for_configuration(*args, **kwargs)
+        plan["architecture"] = self._whole(plan["architecture"], len(plan["patch_size"]))
+        return plan
+
+    def generate_data_identifier(self, configuration_name: str) -> str:
+        # as nnU-Net's ResEnc planners do it: the same data as for nnUNetPlans are not preprocessed twice. 3d_lowres
+        # depends on the patch size
+        same = self.overwrite_target_spacing is None and self.preprocessor_name == "DefaultPreprocessor"
+        if same and configuration_name in ("2d", "3d_fullres"):
+            return f"nnUNetPlans_{configuration_name}"
+        return f"{self.plans_identifier}_{configuration_name}"
+
+    def save_plans(self, plans: dict) -> None:
+        if self.rmr_in_plans is not None:
+            plans[PLANS_KEY] = self.rmr_in_plans
+        super().save_plans(plans)
+
+
+class RMRPlanner(PlansRMRNet, ExperimentPlanner):
+    """nnU-Net's default planner with RMRNet."""
+
+    def __init__(self, dataset_name_or_id: str | int, gpu_memory_target_in_gb: float = 8,
+                 preprocessor_name: str = "DefaultPreprocessor", plans_name: str = "nnUNetRMRPlans",
+                 overwrite_target_spacing: Sequence[float] | None = None, suppress_transpose: bool = False):
+        super().__init__(dataset_name_or_id, gpu_memory_target_in_gb, preprocessor_name, plans_name,
+                         overwrite_target_spacing, suppress_transpose)
+
+
+class RMRPlannerResEncM(PlansRMRNet, nnUNetPlannerResEncM):
+    """nnU-Net's ResEnc M planner with RMRNet."""
+
+    def __init__(self, dataset_name_or_id: str | int, gpu_memory_target_in_gb: float = 8,
+                 preprocessor_name: str = "DefaultPreprocessor", plans_name: str = "nnUNetRMRResEncUNetMPlans",
+                 overwrite_target_spacing: Sequence[float] | None = None, suppress_transpose: bool = False):
+        super().__init__(dataset_name_or_id, gpu_memory_target_in_gb, preprocessor_name, plans_name,
+                         overwrite_target_spacing, suppress_transpose)
+
+
+class RMRPlannerResEncL(PlansRMRNet, nnUNetPlannerResEncL):
+    """nnU-Net's ResEnc L planner with RMRNet."""
+
+    def __init__(self, dataset_name_or_id: str | int, gpu_memory_target_in_gb: float = 24,
+                 preprocessor_name: str = "DefaultPreprocessor", plans_name: str = "nnUNetRMRResEncUNetLPlans",
+                 overwrite_target_spacing: Sequence[float] | None = None, suppress_transpose: bool = False):
+        super().__init__(dataset_name_or_id, gpu_memory_target_in_gb, preprocessor_name, plans_name,
+                         overwrite_target_spacing, suppress_transpose)
+
+
+class RMRPlannerResEncXL(PlansRMRNet, nnUNetPlannerResEncXL):
+    """nnU-Net's ResEnc XL planner with RMRNet."""
+
+    def __init__(self, dataset_name_or_id: str | int, gpu_memory_target_in_gb: float = 40,
+                 preprocessor_name: str = "DefaultPreprocessor", plans_name: str = "nnUNetRMRResEncUNetXLPlans",
+                 overwrite_target_spacing: Sequence[float] | None = None, suppress_transpose: bool = False):
+        super().__init__(dataset_name_or_id, gpu_memory_target_in_gb, preprocessor_name, plans_name,
+                         overwrite_target_spacing, suppress_transpose)
+
+
+PLANNERS = (RMRPlanner, RMRPlannerResEncM, RMRPlannerResEncL, RMRPlannerResEncXL)
+
+
+def let_nnunet_find_planners() -> None:
+    """Name our planners in the first module that nnU-Net's search for planner classes looks into.
+
+    nnU-Net searches inside its own package only (nnUNet_extTrainer is for trainers), so this works in this process:
+    its own commands, started by a user, can not know them.
+    """
+    from nnunetv2.experiment_planning import plan_and_preprocess_api
+
+    for planner in PLANNERS:
+        setattr(plan_and_preprocess_api, planner.__name__, planner)

@@ -1,0 +1,101 @@
+"""Two processes that share a batch learn what one process learns."""
+
+import os
+import re
+import socket
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from conftest import PLAIN
+from torch import distributed as dist
+from torch import multiprocessing as mp
+
+from nnunetv2_rmr.cli import train_ddp
+from nnunetv2_rmr.losses.batch import batch_std
+from nnunetv2_rmr.training.distributed import join_processes
+
+TRAINER = "nnUNetTrainerRMR_fixed"
+# as the installed script does it, also where it is not installed yet
+COMMAND = ("torchrun", "--standalone", "--nproc_per_node", "2", "-m", "nnunetv2_rmr.cli.train_ddp")
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("localhost", 0))
+        return s.getsockname()[1]
+
+
+def std_of_parts(rank: int, port: int, folder: str) -> None:
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "localhost",
+                   "MASTER_PORT": str(port)}
+    join_processes("cpu")
+    whole = torch.arange(24.0).reshape(4, 6) ** 2
+    torch.save(batch_std(whole[2 * rank:2 * rank + 2]), f"{folder}/{rank}")
+    dist.destroy_process_group()
+
+
+def test_standard_deviation_is_that_of_the_whole_batch(tmp_path):
+    whole = torch.arange(24.0).reshape(4, 6) ** 2
+    assert torch.equal(batch_std(whole), whole.std())
+    mp.spawn(std_of_parts, args=(free_port(), str(tmp_path)), nprocs=2)
+    for rank in range(2):
+        assert torch.load(tmp_path / str(rank)).item() == pytest.approx(whole.std().item(), rel=1e-6)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ([], "RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT not in the environment: start this command with"),
+    (["-num_gpus", "2"], "-num_gpus 2: torchrun sets the number of processes"),
+])
+def test_wrong_start_is_refused(monkeypatch, arguments, message):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("nnUNet_extTrainer", "")  # the command adds to it
+    monkeypatch.setattr(sys, "argv", ["nnUNetv2_rmr_train_ddp", "901", "3d_tiny", "0", *arguments])
+    with pytest.raises(SystemExit, match=message):
+        train_ddp.main()
+
+
+def test_unknown_devices_are_refused(monkeypatch):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "0")
+    with pytest.raises(ValueError, match="cuda or cpu, got -device mps"):
+        join_processes("mps")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(ValueError, match="process 0 of this machine has no GPU, torch finds 0"):
+        join_processes("cuda")
+
+
+@pytest.mark.slow
+def test_two_processes_train_both_stages_and_resume_as_one_process_would(nnunet, tmp_path):
+    arguments = [str(PLAIN), tiny.CONFIGURATION, "0", "-tr", TRAINER, "-device", "cpu"]
+    env = nnunet | {"nnUNet_rmr_seed": "3", "OMP_NUM_THREADS": "1"}
+    one, two = (env | {"nnUNet_results": str(tmp_path / name)} for name in ("one", "two"))
+    tiny.run("nnUNetv2_train", *arguments, env=one)
+    # both processes die in the third of four epochs, after the stage has changed; then they go on
+    assert tiny.run(*COMMAND, *arguments, env=two | {"TINY_KILLED_AT": "iteration 15"}, check=False).returncode != 0
+    output = tiny.run(*COMMAND, *arguments, "--c", env=two).stdout
+    assert re.findall(r"Stage (\d)", output) == ["2", "2"]  # one process prints
+
+    a, b = (final(Path(e["nnUNet_results"])) for e in (one, two))
+    assert a["current_epoch"] == b["current_epoch"] == 4
+    for key in ("train_losses", "val_losses", "loss_segmentation", "loss_intensity", "loss_gradient",
+                "loss_image_refinement", "loss_feature_refinement"):
+        np.testing.assert_allclose(b["logging"][key], a["logging"][key], rtol=1e-4, atol=1e-4, err_msg=key)
+    for name, weight in a["network_weights"].items():
+        torch.testing.assert_close(b["network_weights"][name], weight, rtol=1e-3, atol=1e-3, msg=name)
+    folder = model(tmp_path / "two")
+    assert (folder / "validation" / "summary.json").is_file()
+    assert (folder / "validation" / "fused" / "restoration.json").is_file()
+    assert not list(folder.glob("*.tmp"))
+
+
+def model(results: Path) -> Path:
+    return results / f"Dataset{PLAIN}_Tiny" / f"{TRAINER}__nnUNetPlans__{tiny.CONFIGURATION}" / "fold_0"
+
+
+def final(results: Path) -> dict:
+    return torch.load(model(results) / "checkpoint_final.pth", map_location="cpu", weights_only=False)
