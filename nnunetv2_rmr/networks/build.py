@@ -30,11 +30,12 @@ def build_rmrnet(plans_manager: PlansManager, configuration_manager: Configurati
         allow_init=True,
         deep_supervision=enable_deep_supervision,
     )
-    if whole:
-        return network
-    return RMRNet(network, num_modalities, dim=len(configuration_manager.patch_size),
-                  balanced_terms=tuple(term_weights(2, settings)) if settings.balance == "uncertainty" else (),
-                  **settings.network_arguments())
+    if not whole:
+        network = RMRNet(network, num_modalities, dim=len(configuration_manager.patch_size),
+                         **settings.network_arguments())
+    if settings.balance == "uncertainty":
+        network.learn_balance(term_weights(2, settings))
+    return network
 
 
 def _check_settings(settings: RMRSettings, front: dict, plans_name: str) -> None:

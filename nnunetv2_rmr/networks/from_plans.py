@@ -61,7 +61,7 @@ class RMRNetFromPlans(RMRNet):
         if "strides" in kwargs and np.asarray(strides).tolist() != np.asarray(kwargs["strides"]).tolist():
             raise ValueError(f"the plans' architecture holds two different strides: {strides} beside the segmentation "
                              f"network and {kwargs['strides']} in it")
-        features = RMRSettings(**front).features
+        features = front.get("features", RMRSettings().features)
         network = get_network_from_plans(segmentation["network_class_name"], kwargs,
                                          segmentation["_kw_requires_import"],
                                          features + input_channels - num_modalities, num_classes, allow_init=False,

@@ -34,8 +34,6 @@ class RMRNet(nn.Module):
         fusion and go to the segmentation network directly.
     dim: 2 or 3, number of spatial axes.
     all_modalities: with a head for the output of that name; it is a fusion decoder with M images.
-    balanced_terms: loss terms whose learned log-variances (see losses/uncertainty.py) the network carries for the
-        trainer, so that checkpoints and optimiser have them.
 
     `forward(x)` with x (B, M + extra, *spatial) returns what nnU-Net expects: logits, a list under deep supervision.
     `forward(x, outputs=("logits", "fused"))` returns RMROutputs with the named fields.
@@ -47,7 +45,7 @@ class RMRNet(nn.Module):
     def __init__(self, segmentation: nn.Module, num_modalities: int, dim: int, *, encoder: str = "conv",
                  features: int = 16, fusion_growth: int = 8, fusion_layers: int = 3, fusion_collect: bool = True,
                  decoder_hidden: int = 8, decoder_layers: int = 1, convolutions: str = "near_identity",
-                 all_modalities: bool = False, balanced_terms: Collection[str] = ()):
+                 all_modalities: bool = False):
         super().__init__()
         if num_modalities < 2:
             raise ValueError(f"RMRNet fuses two or more modalities, got num_modalities={num_modalities}")
@@ -62,7 +60,13 @@ class RMRNet(nn.Module):
         # last, so that without it all other weights are drawn as ever
         self.all_modalities_decoder = FusionDecoder(dim, features, decoder_hidden, decoder_layers, convolutions,
                                                     images=num_modalities) if all_modalities else None
-        self.log_variances = nn.ParameterDict({term: nn.Parameter(torch.zeros(())) for term in balanced_terms})
+        self.log_variances = nn.ParameterDict()  # of loss terms, see learn_balance
+
+    def learn_balance(self, terms: Collection[str]) -> None:
+        """Carry a learned log-variance of each of these loss terms (see losses/uncertainty.py) for the trainer, so that
+        checkpoints and optimiser have them.
+        """
+        self.log_variances.update({term: nn.Parameter(torch.zeros(())) for term in terms})
 
     @property
     def decoder(self) -> nn.Module:
