@@ -18,6 +18,6 @@ def fill_absent(features: Sequence[torch.Tensor], presence: torch.Tensor) -> lis
     if presence.ndim != 2 or presence.shape[1] != len(features):
         raise ValueError(f"presence must have the shape (B, {len(features)}), got {tuple(presence.shape)}")
     here = presence.bool().reshape(*presence.shape, *[1] * (features[0].ndim - 1))
-    total = sum(torch.where(here[:, i], f, torch.zeros_like(f)) for i, f in enumerate(features))
+    total = sum([torch.where(here[:, i], f, torch.zeros_like(f)) for i, f in enumerate(features)])
     mean = total / here.sum(1).clamp_min(1)
     return [torch.where(here[:, i], f, mean) for i, f in enumerate(features)]

@@ -94,7 +94,7 @@ class RMRNet(nn.Module):
             out.features = torch.stack(features, dim=1)
         if "reconstructions" in outputs:
             out.reconstructions = torch.cat([self.fusion_decoder(f) for f in features], dim=1)
-        if not {"logits", "fused", "all_modalities"}.isdisjoint(outputs):
+        if "logits" in outputs or "fused" in outputs or "all_modalities" in outputs:
             shared = self.fusion(torch.cat(features if presence is None else fill_absent(features, presence), dim=1))
             if "fused" in outputs:
                 out.fused = self.fusion_decoder(shared)
