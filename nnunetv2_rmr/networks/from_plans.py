@@ -100,7 +100,7 @@ class RMRNetFromPlans(RMRNet):
 
         def stage2():
             out = front(clean.half(), outputs=("features", "reconstructions", "fused"))
-            return out, fusion_terms(out.fused, clean, 0, settings), refinement_terms(out, clean, clean_features,
+            return out, fusion_terms(out, clean, 0, settings), refinement_terms(out, clean, clean_features,
                                                                                       settings)
 
         return kept_bytes(stage2, list(front.parameters())) + clean_features.untyped_storage().nbytes()

@@ -42,7 +42,8 @@ class BenchmarkModel:
             raise BenchmarkRefused(f"-m {name}={folder}: "
                                    + (f"{', '.join(missing)} missing" if missing else f"no fold_*/{checkpoint} there"))
         self.predictor = RMRPredictor(tile_step_size=step_size, use_mirroring=mirroring, device=device,
-                                      perform_everything_on_device=device.type == "cuda", allow_tqdm=False)
+                                      perform_everything_on_device=device.type == "cuda", allow_tqdm=False,
+                                      allow_missing=True)
         try:
             self.predictor.initialize_from_trained_model_folder(str(folder), tuple(self.folds), checkpoint)
         except (RuntimeError, ValueError, AttributeError, ImportError) as error:

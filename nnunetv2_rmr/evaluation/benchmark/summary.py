@@ -60,7 +60,7 @@ def summarise(records: Sequence[dict], settings: dict, reference: str, n_bootstr
             "paired by case. With few cases they are too narrow.",
             "CE: mean error (1 - Dice) over severities divided by the reference model's; rCE: the same of the error "
             f"beyond the clean one. Denominators below {SMALLEST_ERROR:g} are taken as {SMALLEST_ERROR:g}.",
-            "missing: one modality at a time replaced by zeros.",
+            "missing: one modality at a time replaced by zeros; models of nnunetv2-rmr are told, as with --missing.",
             "Restoration: fused image of the corrupted case against that of the clean case, within the body; beside it "
             "the corrupted reference modality against the clean one. A fused image that is only stable, not good, "
             "scores well here.",
