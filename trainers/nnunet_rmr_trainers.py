@@ -1,5 +1,14 @@
 # nnU-Net imports every module of the folders in nnUNet_extTrainer and then forgets what it imported from there, so the
 # classes must live in an installed package (else they can not be pickled) and only be named here.
+from nnunetv2_rmr.training.ablations import (
+    nnUNetTrainer_RMRDegradations,
+    nnUNetTrainerRMR_frozenAutoencoder,
+    nnUNetTrainerRMR_noDegradations,
+    nnUNetTrainerRMR_noFusionLoss,
+    nnUNetTrainerRMR_noRefinement,
+    nnUNetTrainerRMR_noSegmentationLoss,
+    nnUNetTrainerRMR_oneStage,
+)
 from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
 from nnunetv2_rmr.training.paper import nnUNetTrainerRMR_paper
 from nnunetv2_rmr.training.variants import (
@@ -17,5 +26,12 @@ __all__ = [
     "nnUNetTrainerRMR_50epochs",
     "nnUNetTrainerRMR_100epochs",
     "nnUNetTrainerRMR_250epochs",
+    "nnUNetTrainerRMR_frozenAutoencoder",
+    "nnUNetTrainerRMR_noDegradations",
+    "nnUNetTrainerRMR_noFusionLoss",
+    "nnUNetTrainerRMR_noRefinement",
+    "nnUNetTrainerRMR_noSegmentationLoss",
+    "nnUNetTrainerRMR_oneStage",
     "nnUNetTrainerRMR_paper",
+    "nnUNetTrainer_RMRDegradations",
 ]
