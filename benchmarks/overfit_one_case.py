@@ -1,11 +1,11 @@
 """Can the whole chain learn one real case by heart? Whole-lesion Dice, and the fused image against plain averaging.
 
-    python benchmarks/overfit_one_case.py -d 101 --case BraTS2021_01478 --iterations 300 -o OUT
+    python benchmarks/overfit_one_case.py -d 101 --case BraTS2021_01478 --iterations 400 -o OUT
 
-Needs the preprocessed data set (nnUNetv2_plan_and_preprocess -d 101 -c 3d_fullres). Trains nnUNetTrainerRMR on that
-case alone with a small patch and network, predicts the same case from its raw files with RMRPredictor, and writes
-OUT/result.json and OUT/panel.png. The scores of the fused image are taken inside the body, on normalised intensities
-(z-scores).
+Needs the plans (nnUNetv2_plan_and_preprocess -d 101 --no_pp). Trains nnUNetTrainerRMR on that case alone, resampled to
+--spacing, with a small patch and network, predicts the same case from its raw files with RMRPredictor, and writes
+OUT/result.json and OUT/panel.png. The Dice is that of the segmentation as nnU-Net writes it, on the scan's own grid;
+the scores of the fused image are taken on the network's grid, inside the body, on normalised intensities (z-scores).
 """
 
 import argparse
@@ -17,6 +17,8 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import torch
+from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunetv2_rmr.evaluation.restoration import restoration_scores
@@ -37,17 +39,17 @@ class OneCaseTrainer(nnUNetTrainerRMR):
         return [self.case], [self.case]
 
 
-def small_configuration(plans: dict, patch: int) -> dict:
+def small_configuration(plans: dict, patch: int, spacing: float) -> dict:
     architecture = plans["configurations"]["3d_fullres"]["architecture"]
     kwargs = architecture["arch_kwargs"] | {
         "n_stages": 4, "features_per_stage": [12, 24, 48, 96], "kernel_sizes": [[3, 3, 3]] * 4,
         "strides": [[1, 1, 1]] + [[2, 2, 2]] * 3, "n_conv_per_stage": [2] * 4, "n_conv_per_stage_decoder": [2] * 3}
-    return {"inherits_from": "3d_fullres", "patch_size": [patch] * 3, "batch_size": 2,
+    return {"inherits_from": "3d_fullres", "data_identifier": f"overfit_{spacing:g}mm", "spacing": [spacing] * 3,
+            "patch_size": [patch] * 3, "batch_size": 2,
             "architecture": architecture | {"arch_kwargs": kwargs}}
 
 
-def train(args: argparse.Namespace, folder: Path, plans: dict, dataset_json: dict) -> OneCaseTrainer:
-    plans["configurations"][CONFIGURATION] = small_configuration(plans, args.patch)
+def train(args: argparse.Namespace, plans: dict, dataset_json: dict) -> OneCaseTrainer:
     plans["continue_training"] = False
     OneCaseTrainer.case = args.case
     trainer = OneCaseTrainer(plans, CONFIGURATION, 0, dataset_json, torch.device(args.device))
@@ -97,8 +99,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-d", required=True, type=int)
     parser.add_argument("--case", required=True)
-    parser.add_argument("--iterations", type=int, default=300)
-    parser.add_argument("--patch", type=int, default=64)
+    parser.add_argument("--iterations", type=int, default=400)
+    parser.add_argument("--patch", type=int, default=48)
+    parser.add_argument("--spacing", type=float, default=1.5, help="in mm (default %(default)s)")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("-device", default="cpu")
     parser.add_argument("-o", required=True, type=Path)
@@ -108,31 +111,44 @@ def main() -> None:
 
     folder = next(Path(os.environ["nnUNet_preprocessed"]).glob(f"Dataset{args.d:03d}_*"))
     dataset_json = json.loads((folder / "dataset.json").read_text())
+    plans = json.loads((folder / "nnUNetPlans.json").read_text())
+    plans["configurations"][CONFIGURATION] = small_configuration(plans, args.patch, args.spacing)
+    manager = PlansManager(plans)
+    configuration = manager.get_configuration(CONFIGURATION)
+    files = get_filenames_of_train_images_and_targets(str(Path(os.environ["nnUNet_raw"]) / folder.name),
+                                                      dataset_json)[args.case]
+    preprocessed = folder / configuration.data_identifier
+    preprocessed.mkdir(exist_ok=True)
+    configuration.preprocessor_class(verbose=False).run_case_save(
+        str(preprocessed / args.case), files["images"], files["label"], manager, configuration, dataset_json)
     start = time.time()
-    trainer = train(args, folder, json.loads((folder / "nnUNetPlans.json").read_text()), dataset_json)
+    trainer = train(args, plans, dataset_json)
     trained = time.time() - start
 
     predictor = RMRPredictor(device=torch.device(args.device), use_mirroring=False, allow_tqdm=False)
     trainer.set_deep_supervision_enabled(False)
     predictor.manual_initialization(trainer.network, trainer.plans_manager, trainer.configuration_manager,
                                     [trainer.rmrnet.state_dict()], dataset_json, "nnUNetTrainerRMR", None)
-    raw = get_filenames_of_train_images_and_targets(str(Path(os.environ["nnUNet_raw"]) / folder.name), dataset_json)
     configuration = predictor.configuration_manager
     data, seg, properties = configuration.preprocessor_class(verbose=False).run_case(
-        raw[args.case]["images"], raw[args.case]["label"], trainer.plans_manager, configuration, dataset_json)
+        files["images"], files["label"], trainer.plans_manager, configuration, dataset_json)
     logits = predictor.predict_logits_from_preprocessed_data(torch.from_numpy(data))
     fused = predictor.take_fused().numpy()
-    inside, label = properties[PROPERTY].inside, np.maximum(seg[0], 0)
-    prediction = (logits[0].float() > 0).numpy() if trainer.label_manager.has_regions \
-        else (logits.argmax(0) > 0).numpy()
-    dice = 2 * np.count_nonzero(prediction & (label > 0)) / (np.count_nonzero(prediction) + np.count_nonzero(label > 0))
+    label, inside = np.maximum(seg[0], 0), seg[0] >= 0
+    whole = (logits[0].float() > 0).numpy() if trainer.label_manager.has_regions else (logits.argmax(0) > 0).numpy()
+    properties.pop(PROPERTY)
+    prediction = convert_predicted_logits_to_segmentation_with_correct_shape(
+        logits, trainer.plans_manager, configuration, predictor.label_manager, properties) > 0
+    reference = trainer.plans_manager.image_reader_writer_class().read_seg(files["label"])[0][0] > 0
+    dice = 2 * np.count_nonzero(prediction & reference) / (np.count_nonzero(prediction) + np.count_nonzero(reference))
     names = channel_names(dataset_json)
     result = {"case": args.case, "iterations": args.iterations, "seconds_training": round(trained), "patch": args.patch,
+              "spacing_mm": args.spacing,
               "whole_lesion_dice": dice, "reference_modality": names[trainer.reference],
               "scores": fused_scores(fused, data, inside, trainer.reference)}
     (args.o / "result.json").write_text(json.dumps(result, indent=2))
     print(json.dumps(result, indent=2))
-    picture(data, names, fused, label, prediction, inside, args.o / "panel.png")
+    picture(data, names, fused, label, whole, inside, args.o / "panel.png")
 
 
 if __name__ == "__main__":

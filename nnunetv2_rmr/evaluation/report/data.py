@@ -157,5 +157,7 @@ def _find(index: dict[tuple, dict], model: str, corruption: str, severity: int |
           metric: str) -> dict | None:
     # these two have one severity only, of which the mean may not be listed
     severities = {"clean": (severity, MEAN, 0), "missing": (severity, MEAN, 1)}.get(corruption, (severity,))
-    found = (index.get((model, corruption, str(s), modality, label, metric)) for s in severities)
+    # groups are means over whatever modalities were corrupted; so is a corruption that was never applied to all at once
+    modalities = (ALL, MEAN) if modality == ALL else (modality,)
+    found = (index.get((model, corruption, str(s), m, label, metric)) for m in modalities for s in severities)
     return next((row for row in found if row is not None), None)
