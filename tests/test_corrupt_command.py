@@ -215,7 +215,8 @@ def test_several_processes_write_the_same(images, tmp_path):
     for name in names(tmp_path / "1" / "motion_3"):
         if name.endswith(".nii.gz"):
             one, two = (array_of(tmp_path / number / "motion_3" / name) for number in ("1", "2"))
-            np.testing.assert_array_equal(one, two)
+            # not bit by bit: workers have other numbers of threads, and sums then another order
+            np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-4 * np.abs(one).max())
 
 
 def test_help_names_every_corruption_and_where_it_was_seen():
