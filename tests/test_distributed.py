@@ -85,10 +85,10 @@ def test_two_processes_train_both_stages_and_resume_as_one_process_would(nnunet,
     for key in ("train_losses", "val_losses", "loss_segmentation", "loss_intensity", "loss_gradient",
                 "loss_image_refinement", "loss_feature_refinement"):
         # sums in another order differ in the last digit, and every step of the training lets that grow
-        np.testing.assert_allclose(b["logging"][key], a["logging"][key], rtol=1e-3, atol=1e-3, err_msg=key)
+        np.testing.assert_allclose(b["logging"][key], a["logging"][key], rtol=5e-3, atol=5e-3, err_msg=key)
     np.testing.assert_allclose(b["logging"]["train_losses"][0], a["logging"]["train_losses"][0], rtol=1e-6)
     for name, weight in a["network_weights"].items():
-        torch.testing.assert_close(b["network_weights"][name], weight, rtol=1e-2, atol=1e-2, msg=name)
+        torch.testing.assert_close(b["network_weights"][name], weight, rtol=2e-2, atol=2e-2, msg=name)
     folder = model(tmp_path / "two")
     assert (folder / "validation" / "summary.json").is_file()
     assert (folder / "validation" / "fused" / "restoration.json").is_file()
