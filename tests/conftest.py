@@ -3,7 +3,10 @@ from pathlib import Path
 
 import pytest
 import tiny
+import torch
+from plans import DATASET_JSON, make_plans
 
+torch.set_num_threads(1)  # several tests run at a time (see pyproject.toml); more threads than cores only compete
 PLAIN, REGIONS = 901, 902
 
 
@@ -30,3 +33,27 @@ def trained(nnunet) -> Path:
                  "--npz", env=nnunet | {"nnUNet_rmr_seed": "1"})
     return Path(nnunet["nnUNet_results"]) / f"Dataset{REGIONS}_Tiny" / \
         f"nnUNetTrainerRMR_tiny__nnUNetPlans__{tiny.CONFIGURATION}"
+
+
+@pytest.fixture
+def trainer_of(tmp_path, monkeypatch):
+    """Makes an initialised trainer in this process: two modalities, patches of 8^3, four epochs."""
+    for name in ("results", "preprocessed"):
+        monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
+    data = tmp_path / "preprocessed" / "Dataset999_Test" / "x"
+    data.mkdir(parents=True)
+    (data / "case.npz").touch()  # nnU-Net looks which kind of files there are
+
+    def make(cls: type, epochs: int = 4, architecture: dict | None = None, patch_size=(8, 8, 8)):
+        torch.manual_seed(0)
+        plans = make_plans(patch_size=patch_size, settings=None).plans
+        if architecture is not None:
+            plans["configurations"]["test"]["architecture"] = architecture
+        trainer = cls({**plans, "continue_training": False}, "test", 0, DATASET_JSON, torch.device("cpu"))
+        trainer.num_epochs = epochs
+        if architecture is None:
+            trainer.enable_deep_supervision = False
+        trainer.initialize()
+        return trainer
+
+    return make

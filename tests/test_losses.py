@@ -7,7 +7,8 @@ from skimage.metrics import structural_similarity
 from nnunetv2_rmr.losses.coupled import TERMS, term_weights
 from nnunetv2_rmr.losses.filters import separable_filter, sobel_magnitude
 from nnunetv2_rmr.losses.fusion import gradient_loss, intensity_loss
-from nnunetv2_rmr.losses.refinement import feature_refinement, image_refinement, total_variation
+from nnunetv2_rmr.losses.refinement import feature_refinement, image_refinement
+from nnunetv2_rmr.losses.residual import residual_loss
 from nnunetv2_rmr.losses.ssim import ssim
 from nnunetv2_rmr.settings import RMRSettings
 
@@ -81,8 +82,40 @@ def test_ssim_is_one_for_equal_images_and_exists_for_thin_ones():
 
 
 def test_total_variation_of_a_checkerboard_is_its_step():
-    board = (torch.arange(4)[:, None] + torch.arange(4)) % 2 * 3.0
-    assert total_variation(board[None, None], 2) == 3
+    board = ((torch.arange(4)[:, None] + torch.arange(4)) % 2 * 3.0)[None, None]
+    assert residual_loss(board, torch.zeros_like(board), 2, 0, 1) == 3
+    assert residual_loss(board, torch.zeros_like(board), 2, 0, 1, "l2") == 18
+
+
+def written_out(x, target, spatial_dims, mse_weight, tv_weight, tv_norm, scale):
+    residual = (x - target) / scale
+    differences = [residual.diff(dim=a) for a in range(x.ndim - spatial_dims, x.ndim) if x.shape[a] > 1]
+    tv = sum(d.square().mean() for d in differences) if tv_norm == "l2" else \
+        sum(d.abs().mean() for d in differences) / len(differences)
+    return mse_weight * residual.square().mean() + tv_weight * tv
+
+
+@pytest.mark.parametrize("tv_norm", ["l1", "l2"])
+@pytest.mark.parametrize(("shape", "spatial_dims"), [((2, 3, 4, 5, 6), 3), ((2, 2, 3, 5, 1, 4), 3), ((3, 2, 4, 5), 2)])
+def test_residual_loss_and_its_gradient_are_those_of_the_formula(shape, spatial_dims, tv_norm):
+    x, target = torch.randn(2, *shape, dtype=torch.double)
+    x.requires_grad_()
+    values = {}
+    for loss in (residual_loss, written_out):
+        value = 3 * loss(x, target, spatial_dims, 2.0, 0.7, tv_norm, 1.7)
+        values[loss] = value, *torch.autograd.grad(value, x)
+    torch.testing.assert_close(values[residual_loss], values[written_out])
+
+
+def test_residual_loss_of_half_precision_keeps_its_digits():
+    x, target = torch.randn(2, 2, 4, 32, 32, 32).half().float()
+    exact, half = x.clone().requires_grad_(), x.half().requires_grad_()
+    scaler = 2.0 ** 16  # as under automatic mixed precision
+    loss = [scaler * residual_loss(t, target.to(t.dtype), 3, 1, 1) for t in (exact, half)]
+    torch.testing.assert_close(loss[0], loss[1], rtol=1e-3, atol=0)
+    (loss[0] + loss[1]).backward()
+    assert half.grad.dtype == torch.float16
+    torch.testing.assert_close(half.grad.float(), exact.grad, rtol=0.01, atol=0.01 * exact.grad.abs().max().item())
 
 
 def test_refinement_is_zero_without_degradation_and_positive_with():

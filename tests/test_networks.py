@@ -111,6 +111,18 @@ def test_fusion_module_can_have_the_published_shape():
     assert conv_weights(module) == [(32, 16, 3), (48, 16, 3), (64, 16, 3), (80, 16, 3), (96, 16, 3), (16, 16, 3)]
 
 
+@pytest.mark.parametrize("dim", [2, 3])
+@pytest.mark.parametrize("collect", [True, False])
+def test_fusion_module_is_the_dense_block_that_concatenates(dim, collect):
+    module = DenseFusion(dim, 6, 5, growth=4, layers=3, collect=collect)
+    x = torch.randn(2, 6, *[5] * dim)
+    parts = x
+    for layer in module.layers:
+        new = layer(parts)
+        parts = torch.cat((parts, new), dim=1)
+    torch.testing.assert_close(module(x), module.last(parts if collect else new))
+
+
 def test_fusion_decoder_can_have_the_published_shape():
     assert conv_weights(FusionDecoder(3, 16, hidden=8, layers=4)) == [(16, 8, 3), (8, 8, 3), (8, 8, 3), (8, 8, 3),
                                                                       (8, 1, 1)]

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from plans import DATASET_JSON, make_plans
 
 from nnunetv2_rmr.degradations import DegradeTransform
 from nnunetv2_rmr.networks.swin_encoder import SwinEncoder
@@ -57,26 +56,6 @@ def test_a_warm_up_that_leaves_no_epoch_is_refused():
 
 # ---- trainer --------------------------------------------------------------------------------------------------------
 
-@pytest.fixture
-def trainer_of(tmp_path, monkeypatch):
-    """Makes an initialised trainer in this process: two modalities, patches of 8^3, four epochs."""
-    for name in ("results", "preprocessed"):
-        monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
-    data = tmp_path / "preprocessed" / "Dataset999_Test" / "x"
-    data.mkdir(parents=True)
-    (data / "case.npz").touch()  # nnU-Net looks which kind of files there are
-
-    def make(cls: type = nnUNetTrainerRMR_paper, epochs: int = 4) -> nnUNetTrainerRMR:
-        torch.manual_seed(0)
-        plans = make_plans(patch_size=(8, 8, 8), settings=None).plans
-        trainer = cls({**plans, "continue_training": False}, "test", 0, DATASET_JSON, torch.device("cpu"))
-        trainer.num_epochs = epochs
-        trainer.enable_deep_supervision = False
-        trainer.initialize()
-        return trainer
-
-    return make
-
 
 def batch() -> dict:
     generator = torch.Generator().manual_seed(1)
@@ -101,7 +80,7 @@ def weights(trainer: nnUNetTrainerRMR) -> dict[str, torch.Tensor]:
 
 
 def test_stage_1_trains_encoders_and_decoder_and_stage_2_all_but_them(trainer_of):
-    trainer = trainer_of()
+    trainer = trainer_of(nnUNetTrainerRMR_paper)
     assert all(isinstance(encoder, SwinEncoder) for encoder in trainer.rmrnet.encoders)
     start = weights(trainer)
     train(trainer, 0)
@@ -113,7 +92,7 @@ def test_stage_1_trains_encoders_and_decoder_and_stage_2_all_but_them(trainer_of
 
 
 def test_optimisers_and_rates_are_the_published_ones(trainer_of):
-    trainer = trainer_of(epochs=350)
+    trainer = trainer_of(nnUNetTrainerRMR_paper, epochs=350)
     assert [trainer.stage_of(epoch) for epoch in (0, 199, 200, 349)] == [1, 1, 2, 2]
     group = trainer.optimizer.param_groups[0]
     assert type(trainer.optimizer) is torch.optim.Adam and group["lr"] == 1e-4 and group["weight_decay"] == 5e-5
@@ -126,12 +105,12 @@ def test_optimisers_and_rates_are_the_published_ones(trainer_of):
 
 
 def test_a_resumed_training_equals_an_uninterrupted_one(trainer_of, tmp_path):
-    whole = trainer_of()
+    whole = trainer_of(nnUNetTrainerRMR_paper)
     for epoch in range(3):
         train(whole, epoch)
     whole.save_checkpoint(str(tmp_path / "latest.pth"))
     train(whole, 3)
-    resumed = trainer_of()
+    resumed = trainer_of(nnUNetTrainerRMR_paper)
     resumed.load_checkpoint(str(tmp_path / "latest.pth"))
     assert (resumed.stage, resumed.current_epoch) == (2, 3)
     train(resumed, 3)
@@ -140,7 +119,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one(trainer_of, tmp_path):
 
 
 def test_stage_2_sees_clean_input_only(trainer_of):
-    trainer = trainer_of()
+    trainer = trainer_of(nnUNetTrainerRMR_paper)
     trainer._enter_stage(2)
     other = batch()
     other["data"][:, 2:] = 0  # what the network would see of degraded input
@@ -152,7 +131,7 @@ def test_stage_2_sees_clean_input_only(trainer_of):
 def test_the_settings_survive_the_plans_file(trainer_of):
     stored = json.loads(json.dumps(PAPER.into_plans({})))
     assert RMRSettings.from_plans(stored) == PAPER
-    assert trainer_of().plans_manager.plans["rmr"]["reference_modality"] == "FLAIR"
+    assert trainer_of(nnUNetTrainerRMR_paper).plans_manager.plans["rmr"]["reference_modality"] == "FLAIR"
 
 
 def test_the_default_trainer_has_nnunets_optimiser_in_stage_2(trainer_of):
@@ -165,7 +144,7 @@ def test_the_default_trainer_has_nnunets_optimiser_in_stage_2(trainer_of):
 
 @pytest.mark.parametrize("fraction", [0.01, 0.5, 0.99])
 def test_both_stages_have_an_epoch_whatever_the_fraction(trainer_of, fraction):
-    trainer = trainer_of(epochs=2)
+    trainer = trainer_of(nnUNetTrainerRMR_paper, epochs=2)
     trainer.settings = RMRSettings(stage1_fraction=fraction)
     assert [trainer.stage_of(epoch) for epoch in (0, 1)] == [1, 2]
 

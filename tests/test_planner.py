@@ -194,7 +194,7 @@ def test_more_memory_gives_larger_patches_and_more_modalities_smaller_ones(datas
 
 
 def test_plans_file_holds_2d_lowres_and_cascade_and_builds(dataset, tmp_path):
-    name = dataset(shape=(200, 200, 200))
+    name = dataset(shape=(250, 250, 250))
     plan(RMRPlanner, name)
     manager = PlansManager(str(tmp_path / "preprocessed" / name / "nnUNetRMRPlans.json"))
     assert set(manager.available_configurations) == {"2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres"}

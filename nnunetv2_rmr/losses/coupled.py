@@ -17,7 +17,7 @@ def refinement_terms(out: RMROutputs, clean: torch.Tensor, clean_features: torch
     return {
         "image_refinement": image_refinement(out.reconstructions.float(), clean, settings.mse_weight,
                                              settings.tv_weight, settings.ssim_weight, settings.tv_norm),
-        "feature_refinement": feature_refinement(out.features.float(), clean_features.float(), settings.mse_weight,
+        "feature_refinement": feature_refinement(out.features, clean_features, settings.mse_weight,
                                                  settings.tv_weight, settings.tv_norm, settings.feature_loss_relative),
     }
 

@@ -1,24 +1,35 @@
-"""Separable filters on 2D and 3D images, written with slices: on CPU tens of times faster than dense convolutions."""
+"""Separable filters on 2D and 3D images."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 
 Kernels = Sequence[Sequence[float]]
 
 
-def _correlate(x: torch.Tensor, weights: Sequence[float], axis: int) -> torch.Tensor:
-    """Correlation with an odd-length kernel along one axis; zeros beyond the border, size kept."""
+@lru_cache(maxsize=64)
+def _band(weights: tuple[float, ...], length: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """The correlation with an odd-length kernel along an axis of this length as a matrix (length, length)."""
     radius = len(weights) // 2
-    length = x.shape[axis]
-    out = x * weights[radius]
+    band = torch.zeros(length, length, dtype=dtype)
     for position, weight in enumerate(weights):
         shift = position - radius
-        if shift == 0 or weight == 0 or abs(shift) >= length:
-            continue
-        overlap = length - abs(shift)
-        out.narrow(axis, max(0, -shift), overlap).add_(x.narrow(axis, max(0, shift), overlap), alpha=weight)
-    return out
+        if abs(shift) < length:
+            band.diagonal(shift).fill_(weight)
+    return band.to(device)
+
+
+def _correlate(x: torch.Tensor, weights: tuple[float, ...], axis: int) -> torch.Tensor:
+    """Correlation along one axis; zeros beyond the border, size kept.
+
+    As a product with a band matrix: most of its multiplications are with zeros, but it reads and writes x once, while
+    sums of shifted copies do so for every weight, and that is what takes the time.
+    """
+    band = _band(weights, x.shape[axis], x.dtype, x.device)
+    if axis == x.ndim - 1:
+        return x @ band.T
+    return (band @ x.flatten(axis + 1)).reshape(x.shape)
 
 
 class _SeparableFilter(torch.autograd.Function):

@@ -1,5 +1,8 @@
 """RMRNet from plans: around the segmentation network that they name, or as RMR plans name it themselves."""
 
+import pydoc
+from inspect import signature
+
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
@@ -21,6 +24,7 @@ def build_rmrnet(plans_manager: PlansManager, configuration_manager: Configurati
     whole = names_rmrnet(configuration_manager.network_arch_class_name)
     if whole:
         _check_settings(settings, configuration_manager.network_arch_init_kwargs["front"], plans_manager.plans_name)
+    deep_supervision = enable_deep_supervision if takes_deep_supervision(configuration_manager) else None
     network = get_network_from_plans(
         configuration_manager.network_arch_class_name,
         configuration_manager.network_arch_init_kwargs,
@@ -28,7 +32,7 @@ def build_rmrnet(plans_manager: PlansManager, configuration_manager: Configurati
         num_input_channels if whole else settings.features + num_input_channels - num_modalities,
         num_output_channels,
         allow_init=True,
-        deep_supervision=enable_deep_supervision,
+        deep_supervision=deep_supervision,
     )
     if not whole:
         network = RMRNet(network, num_modalities, dim=len(configuration_manager.patch_size),
@@ -36,6 +40,14 @@ def build_rmrnet(plans_manager: PlansManager, configuration_manager: Configurati
     if settings.balance == "uncertainty":
         network.learn_balance(term_weights(2, settings))
     return network
+
+
+def takes_deep_supervision(configuration_manager: ConfigurationManager) -> bool:
+    """Whether the segmentation network that the configuration names has deep supervision (a transformer has none)."""
+    network_class = pydoc.locate(configuration_manager.network_arch_class_name)
+    if network_class is None:  # nnU-Net looks further
+        return True
+    return getattr(network_class, "has_deep_supervision", "deep_supervision" in signature(network_class).parameters)
 
 
 def _check_settings(settings: RMRSettings, front: dict, plans_name: str) -> None:

@@ -31,7 +31,22 @@ class DenseFusion(nn.Module):
             self.last = ConvPReLU(conv_op, growth, out_channels, convolutions)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        for layer in self.layers:
-            new = layer(x)
-            x = torch.cat((x, new), dim=1)
-        return self.last(x if self.collect else new)
+        # A convolution of concatenated channels is the sum of one for each part. So nothing is concatenated, which
+        # would be copied and kept for the backward pass again and again, and all layers see a part in one convolution.
+        convs, activations = [layer[0] for layer in self.layers], [layer[1] for layer in self.layers]
+        growth, start = convs[0].out_channels, x.shape[1]
+        sums = self._convolve(x, [c.weight[:, :start] for c in convs], torch.cat([c.bias for c in convs]), padding=1)
+        last = self._convolve(x, [self.last[0].weight[:, :start]], self.last[0].bias) if self.collect else None
+        for i, activation in enumerate(activations):
+            new = activation(sums[:, :growth])
+            part = slice(start + i * growth, start + (i + 1) * growth)
+            if i + 1 < len(convs):
+                sums = sums[:, growth:] + self._convolve(new, [c.weight[:, part] for c in convs[i + 1:]], padding=1)
+            if self.collect:
+                last = last + self._convolve(new, [self.last[0].weight[:, part]])
+        return self.last[1](last) if self.collect else self.last(new)
+
+    def _convolve(self, x: torch.Tensor, weights: list[torch.Tensor], bias: torch.Tensor | None = None,
+                  padding: int = 0) -> torch.Tensor:
+        convolve = torch.nn.functional.conv3d if x.ndim == 5 else torch.nn.functional.conv2d
+        return convolve(x, torch.cat(weights), bias, padding=padding)

@@ -70,8 +70,10 @@ class RMRNet(nn.Module):
 
     @property
     def decoder(self) -> nn.Module:
-        """The segmentation network's decoder: nnU-Net switches deep supervision at `network.decoder`."""
-        return self.segmentation.decoder
+        """The segmentation network's decoder: nnU-Net switches deep supervision at `network.decoder`, also if it has
+        none.
+        """
+        return getattr(self.segmentation, "decoder", self.segmentation)
 
     def autoencoder_parameters(self) -> list[nn.Parameter]:
         """Parameters of the encoders and the fusion decoder, which stage 1 trains."""

@@ -17,7 +17,7 @@ from nnunetv2_rmr.degradations.degrade import add_degradations, split_clean_degr
 from nnunetv2_rmr.inference.stock import let_stock_predictor_save_fused
 from nnunetv2_rmr.losses.coupled import TERMS, fusion_terms, refinement_terms, term_weights
 from nnunetv2_rmr.losses.uncertainty import separate_log_variances, uncertainty_weighted
-from nnunetv2_rmr.networks.build import build_rmrnet
+from nnunetv2_rmr.networks.build import build_rmrnet, takes_deep_supervision
 from nnunetv2_rmr.networks.rmrnet import RMRNet
 from nnunetv2_rmr.settings import RMRSettings, channel_names, reference_channel
 from nnunetv2_rmr.training.modality_dropout import draw_presence
@@ -25,6 +25,7 @@ from nnunetv2_rmr.training.panel import save_panel
 from nnunetv2_rmr.training.progress import plot_loss_terms
 from nnunetv2_rmr.training.reproducible import SeedNextSample, seed_everything, seed_from_environment
 from nnunetv2_rmr.training.schedule import WarmupCosineLR
+from nnunetv2_rmr.training.tracking import log_picture
 from nnunetv2_rmr.training.validation import export_validation_fusion
 
 
@@ -98,6 +99,8 @@ class nnUNetTrainerRMR(nnUNetTrainer):
         if seed is not None:
             seed_everything(seed)
         self.stage = self.stage_of(self.current_epoch)
+        if not takes_deep_supervision(self.configuration_manager):
+            self.enable_deep_supervision = False
         super().initialize()
 
     @property
@@ -269,7 +272,9 @@ class nnUNetTrainerRMR(nnUNetTrainer):
         if every is None:
             every = max(1, self.num_epochs // 10)
         if every > 0 and ((epoch + 1) % every == 0 or epoch == self.num_epochs - 1):
-            save_panel(self, self._last_batch, join(self.output_folder, "panels", f"epoch_{epoch:04d}.png"))
+            panel = join(self.output_folder, "panels", f"epoch_{epoch:04d}.png")
+            save_panel(self, self._last_batch, panel)
+            log_picture(self.logger, "panel", panel, epoch)
 
     # ---- checkpoints ------------------------------------------------------------------------------------------------
 

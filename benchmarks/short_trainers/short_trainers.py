@@ -1,0 +1,79 @@
+"""Every trainer of the comparison as NAME_short: of the length in COMPARE_EPOCHS and COMPARE_ITERATIONS, and seeded.
+
+Found by nnU-Net through nnUNet_extTrainer. nnU-Net's own trainers draw the same numbers as ours for the same
+nnUNet_rmr_seed, so that all start from the same weights (where they have the same) and see the same patches.
+"""
+
+import os
+from dataclasses import replace
+
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerDA5 import nnUNetTrainerDA5
+
+from nnunetv2_rmr.training import ablations
+from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
+from nnunetv2_rmr.training.paper import nnUNetTrainerRMR_paper
+from nnunetv2_rmr.training.reproducible import SeedNextSample, seed_everything, seed_from_environment
+
+WITH_BIAS_FIELD = {"none": 0.2, "noise": 0.2, "blur": 0.2, "fourier": 0.2, "bias_field": 0.2}
+
+
+class nnUNetTrainerRMR_biasField(nnUNetTrainerRMR):
+    settings = replace(nnUNetTrainerRMR.settings, degradation_probabilities=WITH_BIAS_FIELD)
+
+
+class nnUNetTrainerRMR_allModalities(nnUNetTrainerRMR):
+    settings = replace(nnUNetTrainerRMR.settings, all_modalities_weight=0.5)
+
+
+class nnUNetTrainerRMR_saliency(nnUNetTrainerRMR):
+    settings = replace(nnUNetTrainerRMR.settings, intensity_target="saliency")
+
+
+class nnUNetTrainerRMR_uncertainty(nnUNetTrainerRMR):
+    settings = replace(nnUNetTrainerRMR.settings, balance="uncertainty")
+
+
+class nnUNetTrainerRMR_lightFusion(nnUNetTrainerRMR):
+    settings = replace(nnUNetTrainerRMR.settings, intensity_weight=0.1, gradient_weight=0.1, refinement_weight=0.05)
+
+
+class nnUNetTrainerRMR_8features(nnUNetTrainerRMR):
+    settings = replace(nnUNetTrainerRMR.settings, features=8)
+
+
+BASES = (nnUNetTrainer, nnUNetTrainerDA5, ablations.nnUNetTrainer_RMRDegradations, nnUNetTrainerRMR,
+         nnUNetTrainerRMR_paper, ablations.nnUNetTrainerRMR_noFusionLoss, ablations.nnUNetTrainerRMR_noSegmentationLoss,
+         ablations.nnUNetTrainerRMR_noRefinement, ablations.nnUNetTrainerRMR_noDegradations,
+         ablations.nnUNetTrainerRMR_frozenAutoencoder, ablations.nnUNetTrainerRMR_oneStage,
+         nnUNetTrainerRMR_biasField, nnUNetTrainerRMR_allModalities, nnUNetTrainerRMR_saliency,
+         nnUNetTrainerRMR_uncertainty, nnUNetTrainerRMR_lightFusion, nnUNetTrainerRMR_8features)
+
+
+def short(base: type) -> type:
+    class Short(base):
+        def __init__(self, plans: dict, configuration: str, fold: int, dataset_json: dict,
+                     device: torch.device = torch.device("cuda")):
+            super().__init__(plans, configuration, fold, dataset_json, device)
+            self.num_epochs = int(os.environ["COMPARE_EPOCHS"])
+            self.num_iterations_per_epoch = int(os.environ["COMPARE_ITERATIONS"])
+            self.num_val_iterations_per_epoch = 2
+            self.save_every = max(1, self.num_epochs // 5)
+
+        if not issubclass(base, nnUNetTrainerRMR):
+            def initialize(self):
+                seed_everything(seed_from_environment())
+                super().initialize()
+
+            def get_training_transforms(self, *args, **kwargs):
+                transforms = super().get_training_transforms(*args, **kwargs)
+                transforms.transforms.append(SeedNextSample(seed_from_environment(), 0, 0))
+                return transforms
+
+    Short.__name__ = Short.__qualname__ = f"{base.__name__}_short"
+    return Short
+
+
+for _base in BASES:
+    globals()[f"{_base.__name__}_short"] = short(_base)

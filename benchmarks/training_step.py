@@ -1,0 +1,204 @@
+"""Time and peak memory of one training step, RMR against vanilla nnU-Net, alternated in one process.
+
+    python benchmarks/training_step.py [--trainer nnUNetTrainerRMR] [--stage 2] [--network PlainConvUNet] [--device cpu]
+
+Both sides run their trainer's own `train_step` on the same random batch, with the same plans: six stages as nnU-Net's
+planner gives brain MRI at 1 mm (fewer for small patches). Needs no data. Prints a table of medians and their ratio to
+vanilla; --json writes it to a file. Peak memory is that of tensors: on CUDA as PyTorch's allocator counts it, on the
+CPU from its profiler, in a step of its own. Weights and optimiser state are in it.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+SPACING = [1.0, 1.0, 1.0]
+
+
+def architecture(network: str, patch: list[int]) -> dict:
+    """As nnU-Net's planners choose it: a stage more while all edges stay at 4 voxels or above, six at most."""
+    stages = 1
+    while stages < 6 and min(patch) // 2**stages >= 4:
+        stages += 1
+    kwargs = {
+        "n_stages": stages, "features_per_stage": [min(32 * 2**i, 320) for i in range(stages)],
+        "conv_op": "torch.nn.modules.conv.Conv3d", "kernel_sizes": [[3, 3, 3]] * stages,
+        "strides": [[1, 1, 1]] + [[2, 2, 2]] * (stages - 1), "n_conv_per_stage_decoder": [2] * (stages - 1),
+        "conv_bias": True, "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
+        "norm_op_kwargs": {"eps": 1e-5, "affine": True}, "dropout_op": None, "dropout_op_kwargs": None,
+        "nonlin": "torch.nn.LeakyReLU", "nonlin_kwargs": {"inplace": True}}
+    if network == "PlainConvUNet":
+        kwargs["n_conv_per_stage"] = [2] * stages
+    else:
+        kwargs |= {"n_blocks_per_stage": [1, 3, 4, 6, 6, 6][:stages], "n_conv_per_stage_decoder": [1] * (stages - 1)}
+    return {"network_class_name": f"dynamic_network_architectures.architectures.unet.{network}",
+            "arch_kwargs": kwargs, "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"]}
+
+
+def make_plans(network: str, patch: list[int], batch_size: int, modalities: int) -> dict:
+    resampling = {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None}
+    return {
+        "dataset_name": "Dataset999_Step", "plans_name": "nnUNetPlans", "image_reader_writer": "SimpleITKIO",
+        "transpose_forward": [0, 1, 2], "transpose_backward": [0, 1, 2], "label_manager": "LabelManager",
+        "continue_training": False,
+        "configurations": {"3d_fullres": {
+            "data_identifier": "data", "preprocessor_name": "DefaultPreprocessor", "batch_size": batch_size,
+            "patch_size": patch, "spacing": SPACING, "normalization_schemes": ["ZScoreNormalization"] * modalities,
+            "use_mask_for_norm": [True] * modalities, "batch_dice": False,
+            **{f"resampling_fn_{kind}": "resample_data_or_seg_to_shape" for kind in ("data", "seg", "probabilities")},
+            **{f"resampling_fn_{kind}_kwargs": resampling for kind in ("data", "seg", "probabilities")},
+            "architecture": architecture(network, patch)}}}
+
+
+def make_trainer(trainer_class: type, plans: dict, modalities: int, device: torch.device, stage: int):
+    names = ["T1", "FLAIR", "T2", "T1ce"] + [f"M{i}" for i in range(4, modalities)]
+    dataset_json = {"channel_names": {str(i): n for i, n in enumerate(names[:modalities])}, "file_ending": ".nii.gz",
+                    "labels": {"background": 0, "oedema": 1, "enhancing": 2, "necrosis": 3}, "numTraining": 1}
+    torch.manual_seed(0)
+    trainer = trainer_class(json.loads(json.dumps(plans)), "3d_fullres", "all", dataset_json, device)
+    trainer.print_to_log_file = lambda *args, **kwargs: None
+    if hasattr(trainer, "stage_of"):
+        trainer.stage_of = lambda epoch: stage
+    trainer.initialize()
+    trainer.network.train()
+    return trainer
+
+
+def make_batch(trainer, patch: list[int], batch_size: int, modalities: int) -> dict:
+    generator = torch.Generator().manual_seed(1)
+    clean = torch.randn(batch_size, modalities, *patch, generator=generator)
+    rmr = hasattr(trainer, "stage_of")
+    data = torch.cat((clean, clean + 0.3 * torch.randn(clean.shape, generator=generator)), 1) if rmr else clean
+    scales = trainer._get_deep_supervision_scales() or [[1.0] * len(patch)]
+    target = [torch.randint(0, 4, (batch_size, 1, *[round(n * s) for n, s in zip(patch, scale)]), generator=generator)
+              .float() for scale in scales]
+    return {"data": data, "target": target}
+
+
+def timed(trainer, batch: dict) -> float:
+    if trainer.device.type == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    trainer.train_step(batch)
+    if trainer.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def peak_memory(trainer, batch: dict, others: int) -> int:
+    """Bytes of tensors at the worst moment of a step; `others`: what was allocated beforehand, on the CPU."""
+    if trainer.device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        trainer.train_step(batch)
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        trainer.train_step(batch)
+    total = peak = 0
+    for event in profile.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            total += event.nbytes()
+            peak = max(peak, total)
+    return peak + others
+
+
+def state_bytes(trainer) -> int:
+    """Of weights and optimiser."""
+    tensors = list(trainer.network.parameters())
+    tensors += [v for state in trainer.optimizer.state.values() for v in state.values() if torch.is_tensor(v)]
+    return sum(t.numel() * t.element_size() for t in tensors)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trainer", nargs="+", default=["nnUNetTrainerRMR"], help="one or more of our trainers")
+    parser.add_argument("--stage", type=int, nargs="+", choices=(1, 2), default=[2])
+    parser.add_argument("--network", choices=("PlainConvUNet", "ResidualEncoderUNet"), default="PlainConvUNet")
+    parser.add_argument("--modalities", type=int, nargs="+", default=[2])
+    parser.add_argument("--patch", type=int, nargs=3, default=[64, 64, 64], help="edges in voxels")
+    parser.add_argument("--batch_size", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--threads", type=int, default=None, help="of the CPU")
+    parser.add_argument("--profile", action="store_true", help="print the dearest operations of each side")
+    parser.add_argument("--json", type=Path, default=None)
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    device = torch.device(args.device)
+    machine = {"device": torch.cuda.get_device_name() if args.device == "cuda" else platform.processor() or "CPU",
+               "threads": torch.get_num_threads(), "torch": torch.__version__, "python": platform.python_version()}
+    print(machine)
+    print(f"{args.network}, patch {args.patch}, batch {args.batch_size}, medians of {args.repeats}\n")
+
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+    from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
+
+    import nnunetv2_rmr
+
+    def find(name: str) -> type:
+        cls = recursive_find_python_class(str(Path(nnunetv2_rmr.__file__).parent / "training"), name,
+                                          "nnunetv2_rmr.training")
+        if cls is None:
+            parser.error(f"--trainer {name}: no such trainer")
+        return cls
+
+    rows = []
+    print("| modalities | trainer, stage | s per step | x vanilla | spread | peak memory, GB | x vanilla |")
+    print("|---|---|---|---|---|---|---|")
+    for modalities in args.modalities:
+        plans = make_plans(args.network, args.patch, args.batch_size, modalities)
+        sides = {"nnUNetTrainer": make_trainer(nnUNetTrainer, plans, modalities, device, 2)}
+        for name in args.trainer:
+            for stage in args.stage:
+                sides[f"{name}, {stage}"] = make_trainer(find(name), plans, modalities, device, stage)
+        batches = {name: make_batch(t, args.patch, args.batch_size, modalities) for name, t in sides.items()}
+        for _ in range(2 if args.device == "cpu" else 10):
+            for name, trainer in sides.items():
+                timed(trainer, batches[name])
+        seconds = {name: [] for name in sides}
+        for _ in range(args.repeats):
+            for name, trainer in sides.items():
+                seconds[name].append(timed(trainer, batches[name]))
+        peaks = {}
+        for name, trainer in sides.items():
+            if device.type == "cuda":  # the others' weights must not count
+                for other in sides.values():
+                    other.network.to("cpu" if other is not trainer else device)
+            peaks[name] = peak_memory(trainer, batches[name], state_bytes(trainer))
+        for name in sides:
+            ratios = [s / v for s, v in zip(seconds[name], seconds["nnUNetTrainer"])]
+            row = {"modalities": modalities, "side": name, "seconds": statistics.median(seconds[name]),
+                   "ratio": statistics.median(ratios), "ratio_range": [min(ratios), max(ratios)],
+                   "peak_bytes": peaks[name], "peak_ratio": peaks[name] / peaks["nnUNetTrainer"]}
+            rows.append(row)
+            print(f"| {modalities} | {name} | {row['seconds']:.3f} | {row['ratio']:.2f} | {min(ratios):.2f}-"
+                  f"{max(ratios):.2f} | {row['peak_bytes'] / 1e9:.2f} | {row['peak_ratio']:.2f} |", flush=True)
+        if args.profile:
+            for name, trainer in sides.items():
+                with torch.profiler.profile(with_stack=False) as profile:
+                    timed(trainer, batches[name])
+                print(name, profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=18,
+                                                         max_name_column_width=60), sep="\n")
+    if args.json:
+        args.json.write_text(json.dumps({"machine": machine, "arguments": vars(args) | {"json": None}, "rows": rows},
+                                        indent=1))
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        for variable in ("raw", "preprocessed", "results"):
+            os.environ[f"nnUNet_{variable}"] = folder
+        # nnU-Net looks which kind of files there are
+        data = Path(folder, "Dataset999_Step", "data")
+        data.mkdir(parents=True)
+        Path(data, "case.npz").touch()
+        main()
