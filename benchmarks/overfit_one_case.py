@@ -11,6 +11,7 @@ the scores of the fused image are taken on the network's grid, inside the body, 
 import argparse
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -92,7 +93,7 @@ def picture(data: np.ndarray, names: list[str], fused: np.ndarray, label: np.nda
         for mask, colour in ((label, "lime"), (prediction, "red")):
             axes[-1].contour(mask[view] > 0, [0.5], colors=colour, linewidths=1)
         fig.tight_layout()
-        fig.savefig(file, dpi=110, facecolor="black")
+        fig.savefig(file, dpi=110, facecolor="black", bbox_inches="tight")
 
 
 def main() -> None:
@@ -118,7 +119,8 @@ def main() -> None:
     files = get_filenames_of_train_images_and_targets(str(Path(os.environ["nnUNet_raw"]) / folder.name),
                                                       dataset_json)[args.case]
     preprocessed = folder / configuration.data_identifier
-    preprocessed.mkdir(exist_ok=True)
+    shutil.rmtree(preprocessed, ignore_errors=True)  # of an earlier run
+    preprocessed.mkdir()
     configuration.preprocessor_class(verbose=False).run_case_save(
         str(preprocessed / args.case), files["images"], files["label"], manager, configuration, dataset_json)
     start = time.time()

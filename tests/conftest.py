@@ -6,7 +6,6 @@ import tiny
 import torch
 from plans import DATASET_JSON, make_plans
 
-torch.set_num_threads(1)  # several tests run at a time (see pyproject.toml); more threads than cores only compete
 PLAIN, REGIONS = 901, 902
 
 

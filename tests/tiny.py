@@ -103,7 +103,7 @@ def nnunet_env(root: Path, **extra: str) -> dict[str, str]:
     from nnunetv2_rmr.ext_trainer import trainers_folder
 
     env = dict(os.environ, nnUNet_extTrainer=str(trainers_folder()), nnUNet_n_proc_DA="0", nnUNet_def_n_proc="1",
-               OMP_NUM_THREADS="1", MPLBACKEND="agg")
+               OMP_NUM_THREADS="2", MPLBACKEND="agg")
     for name in ("raw", "preprocessed", "results"):
         (root / name).mkdir(parents=True, exist_ok=True)
         env[f"nnUNet_{name}"] = str(root / name)

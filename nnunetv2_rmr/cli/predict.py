@@ -4,8 +4,10 @@ nnU-Net's own entry points run, so every option of theirs is there and means wha
 are taken out of the command line before nnU-Net reads it.
 """
 
+import os
 import sys
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 
 from nnunetv2_rmr.ext_trainer import add_to_ext_trainer
@@ -15,7 +17,8 @@ HELP = f"""
 nnunetv2-rmr: beside the segmentations, -o gets the fused images, fused/CASE, of a model (-tr) that has them to give.
 Options beyond nnU-Net's:
   {MISSING}             Predict cases of which modalities (CASE_000X) are missing, too, instead of reporting them as bad
-                        cases. The model should be trained with modality_dropout, see docs/missing.md."""
+                        cases. The model should be trained with modality_dropout, see docs/missing.md.
+  -npp, -nps            Default on machines with fewer than four cores: 0, no worker processes."""
 
 
 def _run(entry_point: str) -> None:
@@ -32,6 +35,10 @@ def _run(entry_point: str) -> None:
         def __init__(self, *args, **kwargs):
             super().__init__(*args, allow_missing=missing, **kwargs)
 
+        @wraps(RMRPredictor.predict_from_files)  # nnU-Net records the call by its signature
+        def predict_from_files(self, *args, **kwargs):
+            return super().predict_from_files(*args, **kwargs | _without_workers(sys.argv))
+
     predict_from_raw_data.nnUNetPredictor = Predictor  # the entry points look it up under this name
     run: Callable[[], None] = getattr(predict_from_raw_data, entry_point)
     try:
@@ -43,6 +50,20 @@ def _run(entry_point: str) -> None:
     finally:
         if {"-h", "--help"} & set(sys.argv):
             print(HELP)
+
+
+def _without_workers(arguments: list[str]) -> dict[str, int]:
+    """Arguments of predict_from_files that start no processes, where that is better.
+
+    nnU-Net starts three for preprocessing and three for export. With fewer than four cores they would only take turns
+    with the network, and importing torch in each is most of a small job: none, unless the user asks for some.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if cores >= 4:
+        return {}
+    return {name: 0 for name, option in (("num_processes_preprocessing", "-npp"),
+                                         ("num_processes_segmentation_export", "-nps"))
+            if not any(a.split("=")[0] == option for a in arguments) and f"nnUNet_{option[1:]}" not in os.environ}
 
 
 def _explain(error: FileNotFoundError) -> str:

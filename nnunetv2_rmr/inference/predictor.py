@@ -67,6 +67,9 @@ class RMRPredictor(nnUNetPredictor):
     One bad case does not stop a batch: it is reported, the others are done, then FailedCasesError is raised.
     With a model of another trainer it behaves like nnUNetPredictor.
 
+    Worker processes take seconds to start, as each imports torch: a single case is predicted without, and with 0 of
+    them asked for everything happens in this process.
+
     allow_missing: a case may lack modalities, files CASE_000X that are not there or channels of zeros in arrays (see
     docs/missing.md); without it such a case is a bad one.
     """
@@ -74,6 +77,7 @@ class RMRPredictor(nnUNetPredictor):
     # on the class, because a stock predictor can become one of these after its own __init__ (see stock.py)
     fused_volumes: list[np.ndarray] = ()
     allow_missing: bool = False
+    _one_case: bool = False
     _presence: torch.Tensor | None = None
     _failures: list[str] = ()
     _fused: torch.Tensor | None = None
@@ -237,8 +241,12 @@ class RMRPredictor(nnUNetPredictor):
         files, outputs, previous = self._manage_input_and_output_lists(
             list_of_lists_or_source_folder, output, folder_with_segs_from_prev_stage, overwrite,
             save_probabilities=save_probabilities)
+        return self._predict_one_by_one(self._preprocess(files, previous, outputs, num_processes=0), save_probabilities)
+
+    def _predict_one_by_one(self, items: Iterable[dict], save_probabilities: bool) -> list:
+        """Everything in this process. Returns the segmentations of items without a file to write to."""
         segmentations = []
-        for item in self._with_fused(self._preprocess(files, previous, outputs, num_processes=0)):
+        for item in self._with_fused(items):
             logits = self.predict_logits_from_preprocessed_data(item["data"]).cpu()
             if item["ofile"] is None:
                 segmentations.append(convert_predicted_logits_to_segmentation_with_correct_shape(
@@ -275,6 +283,7 @@ class RMRPredictor(nnUNetPredictor):
     def _internal_get_data_iterator_from_lists_of_filenames(self, input_list_of_lists, seg_from_prev_stage_files,
                                                             output_filenames_truncated, num_processes: int):
         # nnU-Net's iterator stops everything at the first bad case
+        self._one_case = len(input_list_of_lists) == 1
         return self._preprocess(input_list_of_lists, seg_from_prev_stage_files, output_filenames_truncated,
                                 num_processes)
 
@@ -283,7 +292,7 @@ class RMRPredictor(nnUNetPredictor):
         nothing = [None] * len(files)
         jobs = [(f, p, o, self.plans_manager, self.configuration_manager, self.dataset_json, self.verbose_preprocessing)
                 for f, p, o in zip(files, previous or nothing, outputs or nothing)]
-        items = _map_ahead(_preprocess_case, jobs, min(num_processes, len(jobs)))
+        items = _map_ahead(_preprocess_case, jobs, min(num_processes, len(jobs)) if len(jobs) > 1 else 0)
         for case_files, item in zip(files, items):
             if isinstance(item, BadCaseError):
                 print(f"ERROR: {item}")
@@ -308,6 +317,9 @@ class RMRPredictor(nnUNetPredictor):
                                    num_processes_segmentation_export: int = default_num_processes):
         if not isinstance(data_iterator, Iterator):  # from arrays or from a user, not from predict_from_files
             data_iterator = iter(data_iterator)
+        if num_processes_segmentation_export == 0 or self._one_case:
+            self._one_case = False
+            return self._predict_one_by_one(data_iterator, save_probabilities)
         result = super().predict_from_data_iterator(self._with_fused(data_iterator), save_probabilities,
                                                     num_processes_segmentation_export)
         if isinstance(data_iterator, MultiThreadedAugmenter):

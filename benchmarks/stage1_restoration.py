@@ -1,0 +1,134 @@
+"""Does stage 1 restore degraded patches, and do degraded and clean input come to the same features?
+
+    python benchmarks/stage1_restoration.py -d 102 -c 3d_fullres --iterations 400 -o OUT
+
+Needs a preprocessed data set. Trains stage 1 with the trainer's own data, losses and optimiser on the training cases of
+fold 0, and measures on patches of its validation cases, every modality degraded by one kind, as strongly as in
+training. For every kind: PSNR of the degraded input and of its reconstruction against the clean patch, inside the body,
+with a 95 % bootstrap interval of their difference over patches; and the distance of degraded from clean features, in
+standard deviations of the clean ones, before and after. Writes OUT/stage1.json.
+"""
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from nnunetv2_rmr.degradations.degrade import DegradeTransform
+from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
+from nnunetv2_rmr.training.paper import nnUNetTrainerRMR_paper
+
+TRAINERS = {cls.__name__: cls for cls in (nnUNetTrainerRMR, nnUNetTrainerRMR_paper)}
+EPOCHS = 20  # of the learning rate's schedule
+KINDS = ("none", "noise", "blur", "fourier")
+
+
+def validation_patches(trainer, count: int) -> list[torch.Tensor]:
+    """Clean patches (C, D, H, W) with at least a fifth of them inside the body."""
+    patches = []
+    while len(patches) < count:
+        for patch in next(trainer.dataloader_val)["data"]:
+            if float((patch != 0).any(0).float().mean()) >= 0.2:
+                patches.append(patch)
+    return patches[:count]
+
+
+@torch.no_grad()
+def measure(trainer, patches: list[torch.Tensor]) -> dict[str, dict[str, list[float]]]:
+    """kind -> PSNR of "input" and "reconstruction" in dB and "features" distance, of every patch."""
+    net = trainer.rmrnet.eval()
+    results = {}
+    for kind in KINDS:
+        # settings as in training, but all modalities get this kind
+        transform = DegradeTransform(net.num_modalities, trainer.configuration_manager.spacing, p_clean=0.0,
+                                     probabilities={kind: 1.0}, options=trainer.settings.degradation_options)
+        np.random.seed(0)
+        rows = {"input": [], "reconstruction": [], "features": []}
+        for clean in patches:
+            inside = (clean != 0).any(0)
+            both = transform(image=clean, foreground=inside)["image"]
+            pair = torch.stack((clean, both[net.num_modalities:])).to(trainer.device)
+            out = net(pair, outputs=("features", "reconstructions"))
+            span = clean[:, inside].amax() - clean[:, inside].amin()
+
+            def psnr(image: torch.Tensor, clean=clean, inside=inside, span=span) -> float:
+                mse = (image.cpu() - clean)[:, inside].square().mean()
+                return float(10 * torch.log10(span ** 2 / mse.clamp_min(1e-12)))
+
+            rows["input"].append(psnr(pair[1]))
+            rows["reconstruction"].append(psnr(out.reconstructions[1]))
+            difference = (out.features[1] - out.features[0]).square().mean().sqrt() / out.features[0].std()
+            rows["features"].append(float(difference))
+        results[kind] = rows
+    net.train()
+    return results
+
+
+def interval(values: list[float]) -> list[float]:
+    rng = np.random.default_rng(0)
+    means = rng.choice(values, (10000, len(values))).mean(1)
+    return np.percentile(means, [2.5, 97.5]).tolist()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-d", required=True, type=int)
+    parser.add_argument("-c", required=True, metavar="CONFIGURATION")
+    parser.add_argument("--trainer", choices=TRAINERS, default="nnUNetTrainerRMR_paper")
+    parser.add_argument("--iterations", type=int, default=400)
+    parser.add_argument("--patch", type=int, nargs=3, help="instead of the plans'")
+    parser.add_argument("--patches", type=int, default=24, help="to measure on")
+    parser.add_argument("--lr", type=float, help="instead of the trainer's")
+    parser.add_argument("-device", default="cpu")
+    parser.add_argument("-o", required=True, type=Path)
+    args = parser.parse_args()
+    args.o.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("nnUNet_rmr_seed", "0")
+    folder = next(Path(os.environ["nnUNet_preprocessed"]).glob(f"Dataset{args.d:03d}_*"))
+    plans = json.loads((folder / "nnUNetPlans.json").read_text())
+    configuration = plans["configurations"][args.c]
+    if args.patch:
+        configuration["patch_size"] = args.patch
+    plans["continue_training"] = False
+    if args.lr:
+        plans["rmr"] = plans.get("rmr", {}) | {"stage1_lr": args.lr}
+
+    class Stage1(TRAINERS[args.trainer]):
+        stage1_epochs = EPOCHS
+
+    dataset_json = json.loads((folder / "dataset.json").read_text())
+    trainer = Stage1(plans, args.c, 0, dataset_json, torch.device(args.device))
+    trainer.num_epochs, trainer.num_iterations_per_epoch = EPOCHS + 1, args.iterations // EPOCHS
+    trainer.on_train_start()
+    patches = validation_patches(trainer, args.patches)
+    before = measure(trainer, patches)
+    start = time.time()
+    for epoch in range(EPOCHS):
+        trainer.current_epoch = epoch
+        trainer.lr_scheduler.step(epoch)
+        steps = [trainer.train_step(next(trainer.dataloader_train)) for _ in range(trainer.num_iterations_per_epoch)]
+        loss = np.mean([step["loss"] for step in steps])
+        print(f"epoch {epoch}: loss {loss:.4f}, {time.time() - start:.0f} s", flush=True)
+    after = measure(trainer, patches)
+    rows = {}
+    print(f"\n{args.trainer}, {args.iterations} iterations, {len(patches)} patches of {configuration['patch_size']}\n")
+    print("| kind | PSNR of input, dB | of reconstruction | difference | feature distance, before | after |")
+    print("|---|---|---|---|---|---|")
+    for kind in KINDS:
+        gain = [r - i for r, i in zip(after[kind]["reconstruction"], after[kind]["input"])]
+        row = {name: np.mean(after[kind][name]) for name in ("input", "reconstruction")}
+        low, high = interval(gain)
+        distances = [np.mean(side[kind]["features"]) for side in (before, after)]
+        rows[kind] = row | {"gain": np.mean(gain), "gain_interval": [low, high], "features_before_after": distances}
+        print(f"| {kind} | {row['input']:.2f} | {row['reconstruction']:.2f} | {np.mean(gain):+.2f} ({low:+.2f} to "
+              f"{high:+.2f}) | {distances[0]:.3f} | {distances[1]:.3f} |", flush=True)
+    (args.o / "stage1.json").write_text(json.dumps({"arguments": {k: str(v) for k, v in vars(args).items()},
+                                                    "rows": rows}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
