@@ -3,9 +3,10 @@
     python benchmarks/overfit_one_case.py -d 101 --case BraTS2021_01478 --iterations 400 -o OUT
 
 Needs the plans (nnUNetv2_plan_and_preprocess -d 101 --no_pp). Trains nnUNetTrainerRMR on that case alone, resampled to
---spacing, with a small patch and network, predicts the same case from its raw files with RMRPredictor, and writes
-OUT/result.json and OUT/panel.png. The Dice is that of the segmentation as nnU-Net writes it, on the scan's own grid;
-the scores of the fused image are taken on the network's grid, inside the body, on normalised intensities (z-scores).
+--spacing, with a small patch and network and no augmentation but RMR's degradations, predicts the same case from its
+raw files with RMRPredictor, and writes OUT/result.json and OUT/panel.png. The Dice is that of the segmentation as
+nnU-Net writes it, on the scan's own grid; the scores of the fused image are taken on the network's grid, inside the
+body, on normalised intensities (z-scores).
 """
 
 import argparse
@@ -19,9 +20,11 @@ import matplotlib
 import numpy as np
 import torch
 from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
+from nnunetv2_rmr.degradations.degrade import add_degradations
 from nnunetv2_rmr.evaluation.restoration import restoration_scores
 from nnunetv2_rmr.inference.predictor import RMRPredictor
 from nnunetv2_rmr.inference.preprocessing import PROPERTY
@@ -38,6 +41,17 @@ class OneCaseTrainer(nnUNetTrainerRMR):
 
     def do_split(self):
         return [self.case], [self.case]
+
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self):
+        # patches as they are: learned by heart is what was seen, not what augmentation makes of it
+        _, dummy_2d, _, _ = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        self.inference_allowed_mirroring_axes = None
+        return (0, 0), dummy_2d, self.configuration_manager.patch_size, None
+
+    def get_training_transforms(self, patch_size, rotation, scales, *args, regions=None, ignore_label=None, **kwargs):
+        transforms = nnUNetTrainer.get_validation_transforms(scales, regions=regions, ignore_label=ignore_label)
+        return add_degradations(transforms, self.rmrnet.num_modalities, self.configuration_manager.spacing,
+                                p_clean=self.settings.p_clean, probabilities=self.settings.degradation_probabilities)
 
 
 def small_configuration(plans: dict, patch: int, spacing: float) -> dict:

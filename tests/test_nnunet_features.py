@@ -79,7 +79,7 @@ def model_folder(configuration: str, env: dict[str, str]) -> Path:
 def predict(images: Path, out: Path, configuration: str, env: dict[str, str], *options: str | Path) -> None:
     """Predicts the test case, and asserts what holds for every configuration."""
     tiny.run("nnUNetv2_rmr_predict", "-i", images, "-o", out, "-d", NUMBER, "-c", configuration, "-f", "all", "-tr",
-             "nnUNetTrainerRMR_tiny", "-device", "cpu", "-npp", 1, "-nps", 1, "--disable_tta", *options, env=env)
+             "nnUNetTrainerRMR_tiny", "-device", "cpu", "--disable_tta", *options, env=env)
     scan = sitk.ReadImage(str(images / "caseTs0_0001.nii.gz"))
     for file in (out / "caseTs0.nii.gz", out / "fused" / "caseTs0.nii.gz"):
         result = sitk.ReadImage(str(file))

@@ -262,7 +262,7 @@ def test_nnunets_own_trainer_and_ours_train_the_same_network_with_rmr_plans(nnun
     plans["plans_name"] = "nnUNetRMRPlans"
     (preprocessed / "nnUNetRMRPlans.json").write_text(json.dumps(plans))
     env = {k: v for k, v in nnunet.items() if k != "nnUNet_extTrainer"} | {"nnUNet_results": str(tmp_path)}
-    ours = nnunet | {"nnUNet_results": str(tmp_path)}
+    ours = nnunet | {"nnUNet_results": str(tmp_path), "TINY_ONLY_TRAINS": "1"}
     options = [str(PLAIN), tiny.CONFIGURATION, "0", "-p", "nnUNetRMRPlans", "-device", "cpu"]
     tiny.run("nnUNetv2_train", *options, "-tr", "nnUNetTrainer_1epoch_tiny",
              env=env | {"nnUNet_extTrainer": str(Path(__file__).parent / "trainers")})

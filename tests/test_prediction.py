@@ -11,10 +11,12 @@ import SimpleITK as sitk
 import tiny
 from conftest import REGIONS
 
+from nnunetv2_rmr.cli.predict import _without_workers
+
 pytestmark = pytest.mark.slow
 
-MODEL = ("-d", REGIONS, "-c", tiny.CONFIGURATION, "-tr", "nnUNetTrainerRMR_tiny", "-f", 0, 1, "-device", "cpu",
-         "-npp", 1, "-nps", 1)
+MODEL = ("-d", REGIONS, "-c", tiny.CONFIGURATION, "-tr", "nnUNetTrainerRMR_tiny", "-f", 0, 1, "-device", "cpu")
+WORKERS = ("-npp", 1, "-nps", 1)  # of nnU-Net's command, and of ours, which starts none by default on small machines
 
 
 @pytest.fixture(scope="module")
@@ -25,14 +27,14 @@ def images(nnunet) -> Path:
 @pytest.fixture(scope="module")
 def predicted(trained, nnunet, images, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("rmr")
-    tiny.run("nnUNetv2_rmr_predict", "-i", images, "-o", out, *MODEL, "--save_probabilities", env=nnunet)
+    tiny.run("nnUNetv2_rmr_predict", "-i", images, "-o", out, *MODEL, *WORKERS, "--save_probabilities", env=nnunet)
     return out
 
 
 @pytest.fixture(scope="module")
 def stock(trained, nnunet, images, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("stock")
-    tiny.run("nnUNetv2_predict", "-i", images, "-o", out, *MODEL, "--save_probabilities", env=nnunet)
+    tiny.run("nnUNetv2_predict", "-i", images, "-o", out, *MODEL, *WORKERS, "--save_probabilities", env=nnunet)
     return out
 
 
@@ -67,7 +69,8 @@ def test_fused_volumes_lie_beside_in_units_and_grid_of_the_reference_modality(pr
 
 
 def test_stock_command_saves_fused_volumes_if_the_environment_asks(predicted, nnunet, images, tmp_path):
-    tiny.run("nnUNetv2_predict", "-i", images, "-o", tmp_path, *MODEL, env=nnunet | {"nnUNet_rmr_save_fused": "1"})
+    tiny.run("nnUNetv2_predict", "-i", images, "-o", tmp_path, *MODEL, *WORKERS,
+             env=nnunet | {"nnUNet_rmr_save_fused": "1"})
     assert files(tmp_path) == files(predicted)
     assert files(tmp_path / "fused") == files(predicted / "fused")
 
@@ -81,6 +84,23 @@ def test_continue_prediction_and_parts_hold_for_both_outputs(predicted, nnunet, 
     assert "1 case(s) are complete, 1 to go" in output
     assert files(tmp_path / "fused") == files(predicted / "fused")
     assert (tmp_path / "fused" / "caseTs01.nii.gz").stat().st_mtime_ns == kept
+
+
+def test_without_worker_processes_the_same_comes_out(predicted, nnunet, images, tmp_path):
+    tiny.run("nnUNetv2_rmr_predict", "-i", images, "-o", tmp_path, *MODEL, "-npp", 0, "-nps", 0, env=nnunet)
+    assert files(tmp_path) == files(predicted)
+    assert files(tmp_path / "fused") == files(predicted / "fused")
+
+
+@pytest.mark.parametrize(("cores", "asked", "counts"), [
+    (2, [], {"num_processes_preprocessing": 0, "num_processes_segmentation_export": 0}),
+    (2, ["-npp", "2"], {"num_processes_segmentation_export": 0}),
+    (2, ["-npp=2", "-nps=2"], {}),
+    (8, [], {}),
+])
+def test_small_machines_start_no_worker_processes_unless_told(monkeypatch, cores, asked, counts):
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(cores)), raising=False)
+    assert _without_workers(["-i", "in", *asked]) == counts
 
 
 def test_parts_share_the_work(trained, nnunet, images, tmp_path):

@@ -23,7 +23,7 @@ def fold(env: dict[str, str], number: int = PLAIN, fold: int = 0) -> Path:
 
 def results_in(env: dict[str, str], folder: Path, **extra: str) -> dict[str, str]:
     folder.mkdir(parents=True, exist_ok=True)
-    return env | {"nnUNet_results": str(folder)} | extra
+    return env | {"nnUNet_results": str(folder), "TINY_ONLY_TRAINS": "1"} | extra
 
 
 def train_command(*options: str, number: int = PLAIN) -> list[str]:

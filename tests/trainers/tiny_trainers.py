@@ -19,7 +19,10 @@ def kill_this_process(*_) -> None:
 
 
 class nnUNetTrainerRMR_tiny(nnUNetTrainerRMR):
-    """Four epochs of six iterations. Dies like a killed process at the moment named in TINY_KILLED_AT."""
+    """Four epochs of six iterations. Dies like a killed process at the moment named in TINY_KILLED_AT.
+
+    TINY_ONLY_TRAINS saves tests that look at the training alone the time of the final validation.
+    """
 
     epochs = 4
 
@@ -44,6 +47,10 @@ class nnUNetTrainerRMR_tiny(nnUNetTrainerRMR):
                 kill_this_process()
             torch.save = write_half
         super().save_checkpoint(filename)
+
+    def perform_actual_validation(self, save_probabilities: bool = False) -> None:
+        if "TINY_ONLY_TRAINS" not in os.environ:
+            super().perform_actual_validation(save_probabilities)
 
 
 class nnUNetTrainerRMR_tiny_dropout(nnUNetTrainerRMR_tiny):
