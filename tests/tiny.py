@@ -1,7 +1,10 @@
 """A data set so small that nnU-Net's real command line trains on it in seconds: three modalities of a head."""
 
+import atexit
 import contextlib
+import importlib.metadata
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -76,25 +79,58 @@ def tiny_architecture(plans_file: Path) -> None:
     plans_file.write_text(json.dumps(plans))
 
 
-def run(*command: str, env: dict[str, str], check: bool = True, timeout: int = 900) -> subprocess.CompletedProcess:
+# Commands start as copies of a process that has imported what takes longest, instead of importing it again, each of them
+# for up to ten seconds. All else is as if the installed script ran. It is a process without threads, so a copy is safe.
+_copies = multiprocessing.get_context("forkserver")
+_copies.set_forkserver_preload(["nnunetv2.run.run_training", "nnunetv2_rmr.training.nnUNetTrainerRMR",
+                                "nnunetv2_rmr.inference.predictor"])
+ENV = {"nnUNet_def_n_proc": "1", "MPLBACKEND": "agg"}  # read while importing
+os.environ.update(ENV)
+
+
+def _installed(command: str) -> importlib.metadata.EntryPoint | None:
+    return next(iter(importlib.metadata.entry_points(group="console_scripts", name=command)), None)
+
+
+def _become(command: list[str], env: dict[str, str], output: str) -> None:
+    """In a copy: what the installed script does."""
+    os.setsid()
+    with open(output, "w") as file:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(file.fileno(), stream.fileno())
+    multiprocessing.set_start_method(None, force=True)  # of its own workers; a copy would inherit ours
+    os.environ.clear()
+    os.environ.update(env)
+    import torch
+    torch.set_num_threads(int(env["OMP_NUM_THREADS"]))
+    sys.argv = [str(Path(sys.executable).parent / command[0]), *command[1:]]
+    try:
+        sys.exit(_installed(command[0]).load()())
+    finally:
+        atexit._run_exitfuncs()  # which a copy would leave out
+
+
+def run(*command: object, env: dict[str, str], check: bool = True, timeout: int = 900) -> subprocess.CompletedProcess:
     """Run an installed command as a user would; the output comes with a failure.
 
     Output goes to a file and what is left of the command's processes is killed at its end: workers of a killed training
     outlive it, and would hold a pipe open for ever.
     """
-    executable = str(Path(sys.executable).parent / command[0])
-    with tempfile.TemporaryFile("w+") as output:
-        process = subprocess.Popen([executable, *map(str, command[1:])], env=env, stdout=output,
-                                   stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True)
+    command = [str(word) for word in command]
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder, "output")
+        process = _copies.Process(target=_become, args=(command, env, str(output)))
+        process.start()
         try:
-            process.wait(timeout)
+            process.join(timeout)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-        output.seek(0)
-        result = subprocess.CompletedProcess(command, process.returncode, output.read())
+        if process.exitcode is None:
+            raise subprocess.TimeoutExpired(command, timeout)
+        result = subprocess.CompletedProcess(command, process.exitcode, output.read_text())
     if check and result.returncode != 0:
-        raise AssertionError(f"{' '.join(map(str, command))} exited with {result.returncode}:\n{result.stdout[-4000:]}")
+        raise AssertionError(f"{' '.join(command)} exited with {result.returncode}:\n{result.stdout[-4000:]}")
     return result
 
 
@@ -102,8 +138,8 @@ def nnunet_env(root: Path, **extra: str) -> dict[str, str]:
     """Environment with nnU-Net's paths below root and few workers."""
     from nnunetv2_rmr.ext_trainer import trainers_folder
 
-    env = dict(os.environ, nnUNet_extTrainer=str(trainers_folder()), nnUNet_n_proc_DA="0", nnUNet_def_n_proc="1",
-               OMP_NUM_THREADS="2", MPLBACKEND="agg")
+    env = dict(os.environ, nnUNet_extTrainer=str(trainers_folder()), nnUNet_n_proc_DA="0", OMP_NUM_THREADS="2",
+               **ENV)
     for name in ("raw", "preprocessed", "results"):
         (root / name).mkdir(parents=True, exist_ok=True)
         env[f"nnUNet_{name}"] = str(root / name)
