@@ -79,8 +79,8 @@ def tiny_architecture(plans_file: Path) -> None:
     plans_file.write_text(json.dumps(plans))
 
 
-# Commands start as copies of a process that has imported what takes longest, instead of importing it again, each of them
-# for up to ten seconds. All else is as if the installed script ran. It is a process without threads, so a copy is safe.
+# Commands start as copies of a process that has imported what takes longest, instead of importing it again each, for up
+# to ten seconds. All else is as if the installed script ran. It is a process without threads, so a copy is safe.
 _copies = multiprocessing.get_context("forkserver")
 _copies.set_forkserver_preload(["nnunetv2.run.run_training", "nnunetv2_rmr.training.nnUNetTrainerRMR",
                                 "nnunetv2_rmr.inference.predictor"])
