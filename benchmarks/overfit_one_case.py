@@ -1,6 +1,6 @@
 """Can the whole chain learn one real case by heart? Whole-lesion Dice, and the fused image against plain averaging.
 
-    python benchmarks/overfit_one_case.py -d 101 --case BraTS2021_01478 --iterations 400 -o OUT
+    python benchmarks/overfit_one_case.py -d 101 --case BraTS2021_01478 -o OUT
 
 Needs the plans (nnUNetv2_plan_and_preprocess -d 101 --no_pp). Trains nnUNetTrainerRMR on that case alone, resampled to
 --spacing, with a small patch and network and no augmentation but RMR's degradations, predicts the same case from its
@@ -114,9 +114,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-d", required=True, type=int)
     parser.add_argument("--case", required=True)
-    parser.add_argument("--iterations", type=int, default=400)
+    parser.add_argument("--iterations", type=int, default=800)
     parser.add_argument("--patch", type=int, default=48)
-    parser.add_argument("--spacing", type=float, default=1.5, help="in mm (default %(default)s)")
+    parser.add_argument("--spacing", type=float, default=2, help="in mm (default %(default)s)")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("-device", default="cpu")
     parser.add_argument("-o", required=True, type=Path)

@@ -31,7 +31,7 @@ class RMRSettings:
 
     # network (see networks/)
     encoder: str = "conv"
-    features: int = 16
+    features: int = 8
     fusion_growth: int = 8
     fusion_layers: int = 3
     fusion_collect: bool = True

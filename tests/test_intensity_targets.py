@@ -70,7 +70,7 @@ def test_without_the_term_there_is_no_head_and_the_same_weights_are_drawn():
 
 
 def test_the_term_reaches_the_fusion_module():
-    net = RMRNet(unet(3, 16), 2, 3, all_modalities=True)
+    net = RMRNet(unet(3, RMRSettings().features), 2, 3, all_modalities=True)
     out = net(torch.randn(1, 2, 8, 8, 8), outputs=("all_modalities",))
     reconstruction_loss(out.all_modalities, torch.zeros(1, 2, 8, 8, 8)).backward()
     assert all(p.grad is not None for m in (net.encoders, net.fusion, net.all_modalities_decoder)

@@ -12,12 +12,12 @@ class ConvEncoder(nn.Module):
     """Lean convolutional encoder of one modality, without down-sampling and without normalisation.
 
     Two 3x3(x3) convolutions with PReLU. No normalisation layer, as in the published encoder: the features have to
-    carry absolute intensities to the fusion decoder. About 7 thousand multiply-adds per voxel with 16 features.
+    carry absolute intensities to the fusion decoder. About 2 thousand multiply-adds per voxel with 8 features.
 
     Input (B, 1, *spatial), output (B, features, *spatial).
     """
 
-    def __init__(self, dim: int, features: int = 16, convolutions: str = "near_identity"):
+    def __init__(self, dim: int, features: int = 8, convolutions: str = "near_identity"):
         super().__init__()
         conv_op = convert_dim_to_conv_op(dim)
         self.layers = nn.Sequential(ConvPReLU(conv_op, 1, features, convolutions),

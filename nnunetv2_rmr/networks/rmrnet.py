@@ -43,7 +43,7 @@ class RMRNet(nn.Module):
     """
 
     def __init__(self, segmentation: nn.Module, num_modalities: int, dim: int, *, encoder: str = "conv",
-                 features: int = 16, fusion_growth: int = 8, fusion_layers: int = 3, fusion_collect: bool = True,
+                 features: int = 8, fusion_growth: int = 8, fusion_layers: int = 3, fusion_collect: bool = True,
                  decoder_hidden: int = 8, decoder_layers: int = 1, convolutions: str = "near_identity",
                  all_modalities: bool = False):
         super().__init__()
