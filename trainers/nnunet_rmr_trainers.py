@@ -9,6 +9,10 @@ from nnunetv2_rmr.training.ablations import (
     nnUNetTrainerRMR_noSegmentationLoss,
     nnUNetTrainerRMR_oneStage,
 )
+from nnunetv2_rmr.training.benchmarking import (
+    nnUNetTrainerRMRBenchmark_5epochs,
+    nnUNetTrainerRMRBenchmark_5epochs_noDataLoading,
+)
 from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
 from nnunetv2_rmr.training.paper import nnUNetTrainerRMR_paper
 from nnunetv2_rmr.training.variants import (
@@ -21,6 +25,8 @@ from nnunetv2_rmr.training.variants import (
 
 __all__ = [
     "nnUNetTrainerRMR",
+    "nnUNetTrainerRMRBenchmark_5epochs",
+    "nnUNetTrainerRMRBenchmark_5epochs_noDataLoading",
     "nnUNetTrainerRMR_5epochs",
     "nnUNetTrainerRMR_20epochs",
     "nnUNetTrainerRMR_50epochs",

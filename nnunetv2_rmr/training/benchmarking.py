@@ -1,0 +1,39 @@
+"""Trainers that measure how long an epoch takes, beside nnU-Net's own, whose benchmark_result.json they write, too.
+
+Like nnU-Net's they need a GPU and fold 0. They train stage 2 only: it is nearly all of a training, and nnU-Net reports
+the fastest epoch, which otherwise would be one of stage 1.
+"""
+
+from dataclasses import replace
+
+import torch
+from nnunetv2.training.nnUNetTrainer.variants.benchmarking.nnUNetTrainerBenchmark_5epochs import (
+    nnUNetTrainerBenchmark_5epochs,
+)
+from nnunetv2.training.nnUNetTrainer.variants.benchmarking.nnUNetTrainerBenchmark_5epochs_noDataLoading import (
+    nnUNetTrainerBenchmark_5epochs_noDataLoading,
+)
+
+from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
+
+
+class nnUNetTrainerRMRBenchmark_5epochs(nnUNetTrainerBenchmark_5epochs, nnUNetTrainerRMR):
+    """Five epochs as they are in a training."""
+
+    settings = replace(nnUNetTrainerRMR.settings, stage1_fraction=0.0, panel_every=0)
+
+
+class nnUNetTrainerRMRBenchmark_5epochs_noDataLoading(nnUNetTrainerBenchmark_5epochs_noDataLoading,
+                                                      nnUNetTrainerRMRBenchmark_5epochs):
+    """Five epochs with one and the same batch, so that nothing waits for data."""
+
+    def __init__(self, plans: dict, configuration: str, fold: int, dataset_json: dict,
+                 device: torch.device = torch.device("cuda")):
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        # nnU-Net's batch has the channels of the network; training ones have the clean modalities before them
+        data = self.dummy_batch["data"]
+        modalities = len(self.configuration_manager.normalization_schemes)
+        self.dummy_training_batch = self.dummy_batch | {"data": torch.cat((data[:, :modalities], data), dim=1)}
+
+    def train_step(self, batch: dict) -> dict:
+        return super().train_step(self.dummy_training_batch)
