@@ -75,7 +75,7 @@ def expected_seconds(options: DemoOptions) -> dict[str, float]:
         "simulate the data": 1.4 * (options.cases + options.test_cases),
         "plan and preprocess": 5,
         "train nnU-Net": iteration * iterations,
-        "train RMR": 3.2 * iteration * iterations,
+        "train RMR": 1.9 * iteration * iterations,
         "degrade the test images": 0.3 * options.test_cases * len(DEGRADATIONS),
         "predict": 4.6 * n_predictions,
         "evaluate": 1,
