@@ -194,6 +194,17 @@ def test_a_wrong_folder_is_named(folders, arguments, message):
     assert not (folders[0] / "fusion_metrics.json").exists()
 
 
+def test_segmentations_are_not_taken_for_fused_images(folders):
+    fused, images = folders
+    predictions = fused.parent / "predictions"
+    predictions.mkdir()
+    tiny.write_image((np.arange(np.prod(SHAPE)) % 4).reshape(SHAPE).astype(np.uint8), predictions / "a.nii.gz")
+    fused.rename(predictions / "fused")
+    with pytest.raises(SystemExit, match=r"a.nii.gz: holds whole numbers from 0 to 3 only: a segmentation.*"
+                                         r"did you mean -fused .*predictions/fused\?"):
+        run("-fused", predictions, "-i", images, "-np", 1)
+
+
 @pytest.mark.parametrize("arguments", [["-np", "0"], ["-o", "x.txt"], ["--baselines", "median"], ["--mode", "2d"]])
 def test_a_wrong_option_is_a_usage_error(folders, arguments, capsys):
     with pytest.raises(SystemExit) as left:

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import tiny
+import torch
 from conftest import REGIONS
 
 from nnunetv2_rmr.cli.predict import _without_workers
+from nnunetv2_rmr.inference.predictor import _warn_of_stage1
 
 pytestmark = pytest.mark.slow
 
@@ -137,7 +139,7 @@ def test_bad_cases_are_named_and_the_others_done(trained, predicted, nnunet, ima
 
     result = tiny.run("nnUNetv2_rmr_predict", "-i", folder, "-o", out, *MODEL, env=nnunet, check=False)
     assert result.returncode == 1
-    report = result.stdout[result.stdout.index("nnUNetv2_rmr: error:"):]
+    report = result.stdout[result.stdout.index("nnUNetv2_rmr_predict: error:"):]
     assert "Traceback" not in report
     assert "6 case(s) could not be predicted" in report
     for words in (["missing_0001.nii.gz (T2) missing"], ["nan_0000.nii.gz", "NaN"], ["grid_0001.nii.gz", "size"],
@@ -146,6 +148,27 @@ def test_bad_cases_are_named_and_the_others_done(trained, predicted, nnunet, ima
         assert any(all(word in line for word in words) for line in report.splitlines()), (words, report)
     assert files(out) == files(predicted)
     assert files(out / "fused") == files(predicted / "fused")
+
+
+def test_what_can_not_be_predicted_with_is_named(trained, nnunet, images, tmp_path):
+    command = ("nnUNetv2_rmr_predict_from_modelfolder", "-i", images, "-o", tmp_path, "-m", trained)
+    message = tiny.run(*command, "-f", 0, 4, "-device", "cpu", env=nnunet, check=False).stdout
+    assert f"no fold_4/checkpoint_final.pth in {trained}; there are (options -f and -chk): fold_0/" in message
+    if not torch.cuda.is_available():
+        message = tiny.run(*command, "-f", 0, env=nnunet, check=False).stdout
+        assert "-device cuda: torch finds no CUDA device; try -device cpu" in message and "Traceback" not in message
+
+
+@pytest.mark.parametrize(("losses", "warned"), [({"loss_segmentation": [np.nan], "loss_intensity": [np.nan]}, True),
+                                                ({"loss_segmentation": [np.nan, 0.1]}, False),
+                                                ({"loss_segmentation": [np.nan] * 2,
+                                                  "loss_intensity": [np.nan, 1]}, False)])
+def test_a_checkpoint_of_stage_1_is_named_as_what_it_is(tmp_path, capsys, losses, warned):
+    (tmp_path / "fold_0").mkdir()
+    torch.save({"logging": losses}, tmp_path / "fold_0" / "checkpoint_latest.pth")
+    for folds in (None, (0,), "0"):
+        _warn_of_stage1(str(tmp_path), folds, "checkpoint_latest.pth")
+        assert ("was saved in stage 1 of the training" in capsys.readouterr().out) == warned
 
 
 def test_find_best_configuration_ensemble_and_model_sharing_work_as_for_vanilla(trained, nnunet, predicted, images,

@@ -23,6 +23,7 @@ Options beyond nnU-Net's:
 
 def _run(entry_point: str) -> None:
     add_to_ext_trainer()
+    import torch
     from nnunetv2.inference import predict_from_raw_data
 
     from nnunetv2_rmr.inference.input_check import BadCaseError
@@ -34,6 +35,8 @@ def _run(entry_point: str) -> None:
     class Predictor(RMRPredictor):
         def __init__(self, *args, **kwargs):
             super().__init__(*args, allow_missing=missing, **kwargs)
+            if self.device.type == "cuda" and not torch.cuda.is_available():
+                raise ValueError("-device cuda: torch finds no CUDA device; try -device cpu")
 
         @wraps(RMRPredictor.predict_from_files)  # nnU-Net records the call by its signature
         def predict_from_files(self, *args, **kwargs):
@@ -44,9 +47,9 @@ def _run(entry_point: str) -> None:
     try:
         run()
     except (FailedCasesError, BadCaseError, ValueError) as error:
-        sys.exit(f"nnUNetv2_rmr: error: {error}")
+        sys.exit(f"{Path(sys.argv[0]).name}: error: {error}")
     except FileNotFoundError as error:
-        sys.exit(f"nnUNetv2_rmr: error: {_explain(error)}")
+        sys.exit(f"{Path(sys.argv[0]).name}: error: {_explain(error)}")
     finally:
         if {"-h", "--help"} & set(sys.argv):
             print(HELP)
@@ -67,8 +70,12 @@ def _without_workers(arguments: list[str]) -> dict[str, int]:
 
 
 def _explain(error: FileNotFoundError) -> str:
-    """For a model that was not trained: which ones were, for the same data set."""
+    """For a model or a checkpoint that is not there: which ones are, for the same data set or model."""
     file = Path(error.filename or "")
+    if file.parent.name.startswith("fold_"):
+        checkpoints = sorted(f"{f.parent.name}/{f.name}" for f in file.parent.parent.glob("fold_*/*.pth"))
+        return (f"no {file.parent.name}/{file.name} in {file.parent.parent}; there are (options -f and -chk): "
+                + (", ".join(checkpoints) or "none"))
     if file.name not in ("dataset.json", "plans.json"):
         return str(error)
     trained = sorted(folder.parent.name for folder in file.parent.parent.glob("*__*__*/dataset.json"))

@@ -62,7 +62,8 @@ def _explain_channels(files: Sequence[str], names: Sequence[str], file_ending: s
     missing = [f"{file} ({name})" for file, name in zip(expected, names) if file not in have]
     if missing:
         folder = os.path.dirname(files[0]) or "."
-        return f"case {stem}: {', '.join(missing)} missing in {folder}; add what is missing"
+        return f"case {stem}: {', '.join(missing)} missing in {folder}; add what is missing, "\
+               "or predict without (--missing)"
     return f"case {stem}: remove {', '.join(sorted(have - set(expected)))}"
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import wraps
 from multiprocessing import get_context
 from os.path import isfile, join
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -57,6 +58,18 @@ class _FirstPassTap:
         return out.logits
 
 
+def _warn_of_stage1(model_folder: str, folds: Sequence[int | str] | str | None, checkpoint_name: str) -> None:
+    """Checkpoints of an unfinished training look like any other, but stage 1 knows no fusion and no segmentation."""
+    for fold in ["*"] if folds is None else [folds] if isinstance(folds, str) else folds:
+        for file in sorted(Path(model_folder).glob(f"fold_{fold}/{checkpoint_name}")):
+            logged = torch.load(file, map_location="cpu", weights_only=False, mmap=True)["logging"]
+            of_stage2 = [logged[f"loss_{term}"][-1:] for term in ("segmentation", "intensity", "gradient")
+                         if f"loss_{term}" in logged]
+            if of_stage2 and np.isnan(of_stage2).all():
+                print(f"WARNING: {file} was saved in stage 1 of the training: neither fusion nor segmentation has been "
+                      "trained yet, so that both outputs mean nothing")
+
+
 class RMRPredictor(nnUNetPredictor):
     """Drop-in for nnUNetPredictor: same arguments, same segmentations, and the fused image besides.
 
@@ -90,9 +103,13 @@ class RMRPredictor(nnUNetPredictor):
         super().__init__(*args, **kwargs)
         self.allow_missing = allow_missing
 
-    def initialize_from_trained_model_folder(self, *args, **kwargs):
-        super().initialize_from_trained_model_folder(*args, **kwargs)
+    def initialize_from_trained_model_folder(self, model_training_output_dir: str,
+                                             use_folds: Sequence[int | str] | str | None,
+                                             checkpoint_name: str = "checkpoint_final.pth"):
+        super().initialize_from_trained_model_folder(model_training_output_dir, use_folds, checkpoint_name)
         self.remember_intensities()
+        if self.fuses:
+            _warn_of_stage1(model_training_output_dir, use_folds, checkpoint_name)
 
     def manual_initialization(self, *args, **kwargs):
         super().manual_initialization(*args, **kwargs)
