@@ -63,8 +63,8 @@ def _warn_of_stage1(model_folder: str, folds: Sequence[int | str] | str | None, 
     for fold in ["*"] if folds is None else [folds] if isinstance(folds, str) else folds:
         for file in sorted(Path(model_folder).glob(f"fold_{fold}/{checkpoint_name}")):
             logged = torch.load(file, map_location="cpu", weights_only=False, mmap=True)["logging"]
-            of_stage2 = [logged[f"loss_{term}"][-1:] for term in ("segmentation", "intensity", "gradient")
-                         if f"loss_{term}" in logged]
+            of_stage2 = [loss for term in ("segmentation", "intensity", "gradient")
+                         for loss in logged.get(f"loss_{term}", [])[-1:]]
             if of_stage2 and np.isnan(of_stage2).all():
                 print(f"WARNING: {file} was saved in stage 1 of the training: neither fusion nor segmentation has been "
                       "trained yet, so that both outputs mean nothing")
