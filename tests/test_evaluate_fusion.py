@@ -103,7 +103,7 @@ def test_bad_cases_are_named_and_do_not_stop_the_others(folders, tmp_path, capsy
     (lambda image: np.full_like(image, 7), "constant"),
     (lambda image: np.where(image > 90, np.nan, image), "NaN or infinite"),
     (lambda image: image[1:], "does not lie on the grid"),
-    (lambda image: np.where(image > 0, 7.5, 0).astype(np.float32), "without contrast"),
+    (lambda image: np.where(image > 0, 7, 0).astype(np.float32), "without contrast"),
 ])
 def test_a_fused_image_that_can_not_be_scored_is_a_bad_case(folders, change, message):
     fused, images = folders

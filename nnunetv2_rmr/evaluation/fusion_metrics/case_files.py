@@ -141,7 +141,6 @@ def read_case(files: CaseFiles, channels: Sequence[str], file_ending: str,
     if len(shapes) > 1 or arrays[0].shape[0] != 1:
         raise BadCaseError(f"case {files.case}: images of one channel and one shape are needed, found {sorted(shapes)}")
     data = np.concatenate(arrays).astype(np.float32, copy=False)
-    _refuse_segmentation(data[-1], files)
     check_array(data, [*channels, "fused"], images, file_ending)
     axial_axis = _axial_axis(properties)
     if data.shape[1] == 1:  # 2D files, with nnU-Net's extra axis
@@ -149,7 +148,8 @@ def read_case(files: CaseFiles, channels: Sequence[str], file_ending: str,
     return CaseImages(data[-1], list(data[:-1]), mask, axial_axis)
 
 
-def _refuse_segmentation(fused: np.ndarray, files: CaseFiles) -> None:
+def refuse_segmentation(fused: np.ndarray, files: CaseFiles) -> None:
+    """Raises BadCaseError if the fused image holds few whole numbers only."""
     # nnU-Net's segmentations lie where one looks for fused images first, and every metric would give a number for them
     if (fused == np.rint(fused)).all() and 0 < np.ptp(fused) < 16:
         folder = Path(files.fused).parent

@@ -7,7 +7,7 @@ import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
 from nnunetv2_rmr.evaluation.fusion_baselines.fuse import fuse
-from nnunetv2_rmr.evaluation.fusion_metrics.case_files import NO_MASK, CaseFiles, read_case
+from nnunetv2_rmr.evaluation.fusion_metrics.case_files import NO_MASK, CaseFiles, read_case, refuse_segmentation
 from nnunetv2_rmr.evaluation.fusion_metrics.intensities import body_mask, bounding_box, to_unit_range
 from nnunetv2_rmr.evaluation.fusion_metrics.scores import fusion_scores, slices_that_count, slicewise_scores
 from nnunetv2_rmr.inference.input_check import BadCaseError
@@ -41,6 +41,7 @@ def evaluate_case(files: CaseFiles, request: Request) -> dict:
     content, mask = content[box] & mask[box], mask[box]
     sources = [_mapped(image[box], mask, file) for image, file in zip(images.sources, files.images)]
     methods = {FUSED: _mapped(images.fused[box], mask, files.fused)}
+    refuse_segmentation(images.fused, files)
     for name in request.baselines:
         methods[name] = _mapped(fuse(name, sources, mask), mask, f"baseline {name} of case {files.case}")
 
