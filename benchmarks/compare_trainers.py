@@ -47,11 +47,11 @@ def mean_dice(results: Path) -> dict[tuple[str, str], float]:
     return {key: statistics.fmean(numbers) for key, numbers in means.items()}
 
 
-def interval(differences: list[float]) -> str:
+def interval(differences: list[float], digits: int = 3) -> str:
     if len(differences) < 2:
-        return f"{differences[0]:+.3f}"
+        return f"{differences[0]:+.{digits}f}"
     half = stats.t.ppf(0.975, len(differences) - 1) * statistics.stdev(differences) / len(differences) ** 0.5
-    return f"{statistics.fmean(differences):+.3f} ± {half:.3f}"
+    return f"{statistics.fmean(differences):+.{digits}f} ± {half:.{digits}f}"
 
 
 def main() -> None:

@@ -3,14 +3,17 @@
     python benchmarks/quick_compare.py -d Dataset999_Phantom -c 3d_small -o OUT --seeds 0 1 2 --iterations 300 \\
         --trainers nnUNetTrainer nnUNetTrainer_RMRDegradations nnUNetTrainerRMR
 
-Every trainer of short_trainers/ named here is trained on all training cases, once per seed, and segments the test cases
+Every trainer of short_trainers/ named here is trained on all training cases, once per seed, and predicts the test cases
 (imagesTs, labelsTs), which no training has seen: clean, and with every modality degraded by each kind of
-nnunetv2_rmr.degradations, drawn as in training and the same for all models. Dice of every case is taken on the
-preprocessed grid, mean over labels or regions. compare_trainers.py does the same by nnU-Net's commands on the scans'
-own grid, with the benchmark's corruptions; it takes several times as long.
+nnunetv2_rmr.degradations, drawn as in training and the same for all models. All scores are taken on the preprocessed
+grid. Segmentation: Dice and HD95 (mm), mean over labels or regions. Fused image: PSNR inside the body and SSIM against
+the clean reference modality (restoration; beside it the same of the degraded reference modality, "input"), and the
+fusion metrics Qabf, VIF and Q_MI against the clean modalities (beside it those of the voxel-wise average of what the
+network saw, "average"). compare_trainers.py compares segmentations by nnU-Net's commands on the scans' own grid, with
+the benchmark's corruptions; it takes several times as long.
 
-Writes OUT/TRAINER_SEED.json as soon as one is done, goes on where it was stopped, and prints a table of what is there:
-mean Dice over cases and seeds, and the difference to the first trainer with the 95 % interval of a t-test over seeds.
+Writes OUT/TRAINER_SEED.json as soon as one is done, goes on where it was stopped, and prints tables of what is there:
+means over cases and seeds, and the difference to the first trainer with the 95 % interval of a t-test over seeds.
 One thread each by default: start as many as there are cores, with --parts and --part.
 """
 
@@ -25,11 +28,22 @@ from pathlib import Path
 import numpy as np
 import torch
 from compare_trainers import HERE, interval
-from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from monai.inferers import sliding_window_inference
 
 from nnunetv2_rmr.degradations.degrade import DEGRADATIONS, degrade_case
+from nnunetv2_rmr.evaluation.fusion_baselines.fuse import fuse
+from nnunetv2_rmr.evaluation.fusion_metrics.intensities import body_mask, to_unit_range
+from nnunetv2_rmr.evaluation.fusion_metrics.scores import fusion_scores
+from nnunetv2_rmr.evaluation.restoration import restoration_scores
+from nnunetv2_rmr.evaluation.segmentation_metrics import segmentation_scores
 
 CLEAN = "clean"
+GROUPS = {CLEAN: (CLEAN,), "noise, blur, fourier": ("noise", "blur", "fourier"),
+          "the other kinds": tuple(kind for kind in DEGRADATIONS if kind not in ("noise", "blur", "fourier")),
+          **{kind: (kind,) for kind in DEGRADATIONS}}
+SCORES = {"Dice": 3, "HD95": 1, "restored PSNR": 2, "restored SSIM": 3, "fused Qabf": 3, "fused VIF": 3,
+          "fused Q_MI": 3}  # and how many decimals are printed
+Scores = dict[str, float]
 
 
 def train(name: str, plans: dict, configuration: str, dataset_json: dict, device: torch.device):
@@ -42,11 +56,11 @@ def train(name: str, plans: dict, configuration: str, dataset_json: dict, device
     return trainer
 
 
-def test_cases(trainer, raw: Path) -> dict[str, tuple[torch.Tensor, np.ndarray]]:
+def test_cases(trainer, raw: Path, count: int | None) -> dict[str, tuple[torch.Tensor, np.ndarray]]:
     """Case -> (image (C, D, H, W), label (D, H, W), -1 outside the body), both preprocessed."""
     configuration, ending = trainer.configuration_manager, trainer.dataset_json["file_ending"]
     cases = {}
-    for label in sorted((raw / "labelsTs").glob(f"*{ending}")):
+    for label in sorted((raw / "labelsTs").glob(f"*{ending}"))[:count]:
         case = label.name.removesuffix(ending)
         files = sorted(str(f) for f in (raw / "imagesTs").glob(f"{case}_*{ending}"))
         image, segmentation, _ = configuration.preprocessor_class(verbose=False).run_case(
@@ -55,49 +69,106 @@ def test_cases(trainer, raw: Path) -> dict[str, tuple[torch.Tensor, np.ndarray]]
     return cases
 
 
-def dice(predicted: np.ndarray, label: np.ndarray, trainer) -> float:
-    """Mean over labels or regions that are in the reference or in the prediction."""
-    manager, scores = trainer.label_manager, []
-    for wanted in manager.foreground_regions if manager.has_regions else manager.foreground_labels:
-        a, b = (np.isin(x, wanted) for x in (predicted, label))
-        if a.any() or b.any():
-            scores.append(2 * np.count_nonzero(a & b) / (np.count_nonzero(a) + np.count_nonzero(b)))
-    return statistics.fmean(scores)
+def score_segmentation(predicted: np.ndarray, label: np.ndarray, trainer) -> Scores:
+    """Means over labels or regions that are in the reference or in the prediction."""
+    manager, inside = trainer.label_manager, label >= 0
+    wanted = manager.foreground_regions if manager.has_regions else manager.foreground_labels
+    label, predicted = (np.where(inside, x, 0) for x in (label, predicted))
+    found = [segmentation_scores(label, predicted, w, trainer.configuration_manager.spacing, tolerance_mm=1)
+             for w in wanted]
+    return {name: float(np.nanmean([scores[name] for scores in found])) for name in ("Dice", "HD95")}
 
 
-def test(trainer, raw: Path) -> dict[str, dict[str, float]]:
-    """Condition -> case -> Dice."""
-    predictor = nnUNetPredictor(tile_step_size=0.75, use_mirroring=False, device=trainer.device, allow_tqdm=False,
-                                perform_everything_on_device=trainer.device.type == "cuda")
+def score_fused(fused: torch.Tensor, clean: torch.Tensor, seen: torch.Tensor, inside: torch.Tensor,
+                reference: int) -> Scores:
+    """Restoration and fusion of the fused image, and of what it has to be better than.
+
+    fused (D, H, W); clean, seen (C, D, H, W): the case before and after the degradation; all z-scores.
+    """
+    scores = {}
+    for name, image in (("restored", fused), ("input", seen[reference])):
+        if name == "restored" or not torch.equal(image, clean[reference]):
+            scores |= {f"{name} {k}": v for k, v in restoration_scores(image, clean[reference], inside).items()}
+    mask = inside.numpy()
+    images = {"fused": to_unit_range(fused.numpy(), mask),
+              "average": fuse("average", [to_unit_range(image, mask) for image in seen.numpy()], mask)}
+    sources = [to_unit_range(image, mask) for image in clean.numpy()]
+    for name, found in fusion_scores(images, sources, mask).items():
+        scores |= {f"{name} {metric}": found[metric] for metric in ("Qabf", "VIF", "Q_MI")}
+    return scores
+
+
+@torch.inference_mode()
+def predict(trainer, image: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Logits (classes, D, H, W) and, of an RMR network, the fused image (1, D, H, W).
+
+    Patches overlap by a quarter, are weighted as by nnU-Net, and not mirrored. Several at a time: with a single small
+    patch torch has no fast convolution on the CPU.
+    """
+    network = trainer.network.eval()
+
+    def forward(patches: torch.Tensor) -> dict[str, torch.Tensor]:
+        if not hasattr(trainer, "rmrnet"):
+            return {"logits": network(patches)}
+        out = network(patches, outputs=("logits", "fused"))
+        return {"logits": out.logits, "fused": out.fused}
+
+    predicted = sliding_window_inference(
+        image[None].to(trainer.device), trainer.configuration_manager.patch_size, sw_batch_size=4, predictor=forward,
+        overlap=0.25, mode="gaussian", device=torch.device("cpu"))
+    return {name: values[0].float() for name, values in predicted.items()}
+
+
+def test(trainer, raw: Path, count: int | None) -> dict[str, dict[str, Scores]]:
+    """Condition -> case -> scores."""
     trainer.set_deep_supervision_enabled(False)
-    predictor.manual_initialization(trainer.network, trainer.plans_manager, trainer.configuration_manager,
-                                    [trainer.network.state_dict()], trainer.dataset_json, type(trainer).__name__, None)
+    spacing = trainer.configuration_manager.spacing
     scores = {condition: {} for condition in (CLEAN, *DEGRADATIONS)}
-    for number, (case, (image, label)) in enumerate(test_cases(trainer, raw).items()):
+    for number, (case, (image, label)) in enumerate(test_cases(trainer, raw, count).items()):
         inside = torch.from_numpy(label >= 0)
+        body = torch.from_numpy(body_mask(image.numpy()))
         for condition, of_cases in scores.items():
-            seen = image if condition == CLEAN else degrade_case(
-                image, inside, trainer.configuration_manager.spacing, seed=number, probabilities={condition: 1.0})
-            logits = predictor.predict_logits_from_preprocessed_data(seen)
-            predicted = trainer.label_manager.convert_logits_to_segmentation(logits)
-            of_cases[case] = dice(np.where(label >= 0, np.asarray(predicted), 0), label, trainer)
+            seen = image if condition == CLEAN else degrade_case(image, inside, spacing, seed=number,
+                                                                 probabilities={condition: 1.0})
+            predicted = predict(trainer, seen)
+            segmentation = trainer.label_manager.convert_logits_to_segmentation(predicted["logits"])
+            of_cases[case] = score_segmentation(np.asarray(segmentation), label, trainer)
+            if "fused" in predicted:
+                of_cases[case] |= score_fused(predicted["fused"][0], image, seen, body, trainer.reference)
     return scores
 
 
 def report(out: Path, trainers: list[str], seeds: list[int]) -> None:
     done = {(t, s): json.loads(f.read_text()) for t in trainers for s in seeds
             if (f := out / f"{t}_{s}.json").exists()}
-    print("| test images | trainer | Dice, mean of seeds | seeds | difference to the first |\n|---|---|---|---|---|")
-    for condition in (CLEAN, *DEGRADATIONS):
-        means = {key: statistics.fmean(result["dice"][condition].values()) for key, result in done.items()}
-        for trainer in trainers:
-            of_seeds = {s: means[trainer, s] for s in seeds if (trainer, s) in means}
-            if not of_seeds:
-                continue
-            differences = [v - means[trainers[0], s] for s, v in of_seeds.items() if (trainers[0], s) in means]
-            print(f"| {condition} | {trainer} | {statistics.fmean(of_seeds.values()):.3f} | "
-                  + " ".join(f"{v:.3f}" for v in of_seeds.values()) + " | "
-                  + (interval(differences) if differences and trainer != trainers[0] else "") + " |")
+
+    def mean(key: tuple[str, int], conditions: tuple[str, ...], score: str) -> float | None:
+        values = [case[score] for condition in conditions for case in done[key]["scores"][condition].values()
+                  if score in case]
+        return statistics.fmean(values) if values else None
+
+    for score, digits in SCORES.items():
+        first = next((t for t in trainers if any(mean((t, s), (CLEAN,), score) is not None
+                                                 for s in seeds if (t, s) in done)), None)
+        print(f"\n{score}\n\n| test images | trainer | mean | of every seed | difference to {first} |\n"
+              "|---|---|---|---|---|")
+        for group, conditions in GROUPS.items():
+            for name in ("input", "average"):
+                beside = f"{name} {score.split()[-1]}"
+                values = [v for key in done if (v := mean(key, conditions, beside)) is not None]
+                if values and score.startswith(("restored", "fused")):
+                    print(f"| {group} | *{name}* | {statistics.fmean(values):.{digits}f} | | |")
+            for trainer in trainers:
+                of_seeds = {s: v for s in seeds if (trainer, s) in done
+                            and (v := mean((trainer, s), conditions, score)) is not None}
+                if not of_seeds:
+                    continue
+                differences = [v - mean((first, s), conditions, score) for s, v in of_seeds.items()
+                               if (first, s) in done]
+                print(f"| {group} | {trainer} | {statistics.fmean(of_seeds.values()):.{digits}f} | "
+                      + " ".join(f"{v:.{digits}f}" for v in of_seeds.values()) + " | "
+                      + (interval(differences, digits) if differences and trainer != first else "") + " |")
+    print()
     for trainer in trainers:
         seconds = [result["seconds_training"] for (t, _), result in done.items() if t == trainer]
         if seconds:
@@ -113,6 +184,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--iterations", type=int, default=300, help="of the whole training")
+    parser.add_argument("--test_cases", type=int, help="this many of the test cases, not all")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--parts", type=int, default=1)
@@ -137,7 +209,7 @@ def main() -> None:
                         torch.device(args.device))
         seconds = time.time() - start
         result = {"seconds_training": seconds, "arguments": {k: str(v) for k, v in vars(args).items()},
-                  "dice": test(trainer, Path(os.environ["nnUNet_raw"], args.dataset))}
+                  "scores": test(trainer, Path(os.environ["nnUNet_raw"], args.dataset), args.test_cases)}
         temporary = file.with_suffix(".tmp")
         temporary.write_text(json.dumps(result, indent=1))
         temporary.replace(file)

@@ -23,7 +23,11 @@ SPACING = [1.0, 1.0, 1.0]
 
 
 def architecture(network: str, patch: list[int]) -> dict:
-    """As nnU-Net's planners choose it: a stage more while all edges stay at 4 voxels or above, six at most."""
+    """As nnU-Net's planners choose it: a stage more while all edges stay at 4 voxels or above, six at most; or the
+    published SwinUNETR."""
+    if network == "SwinUNETR":
+        return {"network_class_name": "nnunetv2_rmr.networks.monai_networks.SwinUNETR",
+                "arch_kwargs": {"feature_size": 48}, "_kw_requires_import": []}
     stages = 1
     while stages < 6 and min(patch) // 2**stages >= 4:
         stages += 1
@@ -121,7 +125,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trainer", nargs="+", default=["nnUNetTrainerRMR"], help="one or more of our trainers")
     parser.add_argument("--stage", type=int, nargs="+", choices=(1, 2), default=[2])
-    parser.add_argument("--network", choices=("PlainConvUNet", "ResidualEncoderUNet"), default="PlainConvUNet")
+    networks = ("PlainConvUNet", "ResidualEncoderUNet", "SwinUNETR")
+    parser.add_argument("--network", choices=networks, default="PlainConvUNet")
+    parser.add_argument("--rmr_network", choices=networks, help="behind RMR's front, if another than vanilla's")
     parser.add_argument("--modalities", type=int, nargs="+", default=[2])
     parser.add_argument("--patch", type=int, nargs=3, default=[64, 64, 64], help="edges in voxels")
     parser.add_argument("--batch_size", type=int, default=2)
@@ -137,7 +143,8 @@ def main() -> None:
     machine = {"device": torch.cuda.get_device_name() if args.device == "cuda" else platform.processor() or "CPU",
                "threads": torch.get_num_threads(), "torch": torch.__version__, "python": platform.python_version()}
     print(machine)
-    print(f"{args.network}, patch {args.patch}, batch {args.batch_size}, medians of {args.repeats}\n")
+    print(args.network + (f", RMR with {args.rmr_network}" if args.rmr_network else "")
+          + f", patch {args.patch}, batch {args.batch_size}, medians of {args.repeats}\n")
 
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
     from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
@@ -157,9 +164,10 @@ def main() -> None:
     for modalities in args.modalities:
         plans = make_plans(args.network, args.patch, args.batch_size, modalities)
         sides = {"nnUNetTrainer": make_trainer(nnUNetTrainer, plans, modalities, device, 2)}
+        of_rmr = make_plans(args.rmr_network or args.network, args.patch, args.batch_size, modalities)
         for name in args.trainer:
             for stage in args.stage:
-                sides[f"{name}, {stage}"] = make_trainer(find(name), plans, modalities, device, stage)
+                sides[f"{name}, {stage}"] = make_trainer(find(name), of_rmr, modalities, device, stage)
         batches = {name: make_batch(t, args.patch, args.batch_size, modalities) for name, t in sides.items()}
         for _ in range(2 if args.device == "cpu" else 10):
             for name, trainer in sides.items():

@@ -1,6 +1,7 @@
 """What a user gets by installing: shims nnU-Net finds, classes workers can load, commands that answer at once."""
 
 import ast
+import importlib
 import os
 import pickle
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from nnunetv2_rmr.cli.nnunet_arguments import check_arguments
 from nnunetv2_rmr.doctor import shim_trainers
 from nnunetv2_rmr.ext_trainer import add_to_ext_trainer, trainers_folder
 
@@ -21,9 +23,6 @@ else:
 ROOT = Path(__file__).resolve().parents[1]
 SHIMS = sorted((ROOT / "trainers").glob("*.py"))
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
-# They add options to nnU-Net's own argument parsers, which stand behind its imports of torch.
-WRAPS_NNUNETS_PARSER = {"nnUNetv2_rmr_predict", "nnUNetv2_rmr_predict_from_modelfolder", "nnUNetv2_rmr_train_ddp",
-                        "nnUNetv2_rmr_plan_experiment", "nnUNetv2_rmr_plan_and_preprocess"}
 
 
 def python(code: str, *arguments: str, **env: str) -> subprocess.CompletedProcess:
@@ -160,5 +159,33 @@ sys.exit("--help did not end the command")
     run = python(code)
     assert run.returncode == 0, run.stderr
     assert "usage:" in run.stdout
-    if script not in WRAPS_NNUNETS_PARSER:
-        assert run.stdout.endswith("torch was imported: False\n")
+    assert run.stdout.endswith("torch was imported: False\n")
+
+
+@pytest.mark.parametrize(("module", "entry_point"), [
+    ("nnunetv2.inference.predict_from_raw_data", "predict_entry_point"),
+    ("nnunetv2.inference.predict_from_raw_data", "predict_entry_point_modelfolder"),
+    ("nnunetv2.experiment_planning.plan_and_preprocess_entrypoints", "plan_experiment_entry"),
+    ("nnunetv2.experiment_planning.plan_and_preprocess_entrypoints", "plan_and_preprocess_entry"),
+    ("nnunetv2.run.run_training", "run_training_entry"),
+])
+def test_nnunets_arguments_are_checked_without_importing_it(module, entry_point, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["nnunet", "--help"])
+    with pytest.raises(SystemExit):
+        getattr(importlib.import_module(module), entry_point)()
+    nnunets_own = capsys.readouterr().out
+    file = "/".join(module.split(".")[1:]) + ".py"
+    with pytest.raises(SystemExit) as left:
+        check_arguments(file, entry_point)
+    assert left.value.code == 0
+    ours = capsys.readouterr().out
+    assert ours.startswith("usage: nnunet") and nnunets_own.endswith(ours)
+    monkeypatch.setattr(sys, "argv", ["nnunet", "-d", "no number"])
+    with pytest.raises(SystemExit) as left:
+        check_arguments(file, entry_point)
+    assert left.value.code == 2
+
+
+def test_unknown_versions_of_nnunet_are_left_to_nnunet():
+    check_arguments("run/run_training.py", "no_such_function")
+    check_arguments("no_such_file.py", "main")

@@ -23,6 +23,11 @@ class nnUNetTrainerRMR_biasField(nnUNetTrainerRMR):
     settings = replace(nnUNetTrainerRMR.settings, degradation_probabilities=WITH_BIAS_FIELD)
 
 
+class nnUNetTrainer_RMRDegradations_biasField(ablations.nnUNetTrainer_RMRDegradations):
+    def __init__(self, plans: dict, *args, **kwargs):
+        super().__init__(plans | {"rmr": {"degradation_probabilities": WITH_BIAS_FIELD}}, *args, **kwargs)
+
+
 class nnUNetTrainerRMR_allModalities(nnUNetTrainerRMR):
     settings = replace(nnUNetTrainerRMR.settings, all_modalities_weight=0.5)
 
@@ -47,8 +52,9 @@ BASES = (nnUNetTrainer, nnUNetTrainerDA5, ablations.nnUNetTrainer_RMRDegradation
          nnUNetTrainerRMR_paper, ablations.nnUNetTrainerRMR_noFusionLoss, ablations.nnUNetTrainerRMR_noSegmentationLoss,
          ablations.nnUNetTrainerRMR_noRefinement, ablations.nnUNetTrainerRMR_noDegradations,
          ablations.nnUNetTrainerRMR_frozenAutoencoder, ablations.nnUNetTrainerRMR_oneStage,
-         nnUNetTrainerRMR_biasField, nnUNetTrainerRMR_allModalities, nnUNetTrainerRMR_saliency,
-         nnUNetTrainerRMR_uncertainty, nnUNetTrainerRMR_lightFusion, nnUNetTrainerRMR_16features)
+         nnUNetTrainer_RMRDegradations_biasField, nnUNetTrainerRMR_biasField, nnUNetTrainerRMR_allModalities,
+         nnUNetTrainerRMR_saliency, nnUNetTrainerRMR_uncertainty, nnUNetTrainerRMR_lightFusion,
+         nnUNetTrainerRMR_16features)
 
 
 def short(base: type) -> type:

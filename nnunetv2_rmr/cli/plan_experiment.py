@@ -7,8 +7,12 @@ another one.
 import sys
 from collections.abc import Callable
 
+from nnunetv2_rmr.cli.nnunet_arguments import check_arguments
+
 
 def _run(entry_point: str) -> None:
+    check_arguments("experiment_planning/plan_and_preprocess_entrypoints.py", entry_point)
+
     from nnunetv2.experiment_planning import plan_and_preprocess_entrypoints
 
     from nnunetv2_rmr.planning.planners import RMRPlanner, let_nnunet_find_planners

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 
+from nnunetv2_rmr.cli.nnunet_arguments import check_arguments
 from nnunetv2_rmr.ext_trainer import add_to_ext_trainer
 
 MISSING = "--missing"
@@ -22,15 +23,20 @@ Options beyond nnU-Net's:
 
 
 def _run(entry_point: str) -> None:
+    missing = MISSING in sys.argv
+    sys.argv = [argument for argument in sys.argv if argument != MISSING]
+    try:
+        check_arguments("inference/predict_from_raw_data.py", entry_point)
+    finally:
+        if {"-h", "--help"} & set(sys.argv):
+            print(HELP)
+
     add_to_ext_trainer()
     import torch
     from nnunetv2.inference import predict_from_raw_data
 
     from nnunetv2_rmr.inference.input_check import BadCaseError
     from nnunetv2_rmr.inference.predictor import FailedCasesError, RMRPredictor
-
-    missing = MISSING in sys.argv
-    sys.argv = [argument for argument in sys.argv if argument != MISSING]
 
     class Predictor(RMRPredictor):
         def __init__(self, *args, **kwargs):
@@ -50,9 +56,6 @@ def _run(entry_point: str) -> None:
         sys.exit(f"{Path(sys.argv[0]).name}: error: {error}")
     except FileNotFoundError as error:
         sys.exit(f"{Path(sys.argv[0]).name}: error: {_explain(error)}")
-    finally:
-        if {"-h", "--help"} & set(sys.argv):
-            print(HELP)
 
 
 def _without_workers(arguments: list[str]) -> dict[str, int]:

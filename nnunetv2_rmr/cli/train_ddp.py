@@ -6,6 +6,7 @@ nnU-Net's own entry point runs, so its arguments are there and mean what they me
 import argparse
 import sys
 
+from nnunetv2_rmr.cli.nnunet_arguments import check_arguments
 from nnunetv2_rmr.ext_trainer import add_to_ext_trainer
 
 
@@ -22,8 +23,9 @@ def main() -> None:
     elif arguments.num_gpus != 1:
         sys.exit(f"{parser.prog}: error: -num_gpus {arguments.num_gpus}: torchrun sets the number of processes "
                  "(--nnodes, --nproc_per_node)")
-    add_to_ext_trainer()
     sys.argv = [parser.prog, *rest, "-device", arguments.device]
+    check_arguments("run/run_training.py", "run_training_entry")
+    add_to_ext_trainer()
 
     from nnunetv2.run import run_training as nnunet
 
