@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import wraps
 from multiprocessing import get_context
 from os.path import isfile, join
@@ -29,6 +30,7 @@ from torch.nn.parallel import DistributedDataParallel
 from nnunetv2_rmr.inference.export_fused import export_fused, fused_filename, fused_to_input_grid
 from nnunetv2_rmr.inference.fused_writer import check_can_write
 from nnunetv2_rmr.inference.input_check import BadCaseError
+from nnunetv2_rmr.inference.intensity import IntensityMap
 from nnunetv2_rmr.inference.preprocessing import ABSENT, PROPERTY, RMRConfigurationManager
 from nnunetv2_rmr.inference.sliding_window import FusedAccumulator
 from nnunetv2_rmr.networks.rmrnet import RMRNet
@@ -263,15 +265,19 @@ class RMRPredictor(nnUNetPredictor):
     def _predict_one_by_one(self, items: Iterable[dict], save_probabilities: bool) -> list:
         """Everything in this process. Returns the segmentations of items without a file to write to."""
         segmentations = []
-        for item in self._with_fused(items):
-            logits = self.predict_logits_from_preprocessed_data(item["data"]).cpu()
-            if item["ofile"] is None:
-                segmentations.append(convert_predicted_logits_to_segmentation_with_correct_shape(
-                    logits, self.plans_manager, self.configuration_manager, self.label_manager,
-                    item["data_properties"], save_probabilities))
-            else:
-                export_prediction_from_logits(logits, item["data_properties"], self.configuration_manager,
-                                              self.plans_manager, self.dataset_json, item["ofile"], save_probabilities)
+        with self._fused_exports() as export_fused_of:
+            for item in items:
+                intensity_map = item["data_properties"].pop(PROPERTY, None)
+                logits = self.predict_logits_from_preprocessed_data(item["data"]).cpu()
+                export_fused_of(item, intensity_map)
+                if item["ofile"] is None:
+                    segmentations.append(convert_predicted_logits_to_segmentation_with_correct_shape(
+                        logits, self.plans_manager, self.configuration_manager, self.label_manager,
+                        item["data_properties"], save_probabilities))
+                else:
+                    export_prediction_from_logits(logits, item["data_properties"], self.configuration_manager,
+                                                  self.plans_manager, self.dataset_json, item["ofile"],
+                                                  save_probabilities)
         self._report_failures()
         return segmentations
 
@@ -346,15 +352,24 @@ class RMRPredictor(nnUNetPredictor):
 
     def _with_fused(self, data_iterator: Iterable[dict]) -> Iterator[dict]:
         """Passes the items on; when one has been predicted, exports its fused image while the next one is under way."""
-        self.fused_volumes = []
-        if not self.fuses:
-            yield from data_iterator
-            return
-        with ThreadPoolExecutor(1) as exporter:
-            exports = []
+        with self._fused_exports() as export_fused_of:
             for item in data_iterator:
                 intensity_map = item["data_properties"].pop(PROPERTY, None)
                 yield item
+                export_fused_of(item, intensity_map)
+
+    @contextmanager
+    def _fused_exports(self) -> Iterator[Callable[[dict, IntensityMap | None], None]]:
+        """Gives a function that exports, in a thread, the fused image of the item that was predicted last. At the end
+        waits for all, and keeps those without a file in `fused_volumes`.
+        """
+        self.fused_volumes = []
+        exports: list[tuple[str, Future]] = []
+        with ThreadPoolExecutor(1) as exporter:
+
+            def export_fused_of(item: dict, intensity_map: IntensityMap | None) -> None:
+                if not self.fuses:
+                    return
                 job = (self._fused, item["data_properties"], intensity_map, self.plans_manager,
                        self.configuration_manager)
                 if item["ofile"] is not None:
@@ -363,6 +378,8 @@ class RMRPredictor(nnUNetPredictor):
                 else:
                     exports.append(("an array", exporter.submit(fused_to_input_grid, *job)))
                 self._fused = None
+
+            yield export_fused_of
             for source, export in exports:
                 try:
                     volume = export.result()
