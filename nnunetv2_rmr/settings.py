@@ -40,7 +40,7 @@ class RMRSettings:
     convolutions: str = "near_identity"  # how they start; or "plain"
 
     # stages
-    stage1_fraction: float = 0.1  # of num_epochs, the autoencoder's; 0: none
+    stage1_fraction: float = 0.02  # of num_epochs, the autoencoder's; 0: none
     stage1_lr: float = 1e-3  # of Adam
     stage1_weight_decay: float = 0.0
     stage1_schedule: str = "poly"  # nnU-Net's, over all epochs; or "cosine", over the stage

@@ -7,6 +7,7 @@ from nnunetv2_rmr.networks.encoder import ConvEncoder
 from nnunetv2_rmr.networks.fusion import DenseFusion
 from nnunetv2_rmr.networks.fusion_decoder import FusionDecoder
 from nnunetv2_rmr.networks.rmrnet import OUTPUTS, RMRNet
+from nnunetv2_rmr.networks.start import start_as_modalities
 from nnunetv2_rmr.settings import RMRSettings
 
 FEATURES = RMRSettings().features
@@ -138,3 +139,29 @@ def test_default_front_is_lean():
 
     assert weights(ConvEncoder(3)) == 1944
     assert weights(rmrnet()) - weights(rmrnet().segmentation) < 0.1 * 234_000
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+@pytest.mark.parametrize(("modalities", "reference"), [(2, 0), (2, 1), (3, 2), (FEATURES + 2, FEATURES + 1)])
+def test_a_training_starts_with_the_reference_modality_as_fused_image(dim, modalities, reference):
+    torch.manual_seed(0)
+    net = RMRNet(nn.Identity(), modalities, dim, all_modalities=True)
+    start_as_modalities(net, reference)
+    # smooth as scans are: the noisy part of the start averages over neighbours
+    pool = nn.functional.avg_pool3d if dim == 3 else nn.functional.avg_pool2d
+    x = 5 * pool(torch.randn(1, modalities, *[24] * dim), 3, 1, 1)
+    out = net(x, outputs=("logits", "fused", "reconstructions", "all_modalities"))
+
+    def alike(a: torch.Tensor, b: torch.Tensor) -> float:
+        return float(torch.corrcoef(torch.stack((a.flatten(), b.flatten())))[0, 1])
+
+    assert alike(out.fused, x[:, reference]) > 0.7
+    assert all(alike(out.reconstructions[:, m], x[:, m]) > 0.7 for m in range(modalities))
+    assert all(alike(out.logits[:, i], x[:, (reference + i) % modalities]) > 0.7 for i in range(FEATURES))
+    if modalities <= FEATURES:
+        assert all(alike(out.all_modalities[:, m], x[:, m]) > 0.7 for m in range(modalities))
+
+
+def test_the_start_needs_a_fusion_module_that_sees_the_modalities_to_the_end():
+    with pytest.raises(ValueError, match="last convolution"):
+        start_as_modalities(RMRNet(nn.Identity(), 2, 3, fusion_collect=False), 0)

@@ -1,7 +1,8 @@
 """Every trainer of the comparison as NAME_short: of the length in COMPARE_EPOCHS and COMPARE_ITERATIONS, and seeded.
 
-Found by nnU-Net through nnUNet_extTrainer. nnU-Net's own trainers draw the same numbers as ours for the same
-nnUNet_rmr_seed, so that all start from the same weights (where they have the same) and see the same patches.
+Found by nnU-Net through nnUNet_extTrainer. For the same nnUNet_rmr_seed all trainers see the same patches and start
+with the same segmentation network, but for its first convolution where that has other inputs. In trainings this short
+much depends on the start: some never leave the answer "background everywhere".
 """
 
 import os
@@ -10,6 +11,7 @@ from dataclasses import replace
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerDA5 import nnUNetTrainerDA5
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
 from nnunetv2_rmr.training import ablations
 from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
@@ -70,11 +72,22 @@ def short(base: type) -> type:
         def perform_actual_validation(self, save_probabilities: bool = False) -> None:
             pass  # of fold `all` it would be the training cases; the benchmark tests on others
 
-        if not issubclass(base, nnUNetTrainerRMR):
-            def initialize(self):
-                seed_everything(seed_from_environment())
-                super().initialize()
+        def initialize(self):
+            seed_everything(seed_from_environment())
+            super().initialize()
+            of_rmr = isinstance(self, nnUNetTrainerRMR)
+            segmentation = self.rmrnet.segmentation if of_rmr else self.network
+            seed_everything(seed_from_environment())
+            planned = self.configuration_manager
+            start = get_network_from_plans(
+                planned.network_arch_class_name, planned.network_arch_init_kwargs,
+                planned.network_arch_init_kwargs_req_import, len(planned.normalization_schemes),
+                self.label_manager.num_segmentation_heads, deep_supervision=self.enable_deep_supervision).state_dict()
+            own = segmentation.state_dict()
+            segmentation.load_state_dict({name: start[name] if start[name].shape == value.shape else value
+                                          for name, value in own.items()})
 
+        if not issubclass(base, nnUNetTrainerRMR):
             def get_training_transforms(self, *args, **kwargs):
                 transforms = super().get_training_transforms(*args, **kwargs)
                 transforms.transforms.append(SeedNextSample(seed_from_environment(), 0, 0))

@@ -19,6 +19,7 @@ from nnunetv2_rmr.losses.coupled import TERMS, fusion_terms, refinement_terms, t
 from nnunetv2_rmr.losses.uncertainty import separate_log_variances, uncertainty_weighted
 from nnunetv2_rmr.networks.build import build_rmrnet, takes_deep_supervision
 from nnunetv2_rmr.networks.rmrnet import RMRNet
+from nnunetv2_rmr.networks.start import start_as_modalities
 from nnunetv2_rmr.settings import RMRSettings, channel_names, reference_channel
 from nnunetv2_rmr.training.modality_dropout import draw_presence
 from nnunetv2_rmr.training.panel import save_panel
@@ -102,6 +103,8 @@ class nnUNetTrainerRMR(nnUNetTrainer):
         if not takes_deep_supervision(self.configuration_manager):
             self.enable_deep_supervision = False
         super().initialize()
+        if self.settings.convolutions == "near_identity" and self.settings.fusion_collect:
+            start_as_modalities(self.rmrnet, self.reference)
 
     @property
     def rmrnet(self) -> RMRNet:
