@@ -80,10 +80,10 @@ def make_batch(trainer, patch: list[int], batch_size: int, modalities: int) -> d
     clean = torch.randn(batch_size, modalities, *patch, generator=generator)
     rmr = hasattr(trainer, "stage_of")
     data = torch.cat((clean, clean + 0.3 * torch.randn(clean.shape, generator=generator)), 1) if rmr else clean
-    scales = trainer._get_deep_supervision_scales() or [[1.0] * len(patch)]
+    scales = trainer._get_deep_supervision_scales()
     target = [torch.randint(0, 4, (batch_size, 1, *[round(n * s) for n, s in zip(patch, scale)]), generator=generator)
-              .float() for scale in scales]
-    return {"data": data, "target": target}
+              .float() for scale in scales or [[1.0] * len(patch)]]
+    return {"data": data, "target": target if scales else target[0]}
 
 
 def timed(trainer, batch: dict) -> float:
