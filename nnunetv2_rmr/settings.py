@@ -21,8 +21,8 @@ class RMRSettings:
     """Settings of one training. They are written to the trained model's plans.json under "rmr" and read from there.
 
     docs/settings.md says what each does. To change one, derive a trainer class with another `settings`, or add e.g.
-    {"rmr": {"intensity_weight": 0.5}} to the plans file; what stands in the plans wins. Loss weights belong to losses
-    on normalised intensities (z-scores).
+    {"rmr": {"intensity_weight": 0.5}} to the plans file; a trainer refuses plans that say otherwise than itself. Loss
+    weights belong to losses on normalised intensities (z-scores).
     """
 
     # what is fused
@@ -115,6 +115,17 @@ class RMRSettings:
             raise ValueError(f'unknown RMR setting(s) {", ".join(unknown)} under "{PLANS_KEY}" in the plans; known: '
                              + ", ".join(f.name for f in fields(cls)))
         return replace(defaults or cls(), **stored)
+
+    def refuse_contradiction(self, plans: dict, whose: str) -> None:
+        """Raises ValueError if the plans change a setting that these settings, `whose`, have changed themselves:
+        silently followed, they would undo what the trainer is named for.
+        """
+        stored = plans.get(PLANS_KEY) or {}
+        for f in fields(self):
+            own = getattr(self, f.name)
+            if own != getattr(RMRSettings(), f.name) and stored.get(f.name, own) != own:
+                raise ValueError(f'{whose} has the RMR setting {f.name}={own!r}, but the plans say '
+                                 f'{stored[f.name]!r} under "{PLANS_KEY}": remove it there, or use another trainer')
 
     def into_plans(self, plans: dict) -> dict:
         """Copy of plans with these settings under "rmr"."""

@@ -93,7 +93,8 @@ def _summary(scores: dict, conditions, models, cases, rng) -> dict:
               for i, m in enumerate(models) for c in CORRUPTIONS for label in ("mean", *LABELS)]
     return {"models": {m: {"folder": f"models/{m}", "trainer": "nnUNetTrainer", "plans": "nnUNetPlans",
                            "configuration": "3d_fullres", "folds": [0]} for m in models},
-            "reference": models[0], "cases": cases, "labels": list(LABELS), "modalities": list(MODALITIES),
+            "reference": models[0], "cases": cases, "labels": list(LABELS),
+            "label_values": {"1": "whole", "2": "core"}, "modalities": list(MODALITIES),
             "corruptions": {name: {"seen": kind, "description": text, "parameters": [f"{s} %" for s in range(1, 6)]}
                             for name, (kind, text) in CORRUPTIONS.items()},
             "n_bootstrap": 200, "seed": 0, "confidence": 0.95, "versions": {"nnunetv2": "2.8.1"},

@@ -1,7 +1,12 @@
 """Any segmentation network can stand behind the shared features."""
 
+import json
+from pathlib import Path
+
 import pytest
+import tiny
 import torch
+from conftest import PLAIN
 from nnunetv2.training.nnUNetTrainer.variants.network_architecture.nnUNetTrainerNoDeepSupervision import (
     nnUNetTrainerNoDeepSupervision,
 )
@@ -34,25 +39,54 @@ def step(trainer, modalities_and_degraded: int) -> None:
     if scales is not None:
         target = [torch.nn.functional.interpolate(target, scale_factor=tuple(s)) for s in scales]
     trainer.network.train()
-    before = [p.detach().clone() for p in trainer.network.parameters()]
+    segmentation = getattr(trainer.network, "segmentation", trainer.network)
+    before = {name: p.detach().clone() for name, p in segmentation.named_parameters() if p.ndim > 1}
     loss = trainer.train_step({"data": data, "target": target})["loss"]
     assert torch.isfinite(torch.as_tensor(loss))
-    assert any(not torch.equal(a, b) for a, b in zip(before, trainer.network.parameters()))
+    assert not [name for name, p in segmentation.named_parameters() if name in before and torch.equal(p, before[name])]
     trainer.set_deep_supervision_enabled(False)
     trainer.network.eval()
     with torch.no_grad():
         assert trainer.network(torch.randn(1, 2, *PATCH)).shape == (1, 2, *PATCH)
 
 
-@pytest.mark.parametrize("network", [
+NETWORKS = [
     *(architecture(f"{OURS}.{name}", kwargs) for name, kwargs in MONAI.items()),
     architecture(f"{DYNAMIC}.unet.ResidualEncoderUNet", UNET, ("conv_op", "norm_op", "nonlin")),
     architecture(f"{DYNAMIC}.primus.Primus", PRIMUS),
-], ids=lambda a: a["network_class_name"].split(".")[-1])
+]
+
+
+def short_name(network: dict) -> str:
+    return network["network_class_name"].split(".")[-1]
+
+
+@pytest.mark.parametrize("network", NETWORKS, ids=short_name)
 def test_rmr_trains_around_it_with_deep_supervision_where_there_is_any(trainer_of, network):
     trainer = trainer_of(nnUNetTrainerRMR, epochs=1, architecture=network, patch_size=PATCH)  # one epoch: stage 2
     assert trainer.enable_deep_supervision == ("UNet" in network["network_class_name"])
     step(trainer, 4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", NETWORKS, ids=short_name)
+def test_a_configuration_of_the_plans_with_it_trains_and_predicts_by_command(network, nnunet, tmp_path):
+    name, trainer = f"3d_{short_name(network)}", "nnUNetTrainerRMR_2epochs_tiny"
+    data_set = f"Dataset{PLAIN}_Tiny"
+    file = Path(nnunet["nnUNet_preprocessed"]) / data_set / "nnUNetPlans.json"
+    plans = json.loads(file.read_text())
+    plans["configurations"][name] = {"inherits_from": "3d_fullres", "patch_size": PATCH, "batch_size": 2,
+                                     "architecture": network}
+    file.write_text(json.dumps(plans))
+    env = nnunet | {"nnUNet_results": str(tmp_path / "results"), "TINY_ONLY_TRAINS": "1"}
+    arguments = (name, "all", "-tr", trainer, "-device", "cpu")
+    Path(env["nnUNet_results"]).mkdir()
+    tiny.run("nnUNetv2_train", PLAIN, *arguments, env=env)
+    images, out = Path(nnunet["nnUNet_raw"]) / data_set / "imagesTs", tmp_path / "out"
+    tiny.run("nnUNetv2_rmr_predict", "-i", images, "-o", out, "-d", PLAIN, "-c", name, "-f", "all", "-tr", trainer,
+             "-device", "cpu", "--disable_tta", env=env)
+    for folder in (out, out / "fused"):
+        assert {f.name for f in folder.glob("*.nii.gz")} == {"caseTs00.nii.gz", "caseTs01.nii.gz"}
 
 
 @pytest.mark.parametrize("name", MONAI)

@@ -9,6 +9,9 @@ import pytest
 import tiny
 from conftest import REGIONS
 
+from nnunetv2_rmr.evaluation.benchmark.job import Benchmark, BenchmarkOptions
+from nnunetv2_rmr.evaluation.benchmark.model import BenchmarkRefused
+
 pytestmark = pytest.mark.slow
 
 OPTIONS = ("--corruptions", "noise", "gamma", "missing", "--severities", 1, 5, "-device", "cpu", "--disable_tta",
@@ -129,6 +132,20 @@ def test_results_of_another_seed_or_model_are_not_mixed_in(done, benchmark, trai
     result = benchmark(done, "-f", 0, check=False)
     assert result.returncode == 2 and "-m rmr: another model" in result.stdout
     assert before == {f: f.read_bytes() for f in done.rglob("*") if f.is_file()}
+
+
+def test_a_model_left_out_in_between_is_still_known(tmp_path):
+    common = {"seed": 0, "tolerance_mm": 2.0, "images": "/i", "label_folder": "/l"}
+
+    def begin(**models):
+        job = object.__new__(Benchmark)
+        job.options, job.settings = BenchmarkOptions(tmp_path, tmp_path, tmp_path, "a"), common | {"models": models}
+        job._keep_settings()
+
+    begin(a={"checkpoints": ["1"]}, b={"checkpoints": ["2"]})
+    begin(a={"checkpoints": ["1"]}, c={"checkpoints": ["3"]})
+    with pytest.raises(BenchmarkRefused, match=r"-m b: another model .* checkpoints differ"):
+        begin(b={"checkpoints": ["4"]})
 
 
 def test_a_case_that_can_not_be_read_is_named_and_the_others_are_done(done, benchmark, data, tmp_path):

@@ -4,6 +4,7 @@ import os
 import re
 import socket
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,8 @@ from nnunetv2_rmr.training.distributed import join_processes
 
 TRAINER = "nnUNetTrainerRMR_fixed"
 # as the installed script does it, also where it is not installed yet
-COMMAND = ("torchrun", "--standalone", "--nproc_per_node", "2", "-m", "nnunetv2_rmr.cli.train_ddp")
+MODULE = ("-m", "nnunetv2_rmr.cli.train_ddp")
+COMMAND = ("torchrun", "--standalone", "--nproc_per_node", "2", *MODULE)
 
 
 def free_port() -> int:
@@ -69,6 +71,15 @@ def test_unknown_devices_are_refused(monkeypatch):
         join_processes("cuda")
 
 
+def on_two_machines(*arguments: str, env: dict[str, str]) -> list[str]:
+    """Output of two torchruns of one process each, which find each other as those of two machines do."""
+    meeting = ("--nnodes", "2", "--nproc_per_node", "1", "--rdzv_backend", "c10d", "--rdzv_id", "tiny",
+               "--rdzv_endpoint", f"localhost:{free_port()}")
+    with ThreadPoolExecutor(2) as machines:
+        runs = [machines.submit(tiny.run, "torchrun", *meeting, *MODULE, *arguments, env=env) for _ in range(2)]
+        return [run.result().stdout for run in runs]
+
+
 @pytest.mark.slow
 def test_two_processes_train_both_stages_and_resume_as_one_process_would(nnunet, tmp_path):
     arguments = [str(PLAIN), tiny.CONFIGURATION, "0", "-tr", TRAINER, "-device", "cpu"]
@@ -77,8 +88,8 @@ def test_two_processes_train_both_stages_and_resume_as_one_process_would(nnunet,
     tiny.run("nnUNetv2_train", *arguments, env=one)
     # both processes die in the third of four epochs, after the stage has changed; then they go on
     assert tiny.run(*COMMAND, *arguments, env=two | {"TINY_KILLED_AT": "iteration 15"}, check=False).returncode != 0
-    output = tiny.run(*COMMAND, *arguments, "--c", env=two).stdout
-    assert re.findall(r"Stage (\d)", output) == ["2"] * 4  # two epochs, and nnU-Net lets every process print
+    outputs = on_two_machines(*arguments, "--c", env=two)
+    assert [re.findall(r"Stage (\d)", output) for output in outputs] == [["2"] * 2] * 2
 
     a, b = (final(Path(e["nnUNet_results"])) for e in (one, two))
     assert a["current_epoch"] == b["current_epoch"] == 4
@@ -93,6 +104,13 @@ def test_two_processes_train_both_stages_and_resume_as_one_process_would(nnunet,
     assert (folder / "validation" / "summary.json").is_file()
     assert (folder / "validation" / "fused" / "restoration.json").is_file()
     assert not list(folder.glob("*.tmp"))
+
+
+@pytest.mark.slow
+def test_processes_do_not_wait_for_gradients_that_no_loss_term_gives(nnunet, tmp_path):
+    env = nnunet | {"nnUNet_results": str(tmp_path), "OMP_NUM_THREADS": "1", "TINY_ONLY_TRAINS": "1"}
+    tiny.run(*COMMAND, PLAIN, tiny.CONFIGURATION, "0", "-tr", "nnUNetTrainerRMR_noSegmentationLoss_tiny", "-device",
+             "cpu", env=env)
 
 
 def model(results: Path) -> Path:

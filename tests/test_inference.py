@@ -1,5 +1,7 @@
 """From the network's grid and units back to the user's file."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -20,6 +22,7 @@ from nnunetv2_rmr.inference.sliding_window import FusedAccumulator
 from nnunetv2_rmr.networks.build import build_rmrnet
 from nnunetv2_rmr.networks.rmrnet import RMRNet
 from nnunetv2_rmr.settings import RMRSettings
+from nnunetv2_rmr.training.validation import _intensity_map
 
 OBLIQUE = tuple(np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))[0].ravel())
 
@@ -70,6 +73,14 @@ def test_export_resamples_back_to_the_grid_of_the_input(tmp_path):
                     for f in (tmp_path / "fused" / "case.nii.gz", files[1]))
     assert fused.shape == flair.shape
     assert np.corrcoef(fused[flair > 0], flair[flair > 0])[0, 1] > 0.9  # it was sampled twice
+
+
+def test_a_training_case_that_can_not_be_normalised_again_does_not_end_the_validation(tmp_path):
+    plans, log = make_plans(), []
+    trainer = SimpleNamespace(plans_manager=plans, configuration_manager=plans.get_configuration("test"),
+                              dataset_json=DATASET_JSON, print_to_log_file=log.append)
+    assert _intensity_map(trainer, [str(tmp_path / "case_0000.nii.gz"), str(tmp_path / "case_0001.nii.gz")]) is None
+    assert "case_0000.nii.gz does not exist" in log[0]
 
 
 def test_intensity_map_of_ct_ignores_what_was_clipped():

@@ -98,12 +98,11 @@ def written_out(x, target, spatial_dims, mse_weight, tv_weight, tv_norm, scale):
 @pytest.mark.parametrize("tv_norm", ["l1", "l2"])
 @pytest.mark.parametrize(("shape", "spatial_dims"), [((2, 3, 4, 5, 6), 3), ((2, 2, 3, 5, 1, 4), 3), ((3, 2, 4, 5), 2)])
 def test_residual_loss_and_its_gradient_are_those_of_the_formula(shape, spatial_dims, tv_norm):
-    x, target = torch.randn(2, *shape, dtype=torch.double)
-    x.requires_grad_()
+    x, target = torch.randn(2, *shape, dtype=torch.double).requires_grad_()
     values = {}
     for loss in (residual_loss, written_out):
         value = 3 * loss(x, target, spatial_dims, 2.0, 0.7, tv_norm, 1.7)
-        values[loss] = value, *torch.autograd.grad(value, x)
+        values[loss] = value, *torch.autograd.grad(value, (x, target))
     torch.testing.assert_close(values[residual_loss], values[written_out])
 
 
@@ -137,6 +136,14 @@ def test_feature_refinement_moves_the_degraded_features_only():
     degraded, clean = (torch.randn(1, 2, 4, 6, 6, 6, requires_grad=True) for _ in range(2))
     feature_refinement(degraded, clean, 1, 1).backward()
     assert degraded.grad is not None and clean.grad is None
+
+
+def test_published_feature_refinement_does_not_let_features_grow():
+    gain = torch.ones((), requires_grad=True)  # of an encoder that only multiplies
+    clean = torch.randn(1, 2, 4, 6, 6, 6)
+    degraded = 0.5 * clean  # as blur makes it
+    feature_refinement(gain * degraded, gain * clean, 40, 20, "l2", relative=False).backward()
+    assert gain.grad > 0
 
 
 def test_losses_of_an_empty_patch_are_finite():

@@ -58,7 +58,10 @@ def difficult(nnunet) -> Path:
     name = write_difficult_dataset(raw)
     planning = nnunet | {"nnUNet_n_proc_DA": "1"}  # nnU-Net's planner does not run without workers
     tiny.run("nnUNetv2_plan_and_preprocess", "-d", NUMBER, "--no_pp", "-npfp", 1, env=planning)
-    small_configurations(Path(nnunet["nnUNet_preprocessed"]) / name / "nnUNetPlans.json")
+    plans = Path(nnunet["nnUNet_preprocessed"]) / name / "nnUNetPlans.json"
+    schemes = json.loads(plans.read_text())["configurations"]["3d_fullres"]["normalization_schemes"]
+    assert schemes == ["CTNormalization", "ZScoreNormalization"]
+    small_configurations(plans)
     tiny.run("nnUNetv2_preprocess", "-d", NUMBER, "-c", "2d", "3d_fullres", "3d_lowres", "-np", 1, 1, 1, env=planning)
     return raw / name
 

@@ -20,9 +20,9 @@ from nnunetv2_rmr.evaluation.report import verdict as words
 from nnunetv2_rmr.evaluation.report.data import Benchmark, Difference, ReportRefused
 from nnunetv2_rmr.evaluation.report.html import switched, tag
 from nnunetv2_rmr.evaluation.report.svg import ticks
-from nnunetv2_rmr.evaluation.report.view import label_names
 from nnunetv2_rmr.evaluation.report.volumes import as_bytes, body_box, file_indices, grey_range, label_bytes, load
 from nnunetv2_rmr.evaluation.report.write import write_report
+from nnunetv2_rmr.evaluation.segmentation_metrics import label_names
 
 
 @pytest.fixture(scope="module")

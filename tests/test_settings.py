@@ -18,6 +18,13 @@ def test_what_stands_in_the_plans_wins_over_the_class():
     assert settings.features == 12 and settings.gradient_weight == 3
 
 
+def test_plans_that_undo_what_a_trainer_is_named_for_are_refused():
+    own = RMRSettings(intensity_weight=0.0)
+    own.refuse_contradiction({"rmr": {"intensity_weight": 0.0, "gradient_weight": 1.0}}, "noFusionLoss")
+    with pytest.raises(ValueError, match=r"noFusionLoss has .*intensity_weight=0.0, but the plans say 1.0"):
+        own.refuse_contradiction({"rmr": {"intensity_weight": 1.0}}, "noFusionLoss")
+
+
 def test_plans_without_settings_are_not_a_trained_rmr_model():
     with pytest.raises(ValueError, match="not trained by a trainer of nnunetv2-rmr"):
         RMRSettings.from_plans({})

@@ -42,6 +42,10 @@ def test_training_leaves_what_nnunet_leaves_and_what_rmr_adds(trained):
     assert not list(model.glob("*.tmp"))
     segmentations = {f.name for f in (model / "validation").glob("*.nii.gz")}
     assert segmentations and segmentations == {f.name for f in (model / "validation" / "fused").glob("*.nii.gz")}
+    for name in segmentations:  # --npz: probabilities for nnU-Net's ensembling
+        with np.load(model / "validation" / name.replace(".nii.gz", ".npz")) as file:
+            probabilities = file["probabilities"]
+        assert len(probabilities) == 2 and 0 <= probabilities.min() < probabilities.max() <= 1
     scores = json.loads((model / "validation" / "fused" / "restoration.json").read_text())
     assert set(scores["cases"]) == {name.removesuffix(".nii.gz") for name in segmentations}
 
@@ -121,6 +125,25 @@ def test_pretrained_weights_start_a_training(trained, nnunet, tmp_path):
     output = tiny.run(*train_command("-pretrained_weights", weights), env=env).stdout
     assert "encoders.0" in output
     assert (fold(env) / "checkpoint_final.pth").is_file()
+
+
+def test_pretrained_weights_are_all_taken_over_but_the_output_layers(trained, nnunet, monkeypatch):
+    from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
+
+    from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
+
+    for name in ("preprocessed", "results"):
+        monkeypatch.setenv(f"nnUNet_{name}", nnunet[f"nnUNet_{name}"])
+    folder = Path(nnunet["nnUNet_preprocessed"]) / f"Dataset{PLAIN}_Tiny"
+    plans = json.loads((folder / "nnUNetPlans.json").read_text()) | {"continue_training": False}
+    trainer = nnUNetTrainerRMR(plans, tiny.CONFIGURATION, 0, json.loads((folder / "dataset.json").read_text()),
+                               torch.device("cpu"))
+    trainer.initialize()
+    file = trained / "fold_0" / "checkpoint_final.pth"
+    load_pretrained_weights(trainer.network, str(file))
+    stored, loaded = load(file)["network_weights"], trainer.network.state_dict()
+    different = [name for name, weight in loaded.items() if not torch.equal(weight, stored[name])]
+    assert different and all(".seg_layers." in name for name in different)
 
 
 def test_one_modality_is_refused_with_a_clear_message(nnunet, tmp_path):

@@ -11,6 +11,7 @@ import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTransform
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunetv2_rmr.degradations.base import Degradation
 from nnunetv2_rmr.degradations.bias_field import BiasFieldTransform
@@ -106,6 +107,11 @@ class DegradeTransform(BasicTransform):
             out[num_modalities + i] = degraded if foreground is None else torch.where(foreground, degraded, image[i])
         data_dict["image"] = out
         return data_dict
+
+
+def is_magnitude(configuration_manager: ConfigurationManager) -> list[bool]:
+    """For every modality of the plans, whether it is a magnitude image: all are but CT."""
+    return [not scheme.startswith("CT") for scheme in configuration_manager.normalization_schemes]
 
 
 def add_degradations(

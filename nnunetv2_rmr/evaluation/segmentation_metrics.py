@@ -18,6 +18,15 @@ def labels_and_regions(labels: dict) -> dict[str, LabelOrRegion]:
     return found
 
 
+def label_names(description: dict) -> dict[int, str]:
+    """Value -> name by dataset.json (`description`). Of regions, the name of the one that is written as this value."""
+    labels = {name: value for name, value in description.get("labels", {}).items() if name != "background"}
+    if (order := description.get("regions_class_order")) is not None:
+        regions = [name for name, value in labels.items() if name != "ignore"]
+        return dict(zip(order, regions))
+    return {int(value): name for name, value in labels.items() if not isinstance(value, list)}
+
+
 def segmentation_scores(reference: np.ndarray, prediction: np.ndarray, label: LabelOrRegion, spacing: tuple[float, ...],
                         tolerance_mm: float, ignore_label: int | None = None) -> dict[str, float]:
     """Dice (0..1), HD95 (mm) and NSD (0..1) of one label or region.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import wraps
 from multiprocessing import get_context
@@ -370,6 +370,7 @@ class RMRPredictor(nnUNetPredictor):
             def export_fused_of(item: dict, intensity_map: IntensityMap | None) -> None:
                 if not self.fuses:
                     return
+                wait([export for _, export in exports[-2:-1]])  # as nnU-Net does: no more than two volumes in memory
                 job = (self._fused, item["data_properties"], intensity_map, self.plans_manager,
                        self.configuration_manager)
                 if item["ofile"] is not None:

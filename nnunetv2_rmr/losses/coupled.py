@@ -25,11 +25,11 @@ def refinement_terms(out: RMROutputs, clean: torch.Tensor, clean_features: torch
 def fusion_terms(out: RMROutputs, clean: torch.Tensor, reference: int,
                  settings: RMRSettings) -> dict[str, torch.Tensor]:
     """What the fused image, and all that is decoded from the fused features, is to have of the clean modalities;
-    unweighted."""
-    terms = {
-        "intensity": intensity_loss(out.fused.float(), clean, settings.intensity_target, reference),
-        "gradient": gradient_loss(out.fused.float(), clean),
-    }
+    unweighted. Nothing of outputs that are None."""
+    terms = {}
+    if out.fused is not None:
+        terms["intensity"] = intensity_loss(out.fused.float(), clean, settings.intensity_target, reference)
+        terms["gradient"] = gradient_loss(out.fused.float(), clean)
     if out.all_modalities is not None:
         terms["reconstruction"] = reconstruction_loss(out.all_modalities.float(), clean)
     return terms

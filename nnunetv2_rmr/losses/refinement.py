@@ -11,10 +11,15 @@ def feature_refinement(degraded: torch.Tensor, clean: torch.Tensor, mse_weight: 
                        tv_norm: str = "l1", relative: bool = True) -> torch.Tensor:
     """MSE + TV of the residual between features of degraded and of clean input, both (B, M, F, *spatial).
 
-    If `relative`, measured in units of the clean features' variance, so that shrinking all features does not look like
-    progress; the published loss is not.
+    If `relative`, it moves the degraded features only, and is measured in units of the clean features' variance, so
+    that shrinking all features does not look like progress. If not, it is the published loss, undivided and moving
+    both. (Undivided it must: blurred input has weaker features than clean input. If they alone were moved, weights
+    would grow to make them stronger, the clean features would grow with them, and so on without end.)
     """
-    scale = batch_std(clean.detach()).float().clamp_min(1e-3) if relative else 1.0
+    if not relative:
+        return residual_loss(degraded, clean, clean.ndim - 3, mse_weight, tv_weight, tv_norm)
+    clean = clean.detach()
+    scale = batch_std(clean).float().clamp_min(1e-3)
     return residual_loss(degraded, clean, clean.ndim - 3, mse_weight, tv_weight, tv_norm, scale)
 
 

@@ -46,15 +46,16 @@ class _ResidualLoss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad):
         gradient, = ctx.saved_tensors
-        return (gradient * (grad / ctx.size).to(gradient.dtype), *[None] * 6)
+        slope = gradient * (grad / ctx.size).to(gradient.dtype)
+        return (slope, -slope if ctx.needs_input_grad[1] else None, *[None] * 5)
 
 
 def residual_loss(x: torch.Tensor, target: torch.Tensor, spatial_dims: int, mse_weight: float, tv_weight: float,
                   tv_norm: str = "l1", scale: torch.Tensor | float = 1.0) -> torch.Tensor:
     """mse_weight * MSE + tv_weight * TV of the residual (x - target) / scale, a scalar.
 
-    x, target: of one shape, of which the last `spatial_dims` axes are spatial, e.g. (B, M, F, D, H, W). Only x is
-    differentiated. Float16 is computed in float32.
+    x, target: of one shape, of which the last `spatial_dims` axes are spatial, e.g. (B, M, F, D, H, W). Both
+    can be differentiated. Float16 is computed in float32.
     tv_norm, of the differences between neighbours: "l1", mean absolute difference, averaged over the axes; "l2", mean
     squared difference, summed over the axes, which is what RMR's authors compute.
     """

@@ -2,7 +2,7 @@
 
 import os
 from dataclasses import replace
-from os.path import isfile, join
+from os.path import join
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import distributed as dist
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel as DDP
 
-from nnunetv2_rmr.degradations.degrade import add_degradations, split_clean_degraded
+from nnunetv2_rmr.degradations.degrade import add_degradations, is_magnitude, split_clean_degraded
 from nnunetv2_rmr.inference.stock import let_stock_predictor_save_fused
 from nnunetv2_rmr.losses.coupled import TERMS, fusion_terms, refinement_terms, term_weights
 from nnunetv2_rmr.losses.uncertainty import separate_log_variances, uncertainty_weighted
@@ -49,6 +49,7 @@ class nnUNetTrainerRMR(nnUNetTrainer):
         if len(names) < 2:
             raise ValueError(f"{type(self).__name__} fuses two or more modalities, but the data set "
                              f"{plans['dataset_name']} has one channel only ({names[0]}): use nnUNetTrainer")
+        self.settings.refuse_contradiction(plans, type(self).__name__)
         settings = RMRSettings.from_plans(plans, self.settings)
         # resolved now, so that the model keeps its reference modality whatever later versions take as default
         settings = replace(settings, reference_modality=names[reference_channel(settings.reference_modality, names)])
@@ -119,6 +120,12 @@ class nnUNetTrainerRMR(nnUNetTrainer):
             parameter.requires_grad_(self.stage == 2)
         for parameter in autoencoder:
             parameter.requires_grad_(self.stage == 1 or not self.settings.freeze_autoencoder)
+        if self.stage == 2:  # DDP waits for the gradients of all that may be trained, also if no loss term asks for it
+            weights = term_weights(2, self.settings)
+            if "segmentation" not in weights:
+                self.rmrnet.segmentation.requires_grad_(False)
+            if weights.keys().isdisjoint(("intensity", "gradient", "image_refinement")):
+                self.rmrnet.fusion_decoder.requires_grad_(False)
         optimizer, scheduler = super().configure_optimizers()
         settings, poly = self.settings, type(scheduler)
         if self.stage == 1:
@@ -155,7 +162,7 @@ class nnUNetTrainerRMR(nnUNetTrainer):
             p_clean=self.settings.p_clean,
             probabilities=self.settings.degradation_probabilities,
             options=self.settings.degradation_options,
-            magnitude=[not scheme.startswith("CT") for scheme in self.configuration_manager.normalization_schemes],
+            magnitude=is_magnitude(self.configuration_manager),
         )
         return self._seeded(transforms, stream=0, batches_before=self.current_epoch * self.num_iterations_per_epoch)
 
@@ -176,8 +183,12 @@ class nnUNetTrainerRMR(nnUNetTrainer):
     def on_epoch_start(self):
         super().on_epoch_start()
         seed = seed_from_environment()
-        if seed is not None:  # whatever draws random numbers in this process (drop path) resumes as it would go on
-            torch.manual_seed(seed + self.current_epoch)
+        # whatever draws random numbers in this process (drop path, modality dropout) resumes as it would go on, and
+        # draws others in each process of a distributed training, which all begin with torch's default state
+        if seed is not None:
+            torch.manual_seed(seed + self.current_epoch + 10**6 * self.local_rank)
+        elif self.is_ddp:
+            torch.seed()
 
     def on_train_epoch_start(self):
         if self.stage_of(self.current_epoch) != self.stage:
@@ -230,9 +241,10 @@ class nnUNetTrainerRMR(nnUNetTrainer):
             degraded = torch.cat((clean, degraded[:, clean.shape[1]:]), dim=1)  # the extra channels are there only
         weights = term_weights(self.stage, self.settings)
         refine = "image_refinement" in weights or "feature_refinement" in weights
-        wanted = (("features", "reconstructions") if refine else ()) + (("logits", "fused") if self.stage == 2 else ())
-        if "reconstruction" in weights:
-            wanted += ("all_modalities",)
+        fuse = "intensity" in weights or "gradient" in weights
+        wanted = (("features", "reconstructions") if refine else ()) + (("fused",) if fuse else ())
+        wanted += tuple(output for output, term in (("logits", "segmentation"), ("all_modalities", "reconstruction"))
+                        if term in weights)
         presence = None
         if self.stage == 2 and self.settings.modality_dropout > 0:  # of the fusion module, which stage 1 does not train
             presence = draw_presence(len(clean), clean.shape[1], self.settings.modality_dropout).to(self.device)
@@ -241,11 +253,11 @@ class nnUNetTrainerRMR(nnUNetTrainer):
         if "segmentation" in weights:
             terms["segmentation"] = self.loss(out.logits, target)
         if refine:
-            with torch.no_grad():
+            # without gradients where they are not needed: they would cost as much memory again
+            with torch.set_grad_enabled(not self.settings.feature_loss_relative):
                 clean_features = self.network(clean, outputs=("features",)).features
         with autocast(self.device.type, enabled=False) if self.device.type == "cuda" else dummy_context():
-            if self.stage == 2:
-                terms |= fusion_terms(out, clean, self.reference, self.settings)
+            terms |= fusion_terms(out, clean, self.reference, self.settings)
             if refine:
                 terms |= refinement_terms(out, clean, clean_features, self.settings)
         return {name: term for name, term in terms.items() if name in weights}
@@ -285,7 +297,7 @@ class nnUNetTrainerRMR(nnUNetTrainer):
         # nnU-Net writes in place: a process killed meanwhile would leave a broken checkpoint and lose the one before
         temporary = join(os.path.dirname(filename), "checkpoint.tmp")  # one name: what a kill left is overwritten
         super().save_checkpoint(temporary)
-        if self.local_rank == 0 and isfile(temporary):
+        if self.local_rank == 0 and not self.disable_checkpointing:
             os.replace(temporary, filename)
 
     def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
@@ -309,5 +321,6 @@ class nnUNetTrainerRMR(nnUNetTrainer):
     # ---- validation -------------------------------------------------------------------------------------------------
 
     def perform_actual_validation(self, save_probabilities: bool = False):
-        super().perform_actual_validation(save_probabilities)
+        # before nnU-Net's, at whose end one process alone computes scores: the others would wait for it too long
         export_validation_fusion(self)
+        super().perform_actual_validation(save_probabilities)

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from batchgenerators.utilities.file_and_folder_operations import save_json
+from batchgenerators.utilities.file_and_folder_operations import maybe_mkdir_p, save_json
 from nnunetv2.paths import nnUNet_raw
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 from torch import distributed as dist
 
-from nnunetv2_rmr.degradations.degrade import degrade_case
+from nnunetv2_rmr.degradations.degrade import degrade_case, is_magnitude
 from nnunetv2_rmr.evaluation.restoration import restoration_scores
 from nnunetv2_rmr.inference.export_fused import export_fused
+from nnunetv2_rmr.inference.fused_writer import check_can_write
+from nnunetv2_rmr.inference.input_check import BadCaseError
 from nnunetv2_rmr.inference.intensity import IntensityMap
 from nnunetv2_rmr.inference.predictor import RMRPredictor
 from nnunetv2_rmr.inference.preprocessing import PROPERTY, RMRConfigurationManager
@@ -40,8 +42,15 @@ def export_validation_fusion(trainer: nnUNetTrainerRMR) -> None:
     keys = all_keys[trainer.local_rank::dist.get_world_size()] if trainer.is_ddp else all_keys
     dataset = trainer.dataset_class(trainer.preprocessed_dataset_folder, keys,
                                     folder_with_segs_from_previous_stage=trainer.folder_with_segs_from_previous_stage)
+    ending = trainer.dataset_json["file_ending"]
+    try:
+        check_can_write(trainer.plans_manager.image_reader_writer_class, ending)
+        writable = True
+    except ValueError as error:  # no reason to lose a finished training
+        trainer.print_to_log_file(f"The fused images of the validation are not written: {error}")
+        writable = False
     raw_files = _raw_files(trainer)
-    if not raw_files:
+    if writable and not raw_files:
         trainer.print_to_log_file("The raw images are not at hand (nnUNet_raw): the fused images of the validation "
                                   "are in normalised intensities")
     scores = {}
@@ -53,14 +62,14 @@ def export_validation_fusion(trainer: nnUNetTrainerRMR) -> None:
         degraded = degrade_case(clean, inside, trainer.configuration_manager.spacing, seed=all_keys.index(key),
                                 probabilities=trainer.settings.degradation_probabilities,
                                 options=trainer.settings.degradation_options,
-                                magnitude=[not scheme.startswith("CT") for scheme in
-                                           trainer.configuration_manager.normalization_schemes])
+                                magnitude=is_magnitude(trainer.configuration_manager))
         fused = predictor.predict_fused_from_preprocessed_data(clean)
         restored = predictor.predict_fused_from_preprocessed_data(degraded)
         scores[key] = restoration_scores(restored, fused, inside)
         scores[key]["input"] = restoration_scores(degraded[trainer.reference], clean[trainer.reference], inside)
-        export_fused(fused, properties, _intensity_map(trainer, raw_files.get(key)), trainer.plans_manager,
-                     trainer.configuration_manager, trainer.dataset_json["file_ending"], join(folder, key))
+        if writable:
+            export_fused(fused, properties, _intensity_map(trainer, raw_files.get(key)), trainer.plans_manager,
+                         trainer.configuration_manager, ending, join(folder, key))
     if trainer.is_ddp:
         gathered = [None] * dist.get_world_size()
         dist.all_gather_object(gathered, scores)
@@ -68,6 +77,7 @@ def export_validation_fusion(trainer: nnUNetTrainerRMR) -> None:
     if trainer.local_rank == 0 and scores:
         mean = {name: float(np.mean([s[name] for s in scores.values()])) for name in ("PSNR", "SSIM")}
         mean["input"] = {name: float(np.mean([s["input"][name] for s in scores.values()])) for name in ("PSNR", "SSIM")}
+        maybe_mkdir_p(join(folder, "fused"))
         save_json({"mean": mean, "cases": scores}, join(folder, "fused", "restoration.json"), sort_keys=False)
         for name in ("PSNR", "SSIM"):
             trainer.logger.log_summary(f"final_val/restoration_{name}", mean[name])
@@ -93,6 +103,10 @@ def _intensity_map(trainer: nnUNetTrainerRMR, files: list[str] | None) -> Intens
     if files is None:
         return None
     configuration = RMRConfigurationManager(trainer.configuration_manager.configuration)
-    _, _, properties = configuration.preprocessor_class(verbose=False).run_case(
-        files, None, trainer.plans_manager, configuration, trainer.dataset_json)
+    try:
+        _, _, properties = configuration.preprocessor_class(verbose=False).run_case(
+            files, None, trainer.plans_manager, configuration, trainer.dataset_json)
+    except BadCaseError as error:  # nnU-Net trained on it all the same
+        trainer.print_to_log_file(f"A fused image stays in normalised intensities: {error}")
+        return None
     return properties[PROPERTY]

@@ -7,7 +7,9 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_rmr.degradations.degrade import DEGRADATIONS
+from nnunetv2_rmr.training import ablations
 from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
+from nnunetv2_rmr.training.paper import nnUNetTrainerRMR_paper
 
 
 def killed_at(moment: str) -> bool:
@@ -18,7 +20,7 @@ def kill_this_process(*_) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-class nnUNetTrainerRMR_tiny(nnUNetTrainerRMR):
+class Tiny:
     """Four epochs of six iterations. Dies like a killed process at the moment named in TINY_KILLED_AT.
 
     TINY_ONLY_TRAINS saves tests that look at the training alone the time of nnU-Net's plots and the final validation.
@@ -29,6 +31,7 @@ class nnUNetTrainerRMR_tiny(nnUNetTrainerRMR):
     def __init__(self, plans: dict, configuration: str, fold: int, dataset_json: dict,
                  device: torch.device = torch.device("cuda")):
         super().__init__(plans, configuration, fold, dataset_json, device)
+        self.num_epochs = self.epochs
         self.num_iterations_per_epoch = 6
         self.num_val_iterations_per_epoch = 2
         self.iterations = 0
@@ -53,6 +56,21 @@ class nnUNetTrainerRMR_tiny(nnUNetTrainerRMR):
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         if "TINY_ONLY_TRAINS" not in os.environ:
             super().perform_actual_validation(save_probabilities)
+
+
+class nnUNetTrainerRMR_tiny(Tiny, nnUNetTrainerRMR):
+    pass
+
+
+class nnUNetTrainerRMR_2epochs_tiny(nnUNetTrainerRMR_tiny):
+    epochs = 2
+
+
+for _base in (nnUNetTrainerRMR_paper, ablations.nnUNetTrainer_RMRDegradations, ablations.nnUNetTrainerRMR_noFusionLoss,
+              ablations.nnUNetTrainerRMR_noSegmentationLoss, ablations.nnUNetTrainerRMR_noRefinement,
+              ablations.nnUNetTrainerRMR_noDegradations, ablations.nnUNetTrainerRMR_frozenAutoencoder,
+              ablations.nnUNetTrainerRMR_oneStage):
+    globals()[f"{_base.__name__}_tiny"] = type(f"{_base.__name__}_tiny", (Tiny, _base), {})
 
 
 class nnUNetTrainerRMR_tiny_dropout(nnUNetTrainerRMR_tiny):

@@ -16,7 +16,7 @@ from nnunetv2_rmr.evaluation.benchmark.model import BenchmarkModel, BenchmarkRef
 from nnunetv2_rmr.evaluation.benchmark.records import gather
 from nnunetv2_rmr.evaluation.benchmark.run import Case, Scoring, run_case
 from nnunetv2_rmr.evaluation.benchmark.summary import tables, write_summary
-from nnunetv2_rmr.evaluation.segmentation_metrics import labels_and_regions
+from nnunetv2_rmr.evaluation.segmentation_metrics import label_names, labels_and_regions
 
 SETTINGS = "benchmark.json"
 
@@ -56,9 +56,11 @@ class Benchmark:
         self.reader = self._reader()
         self.settings = {
             "models": {model.name: model.description() for model in models},
-            "images": str(options.images), "label_folder": str(options.labels), "seed": options.seed,
+            "images": str(options.images.resolve()), "label_folder": str(options.labels.resolve()),
+            "seed": options.seed,
             "tolerance_mm": options.tolerance_mm, "cases": [case.name for case in self.cases],
-            "labels": labels_and_regions(self.dataset_json["labels"]), "modalities": models[0].channels,
+            "labels": labels_and_regions(self.dataset_json["labels"]), "label_values": label_names(self.dataset_json),
+            "modalities": models[0].channels,
             "planned": [asdict(condition) for condition in self.planned],
         }
         self._keep_settings()
@@ -69,20 +71,21 @@ class Benchmark:
 
     def _keep_settings(self) -> None:
         """What is resumed has to be what was begun, or the records would not belong together."""
-        file = self.options.out / SETTINGS
+        file, models = self.options.out / SETTINGS, self.settings["models"]
         if file.exists():
             begun = json.loads(file.read_text())
             for key in ("seed", "tolerance_mm", "images", "label_folder"):
                 if begun[key] != self.settings[key]:
                     raise BenchmarkRefused(f"-o {self.options.out} was begun with {key} {begun[key]}, not "
                                            f"{self.settings[key]}: choose another folder")
-            for name, model in self.settings["models"].items():
+            for name, model in models.items():
                 if name in begun["models"] and begun["models"][name] != json.loads(json.dumps(model)):
                     changed = [k for k, v in model.items() if begun["models"][name].get(k) != v]
                     raise BenchmarkRefused(f"-m {name}: another model than the one -o {self.options.out} was begun "
                                            f"with (its {', '.join(changed)} differ): choose another folder or name")
+            models = begun["models"] | models  # the records of models that are not asked for now are still there
         with replacing(file) as temporary:
-            Path(temporary).write_text(json.dumps(self.settings, indent=1))
+            Path(temporary).write_text(json.dumps(self.settings | {"models": models}, indent=1))
 
     @property
     def part(self) -> list[Case]:

@@ -80,7 +80,7 @@ class BenchmarkModel:
         """
         predictor, properties = self.predictor, deepcopy(properties)
         configuration = predictor.configuration_manager
-        if not fuse:  # nnU-Net's own preprocessing, which takes empty images, too
+        if not self.fuses:  # nnU-Net's own preprocessing; ours tells a model of ours which modalities are missing
             configuration = ConfigurationManager(configuration.configuration)
         preprocessor = configuration.preprocessor_class(verbose=False)
         data, _, properties = preprocessor.run_case_npy(images, None, properties, predictor.plans_manager,

@@ -104,7 +104,7 @@ def corruption_errors(scores: list[dict], models: list[str], reference: str) -> 
     """CE and rCE of every corruption, and their means (Hendrycks & Dietterich 2019, with 1 - Dice as error E).
 
     CE = mean over severities of E / the same of the reference; rCE the same of E - E(clean). Denominators below
-    0.01 (in absolute value) are replaced by 0.01.
+    0.01, negative ones too, are replaced by 0.01.
     """
     error, clean = {}, {}
     for score in scores:

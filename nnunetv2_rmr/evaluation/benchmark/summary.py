@@ -45,6 +45,7 @@ def summarise(records: Sequence[dict], settings: dict, reference: str, n_bootstr
     used = [c for c in results.corruption.unique() if c in CORRUPTIONS]
     return {
         "models": settings["models"], "reference": reference, "cases": cases, "labels": labels,
+        "label_values": settings["label_values"],
         "modalities": settings["modalities"],
         "corruptions": {name: {"seen": "seen" if CORRUPTIONS[name].seen else "unseen",
                                "description": CORRUPTIONS[name].description, "unit": CORRUPTIONS[name].unit,

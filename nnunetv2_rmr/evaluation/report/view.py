@@ -11,6 +11,7 @@ from nnunetv2_rmr.datasets.cases import READABLE
 from nnunetv2_rmr.datasets.refused import ImportRefused
 from nnunetv2_rmr.evaluation.report.html import page, tag
 from nnunetv2_rmr.evaluation.report.viewer import LoadedStudy, Study, load_study, viewer
+from nnunetv2_rmr.evaluation.segmentation_metrics import label_names
 from nnunetv2_rmr.settings import channel_names
 
 FILE_ENDING = ".nii.gz"
@@ -67,12 +68,3 @@ def _study(case: str, images: Path, predictions: Path, labels: Path | None, name
             break
     segmentations = {"expert label": labels / f"{case}{ending}"} if labels else {}
     return Study(case, case, modalities, {**segmentations, "prediction": segmentation})
-
-
-def label_names(description: dict) -> dict[int, str]:
-    """Value -> name by dataset.json. Of regions, the name of the one that is written as this value."""
-    labels = {name: value for name, value in description.get("labels", {}).items() if name != "background"}
-    if (order := description.get("regions_class_order")) is not None:
-        regions = [name for name, value in labels.items() if name != "ignore"]
-        return dict(zip(order, regions))
-    return {int(value): name for name, value in labels.items() if not isinstance(value, list)}
