@@ -23,11 +23,17 @@ def alternate(sides: dict[str, Callable[[], object]], repeats: int, warmup: int 
     return taken
 
 
-def table(taken: dict[str, list[float]], reference: str) -> str:
-    """Medians, and the ratio to the reference turn by turn: median and range."""
-    rows = ["| side | median, s | ratio | range |", "|---|---|---|---|"]
+def summary(taken: dict[str, list[float]], reference: str) -> list[dict]:
+    """A row per side: its median, and the ratio to the reference turn by turn: median and range."""
+    rows = []
     for name, values in taken.items():
         ratios = [v / r for v, r in zip(values, taken[reference])]
-        rows.append(f"| {name} | {statistics.median(values):.3f} | {statistics.median(ratios):.2f} | "
-                    f"{min(ratios):.2f}-{max(ratios):.2f} |")
-    return "\n".join(rows)
+        rows.append({"side": name, "seconds": statistics.median(values), "ratio": statistics.median(ratios),
+                     "ratio_range": [min(ratios), max(ratios)], "all_seconds": values})
+    return rows
+
+
+def table(rows: list[dict]) -> str:
+    return "\n".join(["| side | median, s | ratio | range |", "|---|---|---|---|"] + [
+        f"| {row['side']} | {row['seconds']:.3f} | {row['ratio']:.2f} | {row['ratio_range'][0]:.2f}-"
+        f"{row['ratio_range'][1]:.2f} |" for row in rows])

@@ -11,6 +11,7 @@ import argparse
 import torch
 from front_cost import multiply_adds
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+from report import add_json_argument, print_machine, write_json
 from torch import nn
 from training_step import architecture
 
@@ -48,11 +49,13 @@ def main() -> None:
     parser.add_argument("--patch", type=int, nargs=3, default=[128, 128, 128], help="edges in voxels")
     parser.add_argument("--modalities", type=int, default=2)
     parser.add_argument("--classes", type=int, default=4)
+    add_json_argument(parser)
     args = parser.parse_args()
+    print_machine(args)
     front = RMRSettings().network_arguments()
-    print(f"patch {' x '.join(map(str, args.patch))}, {args.modalities} modalities\n")
     print("| network | million parameters, alone | in RMR | thousand multiply-adds per voxel, alone | in RMR | ratio |")
     print("|---|---|---|---|---|---|")
+    rows = []
     for name, planned in networks(args.patch).items():
         counted = []
         for in_rmr in (False, True):
@@ -67,6 +70,9 @@ def main() -> None:
         (parameters, cost), (parameters_rmr, cost_rmr) = counted
         print(f"| {name} | {parameters:.2f} | {parameters_rmr:.2f} | {cost:.0f} | {cost_rmr:.0f} | "
               f"{cost_rmr / cost:.2f} |", flush=True)
+        rows.append({"network": name, "million_parameters": [parameters, parameters_rmr],
+                     "thousand_multiply_adds_per_voxel": [cost, cost_rmr]})
+    write_json(args, rows)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ import tempfile
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from alternate import alternate, table
+from alternate import alternate, summary, table
+from report import add_json_argument, print_machine, write_json
 
 
 def call(*command: str) -> None:
@@ -31,7 +32,10 @@ def main() -> None:
     parser.add_argument("-f", dest="folds", nargs="+", default=["all"])
     parser.add_argument("-device", default="cpu")
     parser.add_argument("--repeats", type=int, default=3)
+    add_json_argument(parser)
     args = parser.parse_args()
+    print_machine(args)
+    rows = []
     if args.model:
         with tempfile.TemporaryDirectory() as folder:
             options = ["-i", args.images, "-m", args.model, "-f", *args.folds, "-device", args.device]
@@ -43,11 +47,14 @@ def main() -> None:
 
             commands = ("nnUNetv2_predict_from_modelfolder", "nnUNetv2_rmr_predict_from_modelfolder")
             taken = alternate({name: lambda name=name: predict(name) for name in commands}, args.repeats, warmup=1)
-        print(table(taken, commands[0]), "\n")
+        rows += summary(taken, commands[0])
+        print(table(rows), "\n")
     names = sorted(e.name for e in entry_points(group="console_scripts") if e.name.startswith("nnUNetv2_rmr_"))
     sides = {"nnUNetv2_rmr_trainers": lambda: call("nnUNetv2_rmr_trainers")}
     sides |= {f"{name} --help": lambda name=name: call(name, "--help") for name in names}
-    print(table(alternate(sides, args.repeats), "nnUNetv2_rmr_trainers"))
+    of_help = summary(alternate(sides, args.repeats), "nnUNetv2_rmr_trainers")
+    print(table(of_help))
+    write_json(args, rows + of_help)
 
 
 if __name__ == "__main__":

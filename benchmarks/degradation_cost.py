@@ -7,11 +7,13 @@ RMR's transform with its default probabilities, each on the same random patches,
 """
 
 import argparse
+import statistics
 
 import numpy as np
 import torch
-from alternate import seconds
+from alternate import seconds, summary, table
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from report import add_json_argument, print_machine, write_json
 
 from nnunetv2_rmr.degradations.degrade import DegradeTransform
 
@@ -23,8 +25,10 @@ def main() -> None:
     parser.add_argument("--patch", type=int, nargs=3, default=[128, 128, 128])
     parser.add_argument("--modalities", type=int, default=2)
     parser.add_argument("--samples", type=int, default=30)
+    add_json_argument(parser)
     args = parser.parse_args()
     torch.set_num_threads(1)
+    print_machine(args)
     np.random.seed(0)
     torch.manual_seed(0)
     nnunet = nnUNetTrainer.get_training_transforms(
@@ -40,11 +44,11 @@ def main() -> None:
                                                        nnunet(image=image, segmentation=label)))
         patch = torch.randn(args.modalities, *args.patch)
         taken["degradations"].append(seconds(lambda patch=patch: degrade(image=patch)))
-    means = {name: float(np.mean(values)) for name, values in taken.items()}
-    print(f"{args.samples} samples of {args.modalities} x {args.patch}, one thread, torch {torch.__version__}\n")
-    for name, mean in means.items():
-        print(f"{name}: {mean:.3f} s per sample (median {np.median(taken[name]):.3f})")
-    print(f"share: {means['degradations'] / means[next(iter(means))]:.1%}")
+    rows = summary(taken, "nnU-Net's augmentation")
+    print(table(rows))
+    means = [statistics.fmean(row["all_seconds"]) for row in rows]  # each sample draws its own kinds: medians mislead
+    print(f"\nmeans {means[0]:.3f} s and {means[1]:.3f} s, share {means[1] / means[0]:.1%}")
+    write_json(args, rows)
 
 
 if __name__ == "__main__":

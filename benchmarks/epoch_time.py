@@ -1,6 +1,6 @@
 """Seconds of a whole training epoch with data loading, RMR against vanilla nnU-Net, alternated in one process.
 
-    python benchmarks/epoch_time.py -d 102 -c 3d_fullres --iterations 250 -device cuda
+    python benchmarks/epoch_time.py -d 102 -c 3d_fullres --iterations 250 --device cuda
 
 Needs a preprocessed data set; trains on all its cases, in stage 2. An epoch is nnU-Net's: training steps and a fifth
 as many steps of online validation, without the checkpoint and the picture at its end, which do not grow with the number
@@ -16,7 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from alternate import seconds, table
+from alternate import seconds, summary, table
+from report import add_json_argument, print_machine, write_json
 
 SIDES = ("nnUNetTrainer", "nnUNetTrainerRMR")
 
@@ -71,8 +72,10 @@ def main() -> None:
     parser.add_argument("--patch", type=int, nargs=3, help="instead of the plans'")
     parser.add_argument("--iterations", type=int, default=250)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("-device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    add_json_argument(parser)
     args = parser.parse_args()
+    print_machine(args)
     folder = next(Path(os.environ["nnUNet_preprocessed"]).glob(f"Dataset{args.d:03d}_*"))
     plans = json.loads((folder / f"{args.p}.json").read_text()) | {"continue_training": False}
     if args.patch:
@@ -88,10 +91,11 @@ def main() -> None:
         for name, trainer in trainers.items():
             taken[name].append(timed_epoch(trainer))
             print(f"{name}: {taken[name][-1]:.1f} s", flush=True)
-    device = torch.cuda.get_device_name() if args.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    print(f"\n{device}, torch {torch.__version__}, patch {trainers[SIDES[0]].configuration_manager.patch_size}, "
-          f"{args.iterations} iterations, nnUNet_n_proc_DA {os.environ.get('nnUNet_n_proc_DA', 'by cores')}\n")
-    print(table(taken, SIDES[0]))
+    print(f"\npatch {trainers[SIDES[0]].configuration_manager.patch_size}, nnUNet_n_proc_DA "
+          f"{os.environ.get('nnUNet_n_proc_DA', 'by cores')}\n")
+    rows = summary(taken, SIDES[0])
+    print(table(rows))
+    write_json(args, rows)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import argparse
 import math
 
 import torch
+from report import add_json_argument, print_machine, write_json
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -43,6 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--patch", type=int, nargs="+", default=[32, 64, 64], help="2 or 3 edges, in voxels")
     parser.add_argument("--modalities", type=int, default=2)
+    add_json_argument(parser)
     args = parser.parse_args()
     if len(args.patch) not in (2, 3) or min(args.patch) < 1:
         parser.error(f"--patch needs two or three positive edges, got {args.patch}")
@@ -50,7 +52,7 @@ def main() -> None:
         parser.error(f"--modalities must be at least 2, got {args.modalities}")
     conv, swin = (cost(s, args.modalities, args.patch) for s in (RMRSettings(), nnUNetTrainerRMR_paper.settings))
     count = {name: args.modalities if name == "encoder, each" else 1 for name in conv}
-    print(f"patch {' x '.join(map(str, args.patch))}, {args.modalities} modalities\n")
+    print_machine(args)
     print("| part | default, thousand multiply-adds per voxel | paper | published | default, parameters | paper |")
     print("|---|---|---|---|---|---|")
     comparable = args.patch == [32, 64, 64] and args.modalities == 2
@@ -64,6 +66,8 @@ def main() -> None:
     published = sum(count[name] * value for name, value in PUBLISHED.items())
     print(f"| all in front | {total(conv, 0) / 1e3:.1f} | {total(swin, 0) / 1e3:.1f} | "
           f"{published if comparable else '-'} | {total(conv, 1):,.0f} | {total(swin, 1):,.0f} |")
+    write_json(args, [{"part": name, "default": conv[name], "paper": swin[name], "published": PUBLISHED[name] * 1e3}
+                      for name in conv])
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ Both sides compute the same numbers; the largest difference of values and gradie
 import argparse
 
 import torch
-from alternate import alternate, table
+from alternate import alternate, summary, table
+from report import add_json_argument, print_machine, write_json
 
 from nnunetv2_rmr.losses.filters import sobel_magnitude
 from nnunetv2_rmr.losses.ssim import RADIUS, SIGMA, ssim
@@ -44,11 +45,12 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeats", type=int, default=5)
+    add_json_argument(parser)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     generator = torch.Generator().manual_seed(0)
     x, y = (torch.randn(args.shape, generator=generator).to(args.device) for _ in range(2))
-    print(f"torch {torch.__version__}, {args.device}, {args.threads} threads, shape {args.shape}\n")
+    print_machine(args)
 
     def step(loss):
         image = x.clone().requires_grad_()
@@ -61,13 +63,17 @@ def main() -> None:
     pairs = {"gradient loss": (lambda image: (sobel_magnitude(image) - sobel_magnitude(y)).abs().mean(),
                                lambda image: (dense_sobel_magnitude(image) - dense_sobel_magnitude(y)).abs().mean()),
              "SSIM": (lambda image: ssim(image, y, RANGE).mean(), lambda image: dense_ssim(image, y, RANGE))}
+    rows = []
     for name, losses in pairs.items():
         (ours, our_grad), (dense, dense_grad) = (step(loss) for loss in losses)
         taken = alternate({"separable": lambda pair=losses: step(pair[0]), "dense": lambda pair=losses: step(pair[1])},
                           args.repeats)
         print(f"{name}: values differ by {(ours - dense).abs().item():.1e}, gradients by "
               f"{((our_grad - dense_grad).abs().max() / dense_grad.abs().max()).item():.1e} of the largest\n")
-        print(table(taken, "separable"), "\n")
+        found = summary(taken, "separable")
+        print(table(found), "\n")
+        rows += [{"loss": name} | row for row in found]
+    write_json(args, rows)
 
 
 if __name__ == "__main__":

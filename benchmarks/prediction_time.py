@@ -12,8 +12,9 @@ import tempfile
 from pathlib import Path
 
 import torch
-from alternate import alternate, table
+from alternate import alternate, summary, table
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from report import add_json_argument, print_machine, write_json
 
 from nnunetv2_rmr.inference.predictor import RMRPredictor
 
@@ -30,8 +31,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--mirror", action="store_true", help="with test time augmentation")
     parser.add_argument("--repeats", type=int, default=5)
+    add_json_argument(parser)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    print_machine(args)
     case = args.case or sorted(args.images.iterdir())[0].name.rsplit("_", 1)[0]
     files = sorted(str(f) for f in args.images.glob(f"{case}_*"))
     folds = [f if f == "all" else int(f) for f in args.folds]
@@ -45,8 +48,9 @@ def main() -> None:
             predictor.initialize_from_trained_model_folder(model, folds, args.chk)
             sides[name] = lambda p=predictor: p.predict_from_files_sequential([files], [f"{folder}/{case}"])
         taken = alternate(sides, args.repeats)
-    print(f"{case}, {args.device}, {args.threads} threads, mirroring {args.mirror}, torch {torch.__version__}\n")
-    print(table(taken, "vanilla"))
+    rows = summary(taken, "vanilla")
+    print(table(rows))
+    write_json(args, rows)
 
 
 if __name__ == "__main__":

@@ -4,20 +4,20 @@
 
 Both sides run their trainer's own `train_step` on the same random batch, with the same plans: six stages as nnU-Net's
 planner gives brain MRI at 1 mm (fewer for small patches). Needs no data. Prints a table of medians and their ratio to
-vanilla; --json writes it to a file. Peak memory is that of tensors: on CUDA as PyTorch's allocator counts it, on the
+vanilla. Peak memory is that of tensors: on CUDA as PyTorch's allocator counts it, on the
 CPU from its profiler, in a step of its own. Weights and optimiser state are in it.
 """
 
 import argparse
 import json
 import os
-import platform
 import statistics
 import tempfile
 import time
 from pathlib import Path
 
 import torch
+from report import add_json_argument, print_machine, write_json
 
 SPACING = [1.0, 1.0, 1.0]
 
@@ -135,16 +135,12 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=None, help="of the CPU")
     parser.add_argument("--profile", action="store_true", help="print the dearest operations of each side")
-    parser.add_argument("--json", type=Path, default=None)
+    add_json_argument(parser)
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
     device = torch.device(args.device)
-    machine = {"device": torch.cuda.get_device_name() if args.device == "cuda" else platform.processor() or "CPU",
-               "threads": torch.get_num_threads(), "torch": torch.__version__, "python": platform.python_version()}
-    print(machine)
-    print(args.network + (f", RMR with {args.rmr_network}" if args.rmr_network else "")
-          + f", patch {args.patch}, batch {args.batch_size}, medians of {args.repeats}\n")
+    print_machine(args)
 
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
     from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
@@ -196,9 +192,7 @@ def main() -> None:
                     timed(trainer, batches[name])
                 print(name, profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=18,
                                                          max_name_column_width=60), sep="\n")
-    if args.json:
-        args.json.write_text(json.dumps({"machine": machine, "arguments": vars(args) | {"json": None}, "rows": rows},
-                                        indent=1))
+    write_json(args, rows)
 
 
 if __name__ == "__main__":

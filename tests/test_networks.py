@@ -85,10 +85,13 @@ def test_segmentation_loss_reaches_encoders_and_fusion_but_not_the_fusion_decode
     assert all(p.grad is None for p in net.fusion_decoder.parameters())
 
 
-@pytest.mark.parametrize("outputs", [None, ("logits", "fused"), ("features", "reconstructions"), ("fused",)])
-def test_network_compiles_without_graph_breaks(outputs):
+@pytest.mark.parametrize("encoder", ["conv", "swin"])
+@pytest.mark.parametrize("outputs", [None, ("logits", "fused"), ("features", "reconstructions"), ("fused",),
+                                     ("features", "reconstructions", "fused", "logits")])
+def test_network_compiles_without_graph_breaks(outputs, encoder):
     torch._dynamo.reset()
-    net, x = rmrnet(deep_supervision=True), torch.randn(1, 2, 8, 8, 8)
+    settings = {"encoder": encoder, "features": FEATURES}
+    net, x = RMRNet(unet(3, FEATURES, deep_supervision=True), 2, 3, **settings), torch.randn(1, 2, 8, 8, 8)
     torch.compile(net, backend="eager", fullgraph=True)(x, outputs=outputs)
 
 

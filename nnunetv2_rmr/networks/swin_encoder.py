@@ -43,8 +43,8 @@ class SwinEncoder(nn.Module):
 
     In 3D with 16 features 359 thousand parameters. Multiply-adds per voxel: 73 thousand in the convolutions, 5 thousand
     in embedding and up-sampling, and an eighth (there are as many tokens) of six blocks of 28 thousand in linear layers
-    and 33 thousand in attention: 123 thousand, where half the patch is a multiple of 7 along every axis. Attention also
-    works on padding: 137 thousand in patches of 32 x 64 x 64 or 32 x 128 x 128 (benchmarks/front_cost.py).
+    and 33 thousand in attention: 123 thousand, where half the patch is a multiple of 7 along every axis. Elsewhere
+    some windows are smaller: 118 thousand in patches of 32 x 64 x 64 (benchmarks/front_cost.py).
 
     Input (B, 1, *spatial), output (B, features, *spatial).
     """

@@ -39,8 +39,12 @@ def axis_regions(size: int, window: int, shift: int) -> list[list[int]]:
 
 
 def _runs(size: int, window: int, shift: int) -> list[tuple[int, list[int]]]:
-    """`axis_regions` with neighbouring windows of one pattern counted together: (how many, pattern)."""
-    patterns = [[sorted(set(regions)).index(r) for r in regions] for regions in axis_regions(size, window, shift)]
+    """`axis_regions`, numbered from 0 in each window, with neighbouring windows of one pattern counted together:
+    (how many, pattern)."""
+    patterns = []
+    for regions in axis_regions(size, window, shift):
+        found = sorted(set(regions) - {-1})
+        patterns.append([-1 if r == -1 else found.index(r) for r in regions])
     return [(len(list(group)), pattern) for pattern, group in groupby(patterns)]
 
 
@@ -50,9 +54,9 @@ class WindowAttention(nn.Module):
     A window longer than the image shrinks to it (its positions keep their biases) and is not shifted along that axis.
     Padding is never seen: images of any size give what each window's true voxels say.
 
-    Windows at the end of an axis need a mask (padding, seam), the others none. Masks and biases of all windows in one
-    tensor would take windows x heads x 343 x 343 values, gigabytes at 128^3; so the windows of one kind go together,
-    one to three kinds per axis.
+    Windows at the seam of an axis need a mask and those at its end lack voxels (padding, which costs nothing); the
+    others need neither. Masks and biases of all windows in one tensor would take windows x heads x 343 x 343 values,
+    gigabytes at 128^3; so the windows of one kind go together, one to three kinds per axis.
 
     Input and output (B, *spatial, channels).
     """
@@ -107,22 +111,32 @@ class WindowAttention(nn.Module):
             parts = windows.split([count for count, _ in runs[axis - 1]], dim=axis)
             return torch.cat([self._attend(part, runs, bias, [*patterns, pattern])
                               for part, (_, pattern) in zip(parts, runs[axis - 1])], dim=axis)
-        if any(len(set(pattern)) > 1 for pattern in patterns):
+        inside = _inside(patterns)
+        if padded := len(inside) < windows.shape[-2]:
+            whole, inside = windows, torch.tensor(inside, device=windows.device)
+            windows, bias = windows.index_select(-2, inside), bias.index_select(1, inside).index_select(2, inside)
+        if any(len(set(pattern) - {-1}) > 1 for pattern in patterns):
             bias = bias.masked_fill(~_together(patterns, bias.device), -torch.inf)
         flat = windows.flatten(0, -3).unflatten(-1, (3, self.heads, -1))
         query, key, value = flat.permute(2, 0, 3, 1, 4).unbind(0)
         out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias[None])
-        return out.transpose(1, 2).flatten(2).unflatten(0, windows.shape[:-2])
+        out = out.transpose(1, 2).flatten(2).unflatten(0, windows.shape[:-2])
+        return out.new_zeros(*whole.shape[:-1], out.shape[-1]).index_copy(-2, inside, out) if padded else out
+
+
+def _inside(patterns: list[list[int]]) -> list[int]:
+    """Numbers of a window's voxels that are not padding."""
+    found = [0]
+    for pattern in patterns:
+        found = [i * len(pattern) + j for i in found for j, region in enumerate(pattern) if region >= 0]
+    return found
 
 
 def _together(patterns: list[list[int]], device: torch.device) -> torch.Tensor:
-    """(N, N), True where two voxels of a window are in the same region along every axis.
-
-    Padding is a region as well, so that every voxel sees something and no softmax is over nothing.
-    """
+    """(n, n), True where two of a window's n voxels that are not padding are in one region along every axis."""
     together = torch.ones(1, 1, dtype=torch.bool, device=device)
     for pattern in patterns:
-        regions = torch.tensor(pattern, device=device)
+        regions = torch.tensor([r for r in pattern if r >= 0], device=device)
         same = regions[:, None] == regions
         together = (together[:, None, :, None] & same[:, None, :]).flatten(2).flatten(0, 1)
     return together

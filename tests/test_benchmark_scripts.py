@@ -1,0 +1,47 @@
+"""The scripts in benchmarks/ start, and report machine, versions and arguments beside their numbers."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+FOLDER = Path(__file__).parent.parent / "benchmarks"
+SCRIPTS = sorted(file.name for file in FOLDER.glob("*.py") if "__main__" in file.read_text())
+
+
+def run(monkeypatch, script: str, *arguments: object) -> None:
+    monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+    monkeypatch.syspath_prepend(str(FOLDER))
+    monkeypatch.syspath_prepend(str(FOLDER / "short_trainers"))
+    for name in ("raw", "preprocessed", "results"):  # some scripts set these for themselves
+        monkeypatch.setenv(f"nnUNet_{name}", "")
+    threads = torch.get_num_threads()
+    try:
+        runpy.run_path(str(FOLDER / script), run_name="__main__")
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("script", [s for s in SCRIPTS if s != "peak_memory.py"])  # whose arguments are a command
+def test_a_script_says_what_it_answers(script, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run(monkeypatch, script, "--help")
+    assert stopped.value.code == 0
+    assert f"python benchmarks/{script}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("script", "arguments"), [
+    ("front_cost.py", ("--patch", 8, 8, 8)),
+    ("degradation_cost.py", ("--patch", 16, 16, 16, "--samples", 2)),
+    ("loss_filters.py", ("--shape", 1, 1, 12, 12, 12, "--repeats", 1)),
+    ("training_step.py", ("--patch", 16, 16, 16, "--repeats", 1, "--stage", 1, 2)),
+])
+def test_numbers_come_with_machine_versions_and_arguments(script, arguments, monkeypatch, tmp_path):
+    run(monkeypatch, script, *arguments, "--json", tmp_path / "out.json")
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert found["rows"]
+    assert {"device", "threads", "python", "torch", "nnunetv2", "nnunetv2-rmr"} == set(found["machine"])
+    assert str(arguments[1]) in str(found["arguments"])
