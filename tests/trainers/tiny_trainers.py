@@ -63,7 +63,13 @@ class nnUNetTrainerRMR_tiny(Tiny, nnUNetTrainerRMR):
 
 
 class nnUNetTrainerRMR_2epochs_tiny(nnUNetTrainerRMR_tiny):
+    """One iteration of each stage, for networks that are slow on a CPU."""
+
     epochs = 2
+
+    def on_train_start(self) -> None:
+        self.num_iterations_per_epoch = self.num_val_iterations_per_epoch = 1
+        super().on_train_start()
 
 
 for _base in (nnUNetTrainerRMR_paper, ablations.nnUNetTrainer_RMRDegradations, ablations.nnUNetTrainerRMR_noFusionLoss,
