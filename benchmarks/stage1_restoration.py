@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -94,10 +95,10 @@ def main() -> None:
     if args.patch:
         configuration["patch_size"] = args.patch
     plans["continue_training"] = False
-    if args.lr:
-        plans["rmr"] = plans.get("rmr", {}) | {"stage1_lr": args.lr}
+    base = TRAINERS[args.trainer]
 
-    class Stage1(TRAINERS[args.trainer]):
+    class Stage1(base):
+        settings = replace(base.settings, stage1_lr=args.lr or base.settings.stage1_lr)
         stage1_epochs = EPOCHS
 
     dataset_json = json.loads((folder / "dataset.json").read_text())
