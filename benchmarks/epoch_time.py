@@ -12,28 +12,22 @@ import argparse
 import json
 import os
 import tempfile
-from dataclasses import replace
+from copy import deepcopy
 from pathlib import Path
 
 import torch
 from alternate import seconds, summary, table
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from report import add_json_argument, print_machine, write_json
 
-SIDES = ("nnUNetTrainer", "nnUNetTrainerRMR")
+from nnunetv2_rmr.training.ablations import nnUNetTrainerRMR_oneStage
+
+SIDES = {"nnUNetTrainer": nnUNetTrainer, "nnUNetTrainerRMR": nnUNetTrainerRMR_oneStage}
 
 
-def make_trainer(name: str, plans: dict, configuration: str, dataset_json: dict, device: torch.device, iterations: int):
-    # nnU-Net reads its folders from the environment when it is imported, after main has set the results folder
-    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-
-    from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
-
-    class Stage2(nnUNetTrainerRMR):
-        settings = replace(nnUNetTrainerRMR.settings, stage1_fraction=0.0)
-
+def make_trainer(cls: type, plans: dict, configuration: str, dataset_json: dict, device: torch.device, iterations: int):
     torch.manual_seed(0)
-    trainer = (Stage2 if name == "nnUNetTrainerRMR" else nnUNetTrainer)(
-        json.loads(json.dumps(plans)), configuration, "all", dataset_json, device)
+    trainer = cls(deepcopy(plans), configuration, "all", dataset_json, device)
     trainer.num_iterations_per_epoch = iterations
     trainer.num_val_iterations_per_epoch = max(1, iterations // 5)
     trainer.print_to_log_file = lambda *args, **kwargs: None
@@ -81,8 +75,8 @@ def main() -> None:
     if args.patch:
         plans["configurations"][args.c]["patch_size"] = args.patch
     dataset_json = json.loads((folder / "dataset.json").read_text())
-    trainers = {name: make_trainer(name, plans, args.c, dataset_json, torch.device(args.device), args.iterations)
-                for name in SIDES}
+    trainers = {name: make_trainer(cls, plans, args.c, dataset_json, torch.device(args.device), args.iterations)
+                for name, cls in SIDES.items()}
     if args.device == "cuda":  # compilation and the choice of algorithms
         for trainer in trainers.values():
             timed_epoch(trainer)
@@ -91,9 +85,9 @@ def main() -> None:
         for name, trainer in trainers.items():
             taken[name].append(timed_epoch(trainer))
             print(f"{name}: {taken[name][-1]:.1f} s", flush=True)
-    print(f"\npatch {trainers[SIDES[0]].configuration_manager.patch_size}, nnUNet_n_proc_DA "
+    print(f"\npatch {trainers['nnUNetTrainer'].configuration_manager.patch_size}, nnUNet_n_proc_DA "
           f"{os.environ.get('nnUNet_n_proc_DA', 'by cores')}\n")
-    rows = summary(taken, SIDES[0])
+    rows = summary(taken, "nnUNetTrainer")
     print(table(rows))
     write_json(args, rows)
 

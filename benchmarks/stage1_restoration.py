@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nnunetv2_rmr.degradations.degrade import DegradeTransform
+from nnunetv2_rmr.degradations.degrade import DegradeTransform, drawn_by
 from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
 from nnunetv2_rmr.training.paper import nnUNetTrainerRMR_paper
 
@@ -46,7 +46,8 @@ def measure(trainer, patches: list[torch.Tensor]) -> dict[str, dict[str, list[fl
     for kind in KINDS:
         # settings as in training, but all modalities get this kind
         transform = DegradeTransform(net.num_modalities, trainer.configuration_manager.spacing, p_clean=0.0,
-                                     probabilities={kind: 1.0}, options=trainer.settings.degradation_options)
+                                     **drawn_by(trainer.settings, trainer.configuration_manager)
+                                     | {"probabilities": {kind: 1.0}})
         np.random.seed(0)
         rows = {"input": [], "reconstruction": [], "features": []}
         for clean in patches:

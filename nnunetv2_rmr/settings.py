@@ -120,10 +120,10 @@ class RMRSettings:
         """Raises ValueError if the plans change a setting that these settings, `whose`, have changed themselves:
         silently followed, they would undo what the trainer is named for.
         """
-        stored = plans.get(PLANS_KEY) or {}
+        stored, defaults = plans.get(PLANS_KEY) or {}, RMRSettings()
         for f in fields(self):
             own = getattr(self, f.name)
-            if own != getattr(RMRSettings(), f.name) and stored.get(f.name, own) != own:
+            if own != getattr(defaults, f.name) and stored.get(f.name, own) != own:
                 raise ValueError(f'{whose} has the RMR setting {f.name}={own!r}, but the plans say '
                                  f'{stored[f.name]!r} under "{PLANS_KEY}": remove it there, or use another trainer')
 

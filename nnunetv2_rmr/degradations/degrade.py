@@ -22,6 +22,7 @@ from nnunetv2_rmr.degradations.ghosting import GhostingTransform
 from nnunetv2_rmr.degradations.low_resolution import LowResolutionTransform
 from nnunetv2_rmr.degradations.noise import NoiseTransform
 from nnunetv2_rmr.degradations.spikes import SpikesTransform
+from nnunetv2_rmr.settings import RMRSettings
 
 NONE = "none"
 DEGRADATIONS: dict[str, Callable[..., Degradation]] = {
@@ -109,9 +110,10 @@ class DegradeTransform(BasicTransform):
         return data_dict
 
 
-def is_magnitude(configuration_manager: ConfigurationManager) -> list[bool]:
-    """For every modality of the plans, whether it is a magnitude image: all are but CT."""
-    return [not scheme.startswith("CT") for scheme in configuration_manager.normalization_schemes]
+def drawn_by(settings: RMRSettings, configuration_manager: ConfigurationManager) -> dict[str, Any]:
+    """Arguments of `DegradeTransform`: which degradations a training with these settings draws. CT is no magnitude."""
+    return {"probabilities": settings.degradation_probabilities, "options": settings.degradation_options,
+            "magnitude": [not scheme.startswith("CT") for scheme in configuration_manager.normalization_schemes]}
 
 
 def add_degradations(

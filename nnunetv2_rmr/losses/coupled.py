@@ -1,5 +1,7 @@
 """Which loss terms each stage has, and their weights."""
 
+from collections.abc import Collection
+
 import torch
 
 from nnunetv2_rmr.losses.fusion import gradient_loss, intensity_loss
@@ -8,7 +10,15 @@ from nnunetv2_rmr.losses.refinement import feature_refinement, image_refinement
 from nnunetv2_rmr.networks.rmrnet import RMROutputs
 from nnunetv2_rmr.settings import RMRSettings
 
-TERMS = ("segmentation", "intensity", "gradient", "image_refinement", "feature_refinement", "reconstruction")
+# loss term -> outputs of RMRNet that it looks at
+TERMS = {"segmentation": ("logits",), "intensity": ("fused",), "gradient": ("fused",),
+         "image_refinement": ("features", "reconstructions"), "feature_refinement": ("features", "reconstructions"),
+         "reconstruction": ("all_modalities",)}
+
+
+def outputs_for(terms: Collection[str]) -> tuple[str, ...]:
+    """Outputs that RMRNet has to give for these loss terms, each once."""
+    return tuple(dict.fromkeys(output for term in terms for output in TERMS[term]))
 
 
 def refinement_terms(out: RMROutputs, clean: torch.Tensor, clean_features: torch.Tensor,

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from nnunetv2_rmr.degradations.degrade import add_degradations, is_magnitude
+from nnunetv2_rmr.degradations.degrade import add_degradations, drawn_by
 from nnunetv2_rmr.settings import RMRSettings, channel_names
 from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
 
@@ -32,8 +32,7 @@ class nnUNetTrainer_RMRDegradations(nnUNetTrainer):
         transforms = add_degradations(
             nnUNetTrainer.get_training_transforms(*args, **kwargs), num_modalities=num_modalities,
             spacing=self.configuration_manager.spacing, p_clean=settings.p_clean,
-            probabilities=settings.degradation_probabilities, options=settings.degradation_options,
-            magnitude=is_magnitude(self.configuration_manager))
+            **drawn_by(settings, self.configuration_manager))
         transforms.transforms.append(OnlyDegraded(num_modalities))
         return transforms
 

@@ -13,9 +13,9 @@ from torch import distributed as dist
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel as DDP
 
-from nnunetv2_rmr.degradations.degrade import add_degradations, is_magnitude, split_clean_degraded
+from nnunetv2_rmr.degradations.degrade import add_degradations, drawn_by, split_clean_degraded
 from nnunetv2_rmr.inference.stock import let_stock_predictor_save_fused
-from nnunetv2_rmr.losses.coupled import TERMS, fusion_terms, refinement_terms, term_weights
+from nnunetv2_rmr.losses.coupled import TERMS, fusion_terms, outputs_for, refinement_terms, term_weights
 from nnunetv2_rmr.losses.uncertainty import separate_log_variances, uncertainty_weighted
 from nnunetv2_rmr.networks.build import build_rmrnet, takes_deep_supervision
 from nnunetv2_rmr.networks.rmrnet import RMRNet
@@ -121,10 +121,10 @@ class nnUNetTrainerRMR(nnUNetTrainer):
         for parameter in autoencoder:
             parameter.requires_grad_(self.stage == 1 or not self.settings.freeze_autoencoder)
         if self.stage == 2:  # DDP waits for the gradients of all that may be trained, also if no loss term asks for it
-            weights = term_weights(2, self.settings)
-            if "segmentation" not in weights:
+            outputs = outputs_for(term_weights(2, self.settings))
+            if "logits" not in outputs:
                 self.rmrnet.segmentation.requires_grad_(False)
-            if weights.keys().isdisjoint(("intensity", "gradient", "image_refinement")):
+            if "fused" not in outputs and "reconstructions" not in outputs:
                 self.rmrnet.fusion_decoder.requires_grad_(False)
         optimizer, scheduler = super().configure_optimizers()
         settings, poly = self.settings, type(scheduler)
@@ -160,9 +160,7 @@ class nnUNetTrainerRMR(nnUNetTrainer):
             num_modalities=self.rmrnet.num_modalities,
             spacing=self.configuration_manager.spacing,
             p_clean=self.settings.p_clean,
-            probabilities=self.settings.degradation_probabilities,
-            options=self.settings.degradation_options,
-            magnitude=is_magnitude(self.configuration_manager),
+            **drawn_by(self.settings, self.configuration_manager),
         )
         return self._seeded(transforms, stream=0, batches_before=self.current_epoch * self.num_iterations_per_epoch)
 
@@ -240,15 +238,12 @@ class nnUNetTrainerRMR(nnUNetTrainer):
         if self.stage == 2 and not self.settings.stage2_degraded:
             degraded = torch.cat((clean, degraded[:, clean.shape[1]:]), dim=1)  # the extra channels are there only
         weights = term_weights(self.stage, self.settings)
-        refine = "image_refinement" in weights or "feature_refinement" in weights
-        fuse = "intensity" in weights or "gradient" in weights
-        wanted = (("features", "reconstructions") if refine else ()) + (("fused",) if fuse else ())
-        wanted += tuple(output for output, term in (("logits", "segmentation"), ("all_modalities", "reconstruction"))
-                        if term in weights)
+        outputs = outputs_for(weights)
+        refine = "features" in outputs
         presence = None
         if self.stage == 2 and self.settings.modality_dropout > 0:  # of the fusion module, which stage 1 does not train
             presence = draw_presence(len(clean), clean.shape[1], self.settings.modality_dropout).to(self.device)
-        out = self.network(degraded, outputs=wanted, presence=presence)
+        out = self.network(degraded, outputs=outputs, presence=presence)
         terms = {}
         if "segmentation" in weights:
             terms["segmentation"] = self.loss(out.logits, target)

@@ -12,7 +12,7 @@ from nnunetv2.paths import nnUNet_raw
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 from torch import distributed as dist
 
-from nnunetv2_rmr.degradations.degrade import degrade_case, is_magnitude
+from nnunetv2_rmr.degradations.degrade import degrade_case, drawn_by
 from nnunetv2_rmr.evaluation.restoration import restoration_scores
 from nnunetv2_rmr.inference.export_fused import export_fused
 from nnunetv2_rmr.inference.fused_writer import check_can_write
@@ -60,9 +60,7 @@ def export_validation_fusion(trainer: nnUNetTrainerRMR) -> None:
         clean = torch.from_numpy(np.asarray(data[:], dtype=np.float32))
         inside = torch.from_numpy(np.asarray(seg[:])[0] >= 0)
         degraded = degrade_case(clean, inside, trainer.configuration_manager.spacing, seed=all_keys.index(key),
-                                probabilities=trainer.settings.degradation_probabilities,
-                                options=trainer.settings.degradation_options,
-                                magnitude=is_magnitude(trainer.configuration_manager))
+                                **drawn_by(trainer.settings, trainer.configuration_manager))
         fused = predictor.predict_fused_from_preprocessed_data(clean)
         restored = predictor.predict_fused_from_preprocessed_data(degraded)
         scores[key] = restoration_scores(restored, fused, inside)

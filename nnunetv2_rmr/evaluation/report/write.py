@@ -95,6 +95,6 @@ def _curves(b: Benchmark, per_label: Callable) -> list[Markup]:
 
 
 def _label_names(b: Benchmark) -> dict[int, str]:
-    return {int(value): name for value, name in (b.summary["label_values"]).items()}
+    return {int(value): name for value, name in b.summary.get("label_values", {}).items()}
 
 
