@@ -1,12 +1,14 @@
 """Does stage 1 restore degraded patches, and do degraded and clean input come to the same features?
 
-    python benchmarks/stage1_restoration.py -d 102 -c 3d_fullres --iterations 400 -o OUT
+    python benchmarks/stage1_restoration.py -d 102 -c 3d_fullres --patch 14 14 14 --test_patch 28 28 28 \\
+        --iterations 5000 --lr 1e-3 -o OUT
 
 Needs a preprocessed data set. Trains stage 1 with the trainer's own data, losses and optimiser on the training cases of
 fold 0, and measures on patches of its validation cases, every modality degraded by one kind, as strongly as in
-training. For every kind: PSNR of the degraded input and of its reconstruction against the clean patch, inside the body,
-with a 95 % bootstrap interval of their difference over patches; and the distance of degraded from clean features, in
-standard deviations of the clean ones, before and after. Writes OUT/stage1.json.
+training. Small patches are many iterations in the time of one of the plans'; the network is the same for any size. For
+every kind: PSNR of the degraded input and of its reconstruction against the clean patch, inside the body, with a 95 %
+bootstrap interval of their difference over patches; and the distance of degraded from clean features, in standard
+deviations of the clean ones, before and after. Writes OUT/stage1.json.
 """
 
 import argparse
@@ -82,7 +84,8 @@ def main() -> None:
     parser.add_argument("-c", required=True, metavar="CONFIGURATION")
     parser.add_argument("--trainer", choices=TRAINERS, default="nnUNetTrainerRMR_paper")
     parser.add_argument("--iterations", type=int, default=400)
-    parser.add_argument("--patch", type=int, nargs=3, help="instead of the plans'")
+    parser.add_argument("--patch", type=int, nargs=3, help="to train on, instead of the plans'")
+    parser.add_argument("--test_patch", type=int, nargs=3, help="to measure on, instead of those trained on")
     parser.add_argument("--patches", type=int, default=24, help="to measure on")
     parser.add_argument("--lr", type=float, help="instead of the trainer's")
     parser.add_argument("-device", default="cpu")
@@ -93,8 +96,6 @@ def main() -> None:
     folder = next(Path(os.environ["nnUNet_preprocessed"]).glob(f"Dataset{args.d:03d}_*"))
     plans = json.loads((folder / "nnUNetPlans.json").read_text())
     configuration = plans["configurations"][args.c]
-    if args.patch:
-        configuration["patch_size"] = args.patch
     plans["continue_training"] = False
     base = TRAINERS[args.trainer]
 
@@ -103,10 +104,19 @@ def main() -> None:
         stage1_epochs = EPOCHS
 
     dataset_json = json.loads((folder / "dataset.json").read_text())
-    trainer = Stage1(plans, args.c, 0, dataset_json, torch.device(args.device))
-    trainer.num_epochs, trainer.num_iterations_per_epoch = EPOCHS + 1, args.iterations // EPOCHS
-    trainer.on_train_start()
-    patches = validation_patches(trainer, args.patches)
+
+    def started_trainer(patch_size: list[int]) -> Stage1:
+        own = plans | {"configurations": plans["configurations"] | {args.c: configuration | {"patch_size": patch_size}}}
+        trainer = Stage1(own, args.c, 0, dataset_json, torch.device(args.device))
+        trainer.num_epochs, trainer.num_iterations_per_epoch = EPOCHS + 1, args.iterations // EPOCHS
+        trainer.on_train_start()
+        return trainer
+
+    patch_size = args.patch or configuration["patch_size"]
+    test_patch_size = args.test_patch or patch_size
+    trainer = started_trainer(patch_size)
+    patches = validation_patches(trainer if test_patch_size == patch_size else started_trainer(test_patch_size),
+                                 args.patches)
     before = measure(trainer, patches)
     start = time.time()
     for epoch in range(EPOCHS):
@@ -117,7 +127,7 @@ def main() -> None:
         print(f"epoch {epoch}: loss {loss:.4f}, {time.time() - start:.0f} s", flush=True)
     after = measure(trainer, patches)
     rows = {}
-    print(f"\n{args.trainer}, {args.iterations} iterations, {len(patches)} patches of {configuration['patch_size']}\n")
+    print(f"\n{args.trainer}, {args.iterations} iterations, {len(patches)} patches of {test_patch_size}\n")
     print("| kind | PSNR of input, dB | of reconstruction | difference | feature distance, before | after |")
     print("|---|---|---|---|---|---|")
     for kind in KINDS:

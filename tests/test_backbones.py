@@ -74,18 +74,17 @@ def test_rmr_trains_around_it_with_deep_supervision_where_there_is_any(trainer_o
 def test_a_configuration_of_the_plans_with_it_trains_and_predicts_by_command(network, nnunet, tmp_path):
     name, trainer = f"3d_{short_name(network)}", "nnUNetTrainerRMR_2epochs_tiny"
     data_set = f"Dataset{PLAIN}_Tiny"
-    file = Path(nnunet["nnUNet_preprocessed"]) / data_set / "nnUNetPlans.json"
-    plans = json.loads(file.read_text())
+    folder = Path(nnunet["nnUNet_preprocessed"]) / data_set
+    plans = json.loads((folder / "nnUNetPlans.json").read_text()) | {"plans_name": name}  # others share the data set
     plans["configurations"][name] = {"inherits_from": "3d_fullres", "patch_size": PATCH, "batch_size": 2,
                                      "architecture": network}
-    file.write_text(json.dumps(plans))
+    (folder / f"{name}.json").write_text(json.dumps(plans))
     env = nnunet | {"nnUNet_results": str(tmp_path / "results"), "TINY_ONLY_TRAINS": "1"}
-    arguments = (name, "all", "-tr", trainer, "-device", "cpu")
     Path(env["nnUNet_results"]).mkdir()
-    tiny.run("nnUNetv2_train", PLAIN, *arguments, env=env)
+    tiny.run("nnUNetv2_train", PLAIN, name, "all", "-tr", trainer, "-p", name, "-device", "cpu", env=env)
     images, out = Path(nnunet["nnUNet_raw"]) / data_set / "imagesTs", tmp_path / "out"
-    tiny.run("nnUNetv2_rmr_predict", "-i", images, "-o", out, "-d", PLAIN, "-c", name, "-f", "all", "-tr", trainer,
-             "-device", "cpu", "--disable_tta", env=env)
+    tiny.run("nnUNetv2_rmr_predict", "-i", images, "-o", out, "-d", PLAIN, "-c", name, "-p", name, "-f", "all",
+             "-tr", trainer, "-device", "cpu", "--disable_tta", env=env)
     for folder in (out, out / "fused"):
         assert {f.name for f in folder.glob("*.nii.gz")} == {"caseTs00.nii.gz", "caseTs01.nii.gz"}
 

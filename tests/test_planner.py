@@ -271,3 +271,21 @@ def test_nnunets_own_trainer_and_ours_train_the_same_network_with_rmr_plans(nnun
                           "fold_0" / "checkpoint_final.pth", map_location="cpu", weights_only=False)["network_weights"]
                for trainer in ("nnUNetTrainer_1epoch_tiny", "nnUNetTrainerRMR_tiny")]
     assert {k: v.shape for k, v in weights[0].items()} == {k: v.shape for k, v in weights[1].items()}
+
+
+@pytest.mark.slow
+def test_planned_and_preprocessed_by_command_a_data_set_trains_and_predicts(nnunet, tmp_path):
+    env = nnunet | {f"nnUNet_{folder}": str(tmp_path / folder) for folder in ("preprocessed", "results")}
+    for folder in ("preprocessed", "results"):
+        (tmp_path / folder).mkdir()
+    tiny.run("nnUNetv2_rmr_plan_and_preprocess", "-d", PLAIN, "-c", "3d_fullres", "-npfp", 1, "-np", 1,
+             "--verify_dataset_integrity", env=env | {"nnUNet_n_proc_DA": "1"})
+    plans = json.loads((tmp_path / "preprocessed" / f"Dataset{PLAIN}_Tiny" / "nnUNetRMRPlans.json").read_text())
+    assert plans["configurations"]["3d_fullres"]["architecture"]["network_class_name"].endswith("RMRNetFromPlans")
+    model = ("-tr", "nnUNetTrainerRMR_tiny", "-p", "nnUNetRMRPlans", "-device", "cpu")
+    tiny.run("nnUNetv2_train", PLAIN, "3d_fullres", "all", *model, env=env | {"TINY_ONLY_TRAINS": "1"})
+    images = Path(nnunet["nnUNet_raw"]) / f"Dataset{PLAIN}_Tiny" / "imagesTs"
+    tiny.run("nnUNetv2_rmr_predict", "-i", images, "-o", tmp_path / "out", "-d", PLAIN, "-c", "3d_fullres", "-f", "all",
+             *model, "--disable_tta", env=env)
+    for folder in (tmp_path / "out", tmp_path / "out" / "fused"):
+        assert {f.name for f in folder.glob("*.nii.gz")} == {"caseTs00.nii.gz", "caseTs01.nii.gz"}
