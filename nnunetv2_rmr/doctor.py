@@ -296,8 +296,17 @@ def check_trainers() -> Iterator[Check]:
         yield Check("trainers", "FAIL", f"nnU-Net can not be imported while {' and '.join(malformed)} is no number",
                     f"unset {' '.join(malformed)}")
         return
+    # the same trouble of many, such as an unset variable, is one
+    alike: dict[tuple, list[Check]] = {}
     for name, module in trainers.items():
-        yield _check_trainer(name, module, find)
+        check = _check_trainer(name, module, find)
+        alike.setdefault((check.status, check.message, check.fix), []).append(check)
+    for (status, message, fix), checks in alike.items():
+        if status == "ok" or len(checks) == 1:
+            yield from checks
+        else:
+            names = ", ".join(check.name for check in checks)
+            yield Check(f"{len(checks)} trainers", status, f"{message} ({names})", fix)
 
 
 def _check_trainer(name: str, module: str, find: Callable[[str], type]) -> Check:
@@ -309,7 +318,7 @@ def _check_trainer(name: str, module: str, find: Callable[[str], type]) -> Check
     try:
         found = find(name)
     except RuntimeError:  # nnU-Net's message is long and says the same
-        return Check(name, "FAIL", f"nnU-Net does not find it in the folders of {EXT_TRAINER}", only_ours)
+        return Check(name, "FAIL", f"not found by nnU-Net in the folders of {EXT_TRAINER}", only_ours)
     except (Exception, SystemExit) as error:
         # ours can be imported, so it is a module of another folder: nnU-Net imports all of them
         return Check(name, "FAIL", f"nnU-Net's search stops at a broken module in a folder of {EXT_TRAINER}: "
