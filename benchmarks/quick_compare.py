@@ -12,20 +12,21 @@ fusion metrics Qabf, VIF and Q_MI against the clean modalities (beside it those 
 network saw, "average"). compare_trainers.py compares segmentations by nnU-Net's commands on the scans' own grid, with
 the benchmark's corruptions; it takes several times as long.
 
-Writes OUT/TRAINER_SEED.json as soon as one is done, goes on where it was stopped, and prints tables of what is there:
-means over cases and seeds, and the difference to the first trainer with the 95 % interval of a t-test over seeds.
-One thread each by default: start as many as there are cores, with --parts and --part.
+Writes OUT/TRAINER_SEED.json as soon as one is done, OUT/means.csv at the end, and prints tables of what is there: means
+over cases and seeds, and the difference to the first trainer with the 95 % interval of a t-test over seeds. What OUT
+has already, as JSON or in means.csv (those of the tables in benchmarks/README.md are in benchmarks/results/), is not
+done again. One thread each by default: start as many as there are cores, with --parts and --part.
 """
 
 import argparse
 import json
 import os
-import statistics
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from compare_trainers import HERE, interval
 from monai.inferers import sliding_window_inference
@@ -43,6 +44,7 @@ GROUPS = {CLEAN: (CLEAN,), "noise, blur, fourier": ("noise", "blur", "fourier"),
           **{kind: (kind,) for kind in DEGRADATIONS}}
 SCORES = {"Dice": 3, "HD95": 1, "restored PSNR": 2, "restored SSIM": 3, "fused Qabf": 3, "fused VIF": 3,
           "fused Q_MI": 3}  # and how many decimals are printed
+RUN = ["trainer", "seed"]
 Scores = dict[str, float]
 
 
@@ -138,41 +140,47 @@ def test(trainer, raw: Path, count: int | None) -> dict[str, dict[str, Scores]]:
     return scores
 
 
-def report(out: Path, trainers: list[str], seeds: list[int]) -> None:
-    done = {(t, s): json.loads(f.read_text()) for t in trainers for s in seeds
-            if (f := out / f"{t}_{s}.json").exists()}
+def means(out: Path) -> pd.DataFrame:
+    """Means over cases, a row for every trainer, seed and condition: of OUT's JSON files, else of its means.csv."""
+    rows = []
+    for file in sorted(out.glob("*_*.json")):
+        trainer, seed = file.stem.rsplit("_", 1)
+        result = json.loads(file.read_text())
+        rows += [{"trainer": trainer, "seed": int(seed), "condition": condition, "cases": len(cases),
+                  "training_seconds": result["seconds_training"], **pd.DataFrame(cases.values()).mean()}
+                 for condition, cases in result["scores"].items()]
+    found = pd.DataFrame(rows, columns=None if rows else [*RUN, "condition"])
+    if (out / "means.csv").exists():
+        found = pd.concat((found, pd.read_csv(out / "means.csv")))
+    return found.drop_duplicates([*RUN, "condition"])
 
-    def mean(key: tuple[str, int], conditions: tuple[str, ...], score: str) -> float | None:
-        values = [case[score] for condition in conditions for case in done[key]["scores"][condition].values()
-                  if score in case]
-        return statistics.fmean(values) if values else None
 
+def report(found: pd.DataFrame, trainers: list[str], seeds: list[int]) -> None:
+    found = found[found.trainer.isin(trainers) & found.seed.isin(seeds)]
     for score, digits in SCORES.items():
-        first = next((t for t in trainers if any(mean((t, s), (CLEAN,), score) is not None
-                                                 for s in seeds if (t, s) in done)), None)
+        if score not in found:
+            continue
+        scored = found.dropna(subset=score)
+        first = next((t for t in trainers if t in set(scored.trainer)), None)
         print(f"\n{score}\n\n| test images | trainer | mean | of every seed | difference to {first} |\n"
               "|---|---|---|---|---|")
         for group, conditions in GROUPS.items():
+            of_group = found[found.condition.isin(conditions)]
             for name in ("input", "average"):
                 beside = f"{name} {score.split()[-1]}"
-                values = [v for key in done if (v := mean(key, conditions, beside)) is not None]
-                if values and score.startswith(("restored", "fused")):
-                    print(f"| {group} | *{name}* | {statistics.fmean(values):.{digits}f} | | |")
-            for trainer in trainers:
-                of_seeds = {s: v for s in seeds if (trainer, s) in done
-                            and (v := mean((trainer, s), conditions, score)) is not None}
-                if not of_seeds:
-                    continue
-                differences = [v - mean((first, s), conditions, score) for s, v in of_seeds.items()
-                               if (first, s) in done]
-                print(f"| {group} | {trainer} | {statistics.fmean(of_seeds.values()):.{digits}f} | "
-                      + " ".join(f"{v:.{digits}f}" for v in of_seeds.values()) + " | "
+                if beside in found and not of_group[beside].dropna().empty:
+                    print(f"| {group} | *{name}* | {of_group[beside].mean():.{digits}f} | | |")
+            of_runs = of_group.groupby(RUN)[score].mean().dropna()
+            for trainer in (t for t in trainers if t in of_runs.index):
+                of_seeds = of_runs[trainer]
+                differences = (of_seeds - of_runs[first]).dropna().tolist() if first in of_runs.index else []
+                print(f"| {group} | {trainer} | {of_seeds.mean():.{digits}f} | "
+                      + " ".join(f"{v:.{digits}f}" for v in of_seeds) + " | "
                       + (interval(differences, digits) if differences and trainer != first else "") + " |")
     print()
-    for trainer in trainers:
-        seconds = [result["seconds_training"] for (t, _), result in done.items() if t == trainer]
-        if seconds:
-            print(f"{trainer}: {statistics.median(seconds):.0f} s of training, median of {len(seconds)}")
+    seconds = found.groupby("trainer").training_seconds.median()
+    for trainer in (t for t in trainers if t in seconds.index):
+        print(f"{trainer}: {seconds[trainer]:.0f} s of training, median")
 
 
 def main() -> None:
@@ -195,10 +203,11 @@ def main() -> None:
     os.environ |= {"COMPARE_EPOCHS": str(args.epochs), "COMPARE_ITERATIONS": str(args.iterations // args.epochs),
                    "nnUNet_n_proc_DA": "0", "nnUNet_compile": "f"}
     preprocessed = Path(os.environ["nnUNet_preprocessed"], args.dataset)
+    done = set(means(args.out)[RUN].itertuples(index=False, name=None))
     jobs = [(seed, trainer) for seed in args.seeds for trainer in args.trainers]
     for number, (seed, name) in enumerate(jobs):
         file = args.out / f"{name}_{seed}.json"
-        if number % args.parts != args.part or file.exists():
+        if number % args.parts != args.part or file.exists() or (name, seed) in done:
             continue
         print(f"seed {seed}: {name}", flush=True)
         os.environ["nnUNet_rmr_seed"] = str(seed)
@@ -213,7 +222,11 @@ def main() -> None:
         temporary = file.with_suffix(".tmp")
         temporary.write_text(json.dumps(result, indent=1))
         temporary.replace(file)
-    report(args.out, args.trainers, args.seeds)
+    found = means(args.out)
+    temporary = args.out / "means.tmp"
+    found.sort_values([*RUN, "condition"]).to_csv(temporary, index=False, float_format="%.5g")
+    temporary.replace(args.out / "means.csv")
+    report(found, args.trainers, args.seeds)
 
 
 if __name__ == "__main__":
