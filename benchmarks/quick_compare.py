@@ -31,6 +31,7 @@ import torch
 from compare_trainers import HERE, interval
 from monai.inferers import sliding_window_inference
 
+from nnunetv2_rmr.atomic import replacing
 from nnunetv2_rmr.degradations.degrade import DEGRADATIONS, degrade_case
 from nnunetv2_rmr.evaluation.fusion_baselines.fuse import fuse
 from nnunetv2_rmr.evaluation.fusion_metrics.intensities import body_mask, to_unit_range
@@ -219,13 +220,11 @@ def main() -> None:
         seconds = time.time() - start
         result = {"seconds_training": seconds, "arguments": {k: str(v) for k, v in vars(args).items()},
                   "scores": test(trainer, Path(os.environ["nnUNet_raw"], args.dataset), args.test_cases)}
-        temporary = file.with_suffix(".tmp")
-        temporary.write_text(json.dumps(result, indent=1))
-        temporary.replace(file)
+        with replacing(file) as temporary:
+            Path(temporary).write_text(json.dumps(result, indent=1))
     found = means(args.out)
-    temporary = args.out / "means.tmp"
-    found.sort_values([*RUN, "condition"]).to_csv(temporary, index=False, float_format="%.5g")
-    temporary.replace(args.out / "means.csv")
+    with replacing(args.out / "means.csv") as temporary:
+        found.sort_values([*RUN, "condition"]).to_csv(temporary, index=False, float_format="%.5g")
     report(found, args.trainers, args.seeds)
 
 
