@@ -147,15 +147,18 @@ def channel_names(dataset_json: dict) -> list[str]:
 def reference_channel(reference_modality: str | int | None, names: list[str]) -> int:
     """Index of the reference modality: as set, else the first channel whose name holds FLAIR, else the last.
 
-    Raises ValueError if the data set has no such channel.
+    Raises ValueError if the data set has no such channel, or several of this name.
     """
     folded = [name.casefold() for name in names]
+    numbered = ", ".join(f"{i}={name}" for i, name in enumerate(names))
     if reference_modality is None:
         return next((i for i, name in enumerate(folded) if "flair" in name), len(names) - 1)
     if isinstance(reference_modality, int):
         if 0 <= reference_modality < len(names):
             return reference_modality
-    elif reference_modality.casefold() in folded:
+    elif folded.count(reference_modality.casefold()) == 1:
         return folded.index(reference_modality.casefold())
-    raise ValueError(f"RMR setting reference_modality={reference_modality!r}: the data set's channels are "
-                     + ", ".join(f"{i}={name}" for i, name in enumerate(names)))
+    elif reference_modality.casefold() in folded:
+        raise ValueError(f"RMR setting reference_modality={reference_modality!r}: several of the data set's channels "
+                         f"have this name, give the number of one: {numbered}")
+    raise ValueError(f"RMR setting reference_modality={reference_modality!r}: the data set's channels are {numbered}")

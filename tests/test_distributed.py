@@ -12,12 +12,13 @@ import pytest
 import tiny
 import torch
 from conftest import PLAIN
+from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from torch import distributed as dist
 from torch import multiprocessing as mp
 
 from nnunetv2_rmr.cli import train_ddp
 from nnunetv2_rmr.losses.batch import batch_std
-from nnunetv2_rmr.training.distributed import join_processes
+from nnunetv2_rmr.training.distributed import join_processes, let_nnunet_wrap_for
 
 TRAINER = "nnUNetTrainerRMR_fixed"
 # as the installed script does it, also where it is not installed yet
@@ -46,6 +47,23 @@ def test_standard_deviation_is_that_of_the_whole_batch(tmp_path):
     mp.spawn(std_of_parts, args=(free_port(), str(tmp_path)), nprocs=2)
     for rank in range(2):
         assert torch.load(tmp_path / str(rank)).item() == pytest.approx(whole.std().item(), rel=1e-6)
+
+
+def pretrained(rank: int, port: int, folder: str) -> None:
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "1", "MASTER_ADDR": "localhost",
+                   "MASTER_PORT": str(port)}
+    let_nnunet_wrap_for(join_processes("cpu"))
+    network = torch.nn.Linear(2, 2)
+    load_pretrained_weights(network, f"{folder}/pretrained.pth")
+    torch.save(network.weight, f"{folder}/loaded")
+    dist.destroy_process_group()
+
+
+def test_pretrained_weights_are_read_on_machines_without_a_gpu_too(tmp_path):
+    weights = {"weight": torch.randn(2, 2), "bias": torch.zeros(2)}
+    torch.save({"network_weights": weights}, tmp_path / "pretrained.pth")
+    mp.spawn(pretrained, args=(free_port(), str(tmp_path)), nprocs=1)
+    assert torch.equal(torch.load(tmp_path / "loaded"), weights["weight"])
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

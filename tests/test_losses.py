@@ -117,6 +117,16 @@ def test_residual_loss_of_half_precision_keeps_its_digits():
     torch.testing.assert_close(half.grad.float(), exact.grad, rtol=0.01, atol=0.01 * exact.grad.abs().max().item())
 
 
+@pytest.mark.parametrize("deviation", [1, 1e-2, 2e-3])
+def test_feature_refinement_of_nearly_empty_patches_has_finite_gradients_in_half_precision(deviation):
+    clean, degraded = (deviation * torch.randn(2, 2, 2, 4, 16, 16, 16)).half().float()
+    half = degraded.half().requires_grad_()
+    (2.0 ** 16 * feature_refinement(half, clean.half(), 1, 1)).backward()  # scaled as under automatic mixed precision
+    exact = degraded.clone().requires_grad_()
+    (2.0 ** 16 * feature_refinement(exact, clean, 1, 1)).backward()
+    torch.testing.assert_close(half.grad.float(), exact.grad, rtol=0.02, atol=0.02 * exact.grad.abs().max().item())
+
+
 def test_refinement_is_zero_without_degradation_and_positive_with():
     clean = torch.randn(2, 2, 12, 12, 12)
     assert image_refinement(clean, clean, 1, 1, 1).item() == pytest.approx(0, abs=1e-5)

@@ -64,6 +64,13 @@ def test_our_trainer_and_nnunets_give_the_same_parameters_for_rmr_plans():
     assert {name: p.shape for name, p in wrapped.named_parameters()} == shapes
 
 
+def test_nnunets_trainers_train_nothing_that_their_loss_does_not_reach():
+    network = stock_network(rmr_plans())  # else their DDP would wait for ever
+    network(torch.randn(1, 2, 16, 16, 16))[0].square().mean().backward()
+    assert {n for n, p in network.named_parameters() if p.requires_grad} == {
+        n for n, p in network.named_parameters() if p.grad is not None}
+
+
 def test_nnunets_initialisation_is_for_the_segmentation_network_only():
     torch.manual_seed(0)
     network = stock_network(rmr_plans())

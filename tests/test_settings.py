@@ -54,6 +54,13 @@ def test_a_reference_modality_that_is_not_there_is_refused(wanted):
         reference_channel(wanted, ["T2", "ADC"])
 
 
+def test_of_channels_with_one_name_the_reference_modality_is_chosen_by_number():
+    names = ["zscore", "Zscore"]
+    assert reference_channel(0, names) == 0 and reference_channel(None, names) == 1
+    with pytest.raises(ValueError, match=r"reference_modality='zscore': several .* 0=zscore, 1=Zscore"):
+        reference_channel("zscore", names)
+
+
 def test_channel_names_come_in_the_order_of_their_numbers():
     names = {str(i): f"m{i}" for i in (10, 2, 0, 1, 3, 4, 5, 6, 7, 8, 9)}
     assert channel_names({"channel_names": names}) == [f"m{i}" for i in range(11)]

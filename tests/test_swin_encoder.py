@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from nnunetv2_rmr.networks import window_attention
 from nnunetv2_rmr.networks.fusion import DenseFusion
 from nnunetv2_rmr.networks.fusion_decoder import FusionDecoder
 from nnunetv2_rmr.networks.swin_encoder import SwinBlock, SwinEncoder
@@ -171,6 +172,28 @@ def test_block_compiles_without_graph_breaks(shift):
     block, x = SwinBlock(2, 6, heads=2, window=3, shift=shift), torch.randn(1, 7, 4, 6)
     with torch.no_grad():
         torch.testing.assert_close(torch.compile(block, backend="eager", fullgraph=True)(x), block(x))
+
+
+def test_encoder_with_windows_of_every_kind_compiles_without_graph_breaks():
+    torch._dynamo.reset()
+    encoder, x = SwinEncoder(3, 16, "plain"), torch.randn(1, 1, 4, 36, 16)  # half of it: shifted and padded windows
+    with torch.no_grad():
+        torch.testing.assert_close(torch.compile(encoder, backend="eager", fullgraph=True)(x), encoder(x))
+
+
+def test_windows_some_at_a_time_are_all_windows_at_once(monkeypatch):
+    torch.manual_seed(0)
+    attention, x = WindowAttention(2, channels=6, heads=2, window=3, shift=1), torch.randn(2, 9, 12, 6)
+    together = attention(x)
+    monkeypatch.setattr(window_attention, "WINDOWS_AT_A_TIME", 3)
+    torch.testing.assert_close(attention(x), together)
+
+
+def test_a_training_may_follow_a_prediction():
+    encoder, x = SwinEncoder(2, 16, "plain"), torch.randn(1, 1, 20, 30)
+    with torch.inference_mode():  # what it remembers must not be bound to that mode
+        encoder(x)
+    encoder(x).sum().backward()
 
 
 def test_encoder_works_under_autocast():

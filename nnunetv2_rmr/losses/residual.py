@@ -16,7 +16,8 @@ class _ResidualLoss(torch.autograd.Function):
         leading = x.ndim - spatial_dims
         axes = [a for a in range(leading, x.ndim) if x.shape[a] > 1]
         ctx.size = x.numel()
-        # Not yet divided by the number of values: so its numbers are of the size of the residual's, and fit float16.
+        # Divided neither by the number of values nor, a second time, by the scale: so its numbers are of the size of
+        # the residual's, and fit float16.
         gradient = torch.empty_like(x)
         loss = torch.zeros((), dtype=torch.float32 if x.dtype == torch.float16 else x.dtype, device=x.device)
         # in parts, so that what is needed in between is small
@@ -38,15 +39,15 @@ class _ResidualLoss(torch.autograd.Function):
                 n = x.shape[axis] - 1
                 slope.narrow(axis - 1, 1, n).add_(difference)
                 slope.narrow(axis - 1, 0, n).sub_(difference)
-            gradient[part] = slope / scale
-        ctx.save_for_backward(gradient)
+            gradient[part] = slope
+        ctx.save_for_backward(gradient, torch.as_tensor(scale, dtype=loss.dtype, device=x.device))
         return loss / ctx.size
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        gradient, = ctx.saved_tensors
-        slope = gradient * (grad / ctx.size).to(gradient.dtype)
+        gradient, scale = ctx.saved_tensors
+        slope = gradient * (grad / ctx.size / scale).to(gradient.dtype)
         return (slope, -slope if ctx.needs_input_grad[1] else None, *[None] * 5)
 
 

@@ -67,6 +67,11 @@ class RMRNetFromPlans(RMRNet):
                                          features + input_channels - num_modalities, num_classes, allow_init=False,
                                          deep_supervision=deep_supervision)
         super().__init__(network, num_modalities, dim, **front)
+        # nnU-Net's own trainers ask for the segmentation alone, and their DDP would wait for gradients that never come.
+        # nnUNetTrainerRMR trains these parts and says so itself.
+        for head in (self.fusion_decoder, self.all_modalities_decoder):
+            if head is not None:
+                head.requires_grad_(False)
 
     @staticmethod
     def initialize(module: nn.Module) -> None:
@@ -93,7 +98,7 @@ class RMRNetFromPlans(RMRNet):
         settings = RMRSettings()
         front = copy.copy(self)  # shares all modules but the segmentation network
         front._modules = {**self._modules, "segmentation": None}
-        front = copy.deepcopy(front).to("meta").half()
+        front = copy.deepcopy(front).to("meta").half().requires_grad_(True)
         clean = torch.empty(1, self.num_modalities, *input_size, device="meta")
         with torch.no_grad():
             clean_features = front(clean.half(), outputs=("features",)).features

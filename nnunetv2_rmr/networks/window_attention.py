@@ -1,11 +1,30 @@
 """Attention inside (shifted) windows of a 2D or 3D image (Swin transformer, Liu et al. 2021, arXiv:2103.14030)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache, wraps
 from itertools import groupby
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+# With a bias that is trained, every call keeps (windows, heads, n, n) values for a moment in its backward pass, with
+# 128 windows of 343 voxels 180 MB in float16. All windows of a 128^3 patch would take 2 GB.
+WINDOWS_AT_A_TIME = 128
+
+
+def _kept(make: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """Remembers the constant tensors that `make` returns: each would be a transfer to the GPU, which waits for it."""
+    @lru_cache(maxsize=256)
+    def made(*arguments):
+        with torch.inference_mode(False):  # a training may use what a prediction has made
+            return make(*arguments)
+
+    @wraps(make)
+    def remembered(*arguments):
+        return make(*arguments) if torch.compiler.is_compiling() else made(*arguments)
+
+    return remembered
 
 
 def window_partition(x: torch.Tensor, window: Sequence[int]) -> torch.Tensor:
@@ -56,7 +75,7 @@ class WindowAttention(nn.Module):
 
     Windows at the seam of an axis need a mask and those at its end lack voxels (padding, which costs nothing); the
     others need neither. Masks and biases of all windows in one tensor would take windows x heads x 343 x 343 values,
-    gigabytes at 128^3; so the windows of one kind go together, one to three kinds per axis.
+    gigabytes at 128^3; so the windows of one kind go together, one to three kinds per axis, and not too many at a time.
 
     Input and output (B, *spatial, channels).
     """
@@ -113,13 +132,14 @@ class WindowAttention(nn.Module):
                               for part, (_, pattern) in zip(parts, runs[axis - 1])], dim=axis)
         inside = _inside(patterns)
         if padded := len(inside) < windows.shape[-2]:
-            whole, inside = windows, torch.tensor(inside, device=windows.device)
+            whole, inside = windows, _index(tuple(inside), windows.device)
             windows, bias = windows.index_select(-2, inside), bias.index_select(1, inside).index_select(2, inside)
         if any(len(set(pattern) - {-1}) > 1 for pattern in patterns):
-            bias = bias.masked_fill(~_together(patterns, bias.device), -torch.inf)
+            bias = bias.masked_fill(_apart(tuple(map(tuple, patterns)), bias.device), -torch.inf)
         flat = windows.flatten(0, -3).unflatten(-1, (3, self.heads, -1))
         query, key, value = flat.permute(2, 0, 3, 1, 4).unbind(0)
-        out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias[None])
+        parts = zip(*(x.split(WINDOWS_AT_A_TIME) for x in (query, key, value)))
+        out = torch.cat([F.scaled_dot_product_attention(*part, attn_mask=bias[None]) for part in parts])
         out = out.transpose(1, 2).flatten(2).unflatten(0, windows.shape[:-2])
         return out.new_zeros(*whole.shape[:-1], out.shape[-1]).index_copy(-2, inside, out) if padded else out
 
@@ -132,11 +152,17 @@ def _inside(patterns: list[list[int]]) -> list[int]:
     return found
 
 
-def _together(patterns: list[list[int]], device: torch.device) -> torch.Tensor:
-    """(n, n), True where two of a window's n voxels that are not padding are in one region along every axis."""
+@_kept
+def _index(numbers: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    return torch.tensor(numbers, device=device)
+
+
+@_kept
+def _apart(patterns: tuple[tuple[int, ...], ...], device: torch.device) -> torch.Tensor:
+    """(n, n), True where two of a window's n voxels that are not padding are in different regions along some axis."""
     together = torch.ones(1, 1, dtype=torch.bool, device=device)
     for pattern in patterns:
         regions = torch.tensor([r for r in pattern if r >= 0], device=device)
         same = regions[:, None] == regions
         together = (together[:, None, :, None] & same[:, None, :]).flatten(2).flatten(0, 1)
-    return together
+    return ~together

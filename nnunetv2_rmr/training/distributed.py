@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
+from functools import partial
+from types import SimpleNamespace
 
 import torch
 from torch import distributed as dist
@@ -42,13 +44,16 @@ def join_processes(device_type: str, backend: str | None = None) -> torch.device
 
 
 def let_nnunet_wrap_for(device: torch.device) -> None:
-    """Let nnU-Net's trainers, in this process, wrap their network for `device`.
+    """Let nnU-Net, in this process, wrap networks for `device` and read pretrained weights to the CPU first.
 
-    They wrap it for the GPU with the number of the process, which is wrong on a second machine and on CPUs.
+    It does both for the GPU with the number of the process, which is wrong on a second machine and on CPUs.
     """
+    from nnunetv2.run import load_pretrained_weights
     from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as module
 
     device_ids = [device.index] if device.type == "cuda" else None
+    load_pretrained_weights.dist = SimpleNamespace(is_initialized=lambda: False)
+    load_pretrained_weights.torch = SimpleNamespace(load=partial(torch.load, map_location="cpu"))
     module.DDP = lambda network, **_: DistributedDataParallel(network, device_ids=device_ids)
     if device.type == "cpu":  # SyncBatchNorm runs on GPUs only
         torch.nn.SyncBatchNorm.convert_sync_batchnorm = classmethod(lambda cls, network, process_group=None: network)

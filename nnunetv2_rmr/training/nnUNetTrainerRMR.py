@@ -51,8 +51,11 @@ class nnUNetTrainerRMR(nnUNetTrainer):
                              f"{plans['dataset_name']} has one channel only ({names[0]}): use nnUNetTrainer")
         self.settings.refuse_contradiction(plans, type(self).__name__)
         settings = RMRSettings.from_plans(plans, self.settings)
-        # resolved now, so that the model keeps its reference modality whatever later versions take as default
-        settings = replace(settings, reference_modality=names[reference_channel(settings.reference_modality, names)])
+        # resolved now, so that the model keeps its reference modality whatever later versions take as default; by
+        # number where channels share a name, as they do if they are named by their normalisation
+        reference = reference_channel(settings.reference_modality, names)
+        unique = [name.casefold() for name in names].count(names[reference].casefold()) == 1
+        settings = replace(settings, reference_modality=names[reference] if unique else reference)
         super().__init__(settings.into_plans(plans), configuration, fold, dataset_json, device)
         self._use(settings)
         if self.epochs is not None:
@@ -103,6 +106,9 @@ class nnUNetTrainerRMR(nnUNetTrainer):
         self.stage = self.stage_of(self.current_epoch)
         if not takes_deep_supervision(self.configuration_manager):
             self.enable_deep_supervision = False
+        # Each set of outputs that is asked for is compiled once: seven in a training with all its validations. From the
+        # ninth on torch would run the network uncompiled.
+        torch._dynamo.config.cache_size_limit = max(16, torch._dynamo.config.cache_size_limit)
         super().initialize()
         if self.settings.convolutions == "near_identity" and self.settings.fusion_collect:
             start_as_modalities(self.rmrnet, self.reference)
@@ -112,6 +118,13 @@ class nnUNetTrainerRMR(nnUNetTrainer):
         """The network without the wrappers of DDP and torch.compile."""
         network = self.network.module if isinstance(self.network, DDP) else self.network
         return network._orig_mod if isinstance(network, OptimizedModule) else network
+
+    def _do_i_compile(self):
+        # nnU-Net's decision, except that windows of every kind make graphs of thousands of operations, for which the
+        # compiler takes longer than it saves: Swin encoders are compiled only if the user asks for it
+        if self.settings.encoder == "swin" and "nnUNet_compile" not in os.environ:
+            return False
+        return super()._do_i_compile()
 
     def configure_optimizers(self):
         # stage 1 trains another set of weights than stage 2 and, without any normalisation layer, wants Adam

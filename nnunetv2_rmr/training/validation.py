@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
 
 
+BARRIER_EVERY = 10  # cases
+
+
 def export_validation_fusion(trainer: nnUNetTrainerRMR) -> None:
     """Write validation/fused/CASE and validation/fused/restoration.json.
 
@@ -54,7 +57,8 @@ def export_validation_fusion(trainer: nnUNetTrainerRMR) -> None:
         trainer.print_to_log_file("The raw images are not at hand (nnUNet_raw): the fused images of the validation "
                                   "are in normalised intensities")
     scores = {}
-    for key in keys:
+    every_process_has = len(all_keys) // dist.get_world_size() if trainer.is_ddp else 0
+    for number, key in enumerate(keys, 1):
         trainer.print_to_log_file(f"fusing {key}")
         data, seg, _, properties = dataset.load_case(key)
         clean = torch.from_numpy(np.asarray(data[:], dtype=np.float32))
@@ -68,6 +72,8 @@ def export_validation_fusion(trainer: nnUNetTrainerRMR) -> None:
         if writable:
             export_fused(fused, properties, _intensity_map(trainer, raw_files.get(key)), trainer.plans_manager,
                          trainer.configuration_manager, ending, join(folder, key))
+        if number % BARRIER_EVERY == 0 and number <= every_process_has:
+            dist.barrier()  # whoever is ahead would wait at the end, longer than NCCL allows
     if trainer.is_ddp:
         gathered = [None] * dist.get_world_size()
         dist.all_gather_object(gathered, scores)
