@@ -1,7 +1,9 @@
 """From the network's grid and units back to the user's file."""
 
+import resource
 from types import SimpleNamespace
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -14,7 +16,7 @@ from plans import CHANNELS, DATASET_JSON, make_plans
 
 from nnunetv2_rmr.inference.export_fused import export_fused, fused_filename
 from nnunetv2_rmr.inference.fused_writer import check_can_write, write_image
-from nnunetv2_rmr.inference.input_check import BadCaseError
+from nnunetv2_rmr.inference.input_check import BadCaseError, check_files
 from nnunetv2_rmr.inference.intensity import IntensityMap
 from nnunetv2_rmr.inference.predictor import RMRPredictor
 from nnunetv2_rmr.inference.preprocessing import PROPERTY, RMRConfigurationManager
@@ -138,6 +140,39 @@ def test_a_failing_writer_leaves_neither_a_new_file_nor_a_damaged_old_one(tmp_pa
     assert target.read_bytes() == b"old" and list(tmp_path.iterdir()) == [target]
 
 
+@pytest.mark.parametrize("reader", ["SimpleITKIO", "NibabelIO"])
+def test_a_full_disk_leaves_no_file_that_looks_complete(tmp_path, reader):
+    cls = recursive_find_reader_writer_by_name(reader)
+    tiny.write_image(np.zeros((2, 2, 2), np.float32), tmp_path / "case_0000.nii.gz")
+    _, properties = cls().read_images([str(tmp_path / "case_0000.nii.gz")])
+    noise = np.random.default_rng(0).normal(size=(40, 40, 40))
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2 ** 16, limit[1]))  # of a file, in bytes
+    try:
+        with pytest.raises(OSError):
+            write_image(noise, str(tmp_path / "fused.nii.gz"), cls, ".nii.gz", properties)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert [f.name for f in tmp_path.iterdir()] == ["case_0000.nii.gz"]
+
+
+def test_sheared_axes_which_nnunet_reads_with_nibabel_are_no_reason_to_refuse_a_case(tmp_path):
+    affine = np.diag([2.0, 1.0, 1.0, 1.0])
+    affine[0, 1], affine[:3, 3] = 0.1, (3, -4, 5)
+    files = [tmp_path / f"case_{i:04d}.nii.gz" for i in range(3)]
+    for file, shift in zip(files, (0, 0, 1)):  # mm
+        image = nibabel.Nifti1Image(np.ones((4, 5, 6), np.float32), affine)
+        affine[0, 3] = 3 + shift
+        image.set_sform(affine, 1)
+        image.set_qform(None, 0)
+        nibabel.save(image, file)
+    with pytest.raises(RuntimeError, match="orthonormal"):
+        sitk.ReadImage(str(files[0]))
+    check_files([str(f) for f in files[:2]])
+    with pytest.raises(BadCaseError, match=r"case_0002.*does not lie on the grid of .*case_0000.*origin"):
+        check_files([str(files[0]), str(files[2])])
+
+
 def test_fused_images_get_a_folder_of_their_own():
     assert fused_filename("out/case", ".nii.gz").replace("\\", "/") == "out/fused/case.nii.gz"
 
@@ -198,6 +233,22 @@ def test_segmentation_is_the_same_with_and_without_the_fused_image():
     ours, stock = (predictor_for(plans, network, cls).predict_logits_from_preprocessed_data(x)
                    for cls in (RMRPredictor, nnUNetPredictor))
     assert torch.equal(ours, stock)
+
+
+def test_the_sliding_window_alone_gives_nnunets_logits():
+    plans = make_plans()
+    network, x = network_for(plans), torch.randn(2, 24, 18, 16)
+    ours, stock = (predictor_for(plans, network, cls).predict_sliding_window_return_logits(x)
+                   for cls in (RMRPredictor, nnUNetPredictor))
+    assert torch.equal(ours, stock)
+
+
+def test_what_is_kept_for_ensembling_can_be_read_without_this_package(tmp_path):
+    plans = make_plans()
+    predictor = predictor_for(plans, network_for(plans))
+    images, properties = plans.image_reader_writer_class().read_images(oblique_case(tmp_path))
+    predictor.predict_single_npy_array(images, properties, None, str(tmp_path / "case"), True)
+    assert b"nnunetv2_rmr" not in (tmp_path / "case.pkl").read_bytes()
 
 
 def test_fused_images_are_averaged_over_folds():

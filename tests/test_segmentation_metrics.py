@@ -65,6 +65,8 @@ def test_nothing_in_one_of_them_is_the_worst_score(swap):
     empty, mask = np.zeros((3, 4, 12), np.uint8), box((3, 4, 12), (1, 2), (1, 2), (1, 2))
     pair = (empty, mask) if swap else (mask, empty)
     assert scores(*pair) == {"Dice": 0.0, "HD95": pytest.approx(13.0), "NSD": 0.0}
+    of_slices = scores(*(mask[1:2] for mask in pair), spacing=(999.0, 1.0, 1.0))  # as nnU-Net reads 2D images
+    assert of_slices["HD95"] == pytest.approx(math.hypot(*pair[0].shape[1:]))
 
 
 def test_ignored_voxels_do_not_count():

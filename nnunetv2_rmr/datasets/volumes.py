@@ -40,6 +40,13 @@ class Grid:
     def of(cls, image: sitk.Image) -> "Grid":
         return cls(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
 
+    @classmethod
+    def of_affine(cls, image: nibabel.Nifti1Image) -> "Grid":
+        """Of an image that SimpleITK does not read, as its axes are not at right angles."""
+        affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ image.affine  # x and y point the other way in NIfTI
+        spacing = np.linalg.norm(affine[:3, :3], axis=0)
+        return cls(image.shape[:3], tuple(spacing), tuple(affine[:3, 3]), tuple((affine[:3, :3] / spacing).ravel()))
+
     @property
     def dimension(self) -> int:
         return len(self.size)

@@ -41,7 +41,9 @@ def segmentation_scores(reference: np.ndarray, prediction: np.ndarray, label: La
     if tp + fp + fn == 0:
         return {"Dice": NAN, "HD95": NAN, "NSD": NAN}
     if tp + fn == 0 or tp + fp == 0:
-        return {"Dice": 0.0, "HD95": float(np.linalg.norm(np.array(reference.shape) * spacing)), "NSD": 0.0}
+        # without the depth of a single slice, which nnU-Net makes up
+        edges = [n * mm for n, mm in zip(reference.shape, spacing) if n > 1]
+        return {"Dice": 0.0, "HD95": float(np.linalg.norm(edges)), "NSD": 0.0}
     if ignored is not None:
         masks = [mask & ~ignored for mask in masks]
     distances = surface_distances(*masks, spacing)

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import SimpleITK as sitk
 from nnunetv2.imageio.nibabel_reader_writer import NibabelIO
@@ -46,6 +47,8 @@ def _grid(file: str) -> Grid | None:
     try:
         reader.ReadImageInformation()
     except RuntimeError:
+        if file.lower().endswith((".nii", ".nii.gz")):  # sheared axes, which nnU-Net reads with nibabel then
+            return Grid.of_affine(nibabel.load(file))
         raise RuntimeError(f"{file}: can not be read") from None
     return Grid.of(reader)
 

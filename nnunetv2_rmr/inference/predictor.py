@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from acvl_utils.cropping_and_padding.padding import pad_nd_image
 from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
-from batchgenerators.utilities.file_and_folder_operations import maybe_mkdir_p, save_json
+from batchgenerators.utilities.file_and_folder_operations import maybe_mkdir_p, save_json, save_pickle
 from nnunetv2.configuration import default_num_processes
 from nnunetv2.inference.export_prediction import (
     convert_predicted_logits_to_segmentation_with_correct_shape,
@@ -96,7 +96,7 @@ class RMRPredictor(nnUNetPredictor):
     _presence: torch.Tensor | None = None
     _failures: list[str] = ()
     _fused: torch.Tensor | None = None
-    _fused_of_folds: list[torch.Tensor] = ()
+    _fused_of_folds: list[torch.Tensor] | None = None
     _accumulator: FusedAccumulator | None = None
 
     # ---- initialisation ---------------------------------------------------------------------------------------------
@@ -185,18 +185,18 @@ class RMRPredictor(nnUNetPredictor):
 
     def predict_sliding_window_return_logits(self, input_image: torch.Tensor):
         logits = super().predict_sliding_window_return_logits(input_image)
-        if self.fuses:
+        if self._fused_of_folds is not None:  # else called for the segmentation alone, as nnU-Net's trainers do
             self._fused_of_folds.append(self._fused[self._pad(input_image[:1])[1]])
         return logits
 
     def predict_logits_from_preprocessed_data(self, data: torch.Tensor) -> torch.Tensor:
-        self._fused_of_folds = []
+        self._fused_of_folds = [] if self.fuses else None
         self._presence = self._presence_in(data)
         try:
             logits = super().predict_logits_from_preprocessed_data(data)
+            self._fused = sum(self._fused_of_folds) / len(self._fused_of_folds) if self.fuses else None
         finally:
-            self._presence = None
-        self._fused = sum(self._fused_of_folds) / len(self._fused_of_folds) if self.fuses else None
+            self._presence = self._fused_of_folds = None
         return logits
 
     def take_fused(self) -> torch.Tensor | None:
@@ -400,6 +400,8 @@ class RMRPredictor(nnUNetPredictor):
             item = {"data_properties": image_properties, "ofile": output_file_truncated}
             for _ in self._with_fused([item]):
                 pass
+            if output_file_truncated is not None and save_or_return_probabilities:
+                save_pickle(image_properties, output_file_truncated + ".pkl")  # without what needs this package to read
         self._report_failures()
         return result
 

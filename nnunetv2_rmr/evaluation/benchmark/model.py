@@ -24,7 +24,7 @@ class BenchmarkModel:
     """A model, loaded once for all cases.
 
     folder: of the trained model (with dataset.json, plans.json and fold_X). folds: None for all that have the
-    checkpoint. Raises BenchmarkRefused for folders without a usable model.
+    checkpoint, without fold_all if there are others. Raises BenchmarkRefused for folders without a usable model.
     """
 
     def __init__(self, name: str, folder: Path, folds: Sequence[int | str] | None, checkpoint: str,
@@ -36,6 +36,8 @@ class BenchmarkModel:
                                        "TRAINER__PLANS__CONFIGURATION")
         self.folds = list(folds) if folds is not None else sorted(
             file.parent.name.removeprefix("fold_") for file in folder.glob(f"fold_*/{checkpoint}"))
+        if folds is None and self.folds != ["all"]:  # as nnU-Net does: `all` is not one of the folds to ensemble
+            self.folds = [fold for fold in self.folds if fold != "all"]
         self.checkpoints = [folder / f"fold_{fold}" / checkpoint for fold in self.folds]
         missing = [str(file) for file in self.checkpoints if not file.is_file()]
         if missing or not self.checkpoints:
