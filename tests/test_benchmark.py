@@ -160,6 +160,9 @@ def test_a_case_that_can_not_be_read_is_named_and_the_others_are_done(done, benc
     expected, got = table(done), table(out)
     expected = expected[expected.case == "caseTs00"].reset_index(drop=True)
     pd.testing.assert_frame_equal(got, expected)
+    failed = json.loads((out / "summary.json").read_text())["failed"]
+    assert len(failed) == len(table(done, "cases.csv")) / 2 and {f["case"] for f in failed} == {"caseTs01"}
+    assert "Failed predictions: " in (out / "report.html").read_text()
 
 
 @pytest.mark.parametrize("arguments, message", [

@@ -4,7 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nnunetv2_rmr.evaluation.benchmark.statistics import Bootstrap, corruption_errors, scores_and_differences
+from nnunetv2_rmr.evaluation.benchmark.statistics import (
+    Bootstrap,
+    corruption_errors,
+    finished_by_all,
+    scores_and_differences,
+)
 
 NAN = float("nan")
 CASES, LABELS = ["a", "b", "c"], ["whole", "core"]
@@ -65,6 +70,36 @@ def test_a_corruption_is_averaged_over_severities_and_a_group_over_corruptions()
     assert find(scores, **key, corruption="unseen")["mean"] == pytest.approx(0.4)
 
 
+def test_a_false_positive_under_one_condition_of_two_weighs_half_as_much_as_under_both():
+    found = {CLEAN: {"a": (0.8, NAN), "b": (0.8, NAN)}}
+    nothing, false_positive = {"a": (0.8, NAN), "b": (0.8, NAN)}, {"a": (0.8, NAN), "b": (0.0, NAN)}
+    nothing["b"] = (NAN, NAN)
+    table = results(vanilla=found | {NOISE1: nothing, NOISE5: false_positive},
+                    rmr=found | {NOISE1: false_positive, NOISE5: false_positive})
+    scores, _ = evaluate(table)
+    key = {"corruption": "noise", "severity": "mean", "modality": "mean", "metric": "Dice", "label": "whole"}
+    assert find(scores, **key, model="vanilla")["mean"] == pytest.approx((0.8 + 0.4) / 2)
+    assert find(scores, **key, model="rmr")["mean"] == pytest.approx(0.4)
+
+
+def test_what_a_model_failed_on_counts_for_no_model():
+    # where it failed all do badly; without this the one that failed would look better
+    lost = TABLE[~((TABLE.model == "rmr") & (TABLE.corruption == "noise") & (TABLE.severity == 5))]
+    twin = pd.concat([lost[lost.model == "rmr"], TABLE[TABLE.model == "rmr"].assign(model="vanilla")])
+    _, differences = evaluate(finished_by_all(twin))
+    assert all(d["difference"] == 0 for d in differences)
+    assert not any(d["corruption"] == "noise" and d["severity"] == 5 for d in differences)
+
+
+def test_a_model_that_failed_everywhere_has_no_scores_and_the_others_theirs():
+    table = finished_by_all(TABLE[TABLE.model == "vanilla"])
+    scores, _ = evaluate(table)
+    assert find(scores, model="vanilla", corruption="clean", metric="Dice", label="whole")["mean"] == pytest.approx(0.7)
+    assert all(np.isnan(s["mean"]) for s in scores if s["model"] == "rmr")
+    errors, _ = corruption_errors(scores, ["vanilla", "rmr"], "vanilla")
+    assert all(np.isnan(e["CE"]) for e in errors if e["model"] == "rmr")
+
+
 def test_differences_are_paired_so_a_constant_gain_has_no_spread():
     _, differences = evaluate(TABLE)
     d = find(differences, model="rmr", corruption="clean", metric="Dice", label="whole")
@@ -104,14 +139,14 @@ def test_the_bootstrap_is_the_plain_one():
     values = np.random.default_rng(1).random((3, 2))
     drawn = np.random.default_rng(0).integers(0, 3, (500, 3))
     expected = np.quantile(values[drawn].mean((1, 2)), (0.025, 0.975))
-    mean = Bootstrap(3, 500, 0).intervals(values)[-1]
+    mean = Bootstrap(3, 500, 0).intervals(values[:, None], ["clean"])[-1]
     assert (mean["low"], mean["high"]) == pytest.approx(tuple(expected))
 
 
 def test_corruption_errors_are_ratios_of_errors_to_the_references():
     scores, _ = evaluate(TABLE)
     errors, means = corruption_errors(scores, ["vanilla", "rmr"], "vanilla")
-    noise = find(errors, model="rmr", corruption="noise", label="whole")
+    noise = find(errors, model="rmr", corruption="noise", label="whole", modality="mean")
     # errors: rmr 1 - (.8 + .7) / 2 = .25, vanilla .5; beyond the clean ones: .25 - .2 = .05, .5 - .3 = .2
     assert noise["CE"] == pytest.approx(0.25 / 0.5)
     assert noise["rCE"] == pytest.approx(0.05 / 0.2)
@@ -125,4 +160,5 @@ def test_a_perfect_reference_does_not_divide_by_zero():
     perfect, good = (dict.fromkeys(CASES, (dice, dice)) for dice in (1.0, 0.9))
     table = results(vanilla={CLEAN: perfect, NOISE1: perfect}, rmr={CLEAN: perfect, NOISE1: good})
     errors, _ = corruption_errors(evaluate(table)[0], ["vanilla", "rmr"], "vanilla")
-    assert find(errors, model="rmr", corruption="noise", label="mean")["CE"] == pytest.approx(0.1 / 0.01)
+    of_noise = find(errors, model="rmr", corruption="noise", label="mean", modality="all")
+    assert of_noise["CE"] == pytest.approx(0.1 / 0.01)

@@ -164,6 +164,29 @@ def test_2d_tiff_and_nifti_data_sets_work(tmp_path):
         assert not np.array_equal(corrupted, tifffile.imread(folder / "a_0001.tif"))
 
 
+def test_3d_tiff_data_sets_work_and_keep_their_spacing(tmp_path):
+    import tifffile
+
+    folder = tmp_path / "imagesTs"
+    folder.mkdir()
+    for channel in range(2):
+        tifffile.imwrite(folder / f"a_{channel:04d}.tif",
+                         np.random.default_rng(channel).uniform(1, 200, (8, 12, 10)).astype(np.float32))
+    (folder / "a.json").write_text('{"spacing": [2.0, 1.0, 1.0]}')
+    (tmp_path / "dataset.json").write_text('{"channel_names": {"0": "A", "1": "B"}, "file_ending": ".tif"}')
+    run(folder, tmp_path / "out", "--corruption", "noise", "--severity", "3")
+    assert tifffile.imread(tmp_path / "out" / "noise_3" / "a_0001.tif").shape == (8, 12, 10)
+    assert json.loads((tmp_path / "out" / "noise_3" / "a.json").read_text()) == {"spacing": [2.0, 1.0, 1.0]}
+
+
+def test_what_a_killed_run_left_behind_is_not_left_for_nnunet_to_find(images, tmp_path):
+    leftover = tmp_path / "out" / "gamma_1" / ".123.tmp.anna_0000.nii.gz"
+    leftover.parent.mkdir(parents=True)
+    leftover.write_bytes(b"half a file")
+    run(images, tmp_path / "out", "--corruption", "gamma", "--severity", "1", "--overwrite")
+    assert not leftover.exists()
+
+
 def test_existing_copies_are_not_overwritten_unless_asked(images, tmp_path, capsys):
     arguments = (images, tmp_path / "out", "--corruption", "gamma", "--severity", "1")
     run(*arguments)

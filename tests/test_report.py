@@ -65,15 +65,15 @@ def test_fewest_cases_are_those_whose_unanimity_is_rare():
 def test_sentence_says_better_worse_and_not_shown():
     found = {"clean": UNCLEAR, "seen": BETTER, "unseen": WORSE, "missing": None}
     assert words.sentence("rmr", "vanilla", found, 0.95) == (
-        "rmr: better than vanilla on corruptions seen in training (Dice +0.040, 95 % interval +0.010 to +0.070); "
-        "worse than vanilla on corruptions never seen (−0.040, −0.070 to −0.010); "
+        "rmr: better than vanilla on corruptions RMR trains on (Dice +0.040, 95 % interval +0.010 to +0.070); "
+        "worse than vanilla on held-out corruptions (−0.040, −0.070 to −0.010); "
         "no difference shown on clean images (+0.010, −0.020 to +0.040).")
 
 
 def test_sentence_of_one_case_claims_nothing():
     text = words.sentence("rmr", "vanilla", {"clean": SINGLE, "seen": SINGLE}, 0.95)
     assert text == ("One case only, which shows nothing about rmr against vanilla: difference on clean images "
-                    "(Dice +0.030) and corruptions seen in training (+0.030).")
+                    "(Dice +0.030) and corruptions RMR trains on (+0.030).")
 
 
 def test_sentence_of_few_cases_claims_nothing():

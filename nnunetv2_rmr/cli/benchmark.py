@@ -93,6 +93,8 @@ def main(argv: list[str] | None = None) -> None:
         widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
         for row in (header, *rows):
             print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+        for problem in benchmark.problems:
+            print(problem, file=sys.stderr)
         print(f"n = {len(summary['cases'])} cases. Report: {write_report(args.o)}")
     if failed:
         # a case that can not be read fails under every condition: said once

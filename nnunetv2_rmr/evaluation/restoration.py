@@ -2,7 +2,8 @@
 
 import torch
 
-from nnunetv2_rmr.losses.ssim import ssim
+from nnunetv2_rmr.losses.filters import crop_border
+from nnunetv2_rmr.losses.ssim import ssim_map, ssim_radii
 
 
 def restoration_scores(restored: torch.Tensor, clean: torch.Tensor, inside: torch.Tensor) -> dict[str, float]:
@@ -10,7 +11,8 @@ def restoration_scores(restored: torch.Tensor, clean: torch.Tensor, inside: torc
 
     All (D, H, W); inside: boolean, the voxels with data. Both scores use the range between the 0.1 and the 99.9
     percentile of `clean` inside the mask as data range L. PSNR = 10 log10(L^2 / MSE inside the mask), infinite for
-    equal images. SSIM (Wang et al. 2004) is the mean over the volume, with both images zero outside the mask.
+    equal images. SSIM (Wang et al. 2004) is the mean over the mask, with both images zero outside of it; voxels whose
+    window would leave the volume do not count.
     """
     values = clean[inside].double()
     low, high = torch.quantile(_thinned(values), torch.tensor([0.001, 0.999], dtype=values.dtype))
@@ -18,7 +20,9 @@ def restoration_scores(restored: torch.Tensor, clean: torch.Tensor, inside: torc
     mse = float((restored[inside].double() - values).square().mean())
     psnr = float("inf") if mse == 0 else float(10 * torch.log10(torch.tensor(span ** 2 / mse)))
     masked = [torch.where(inside, image, 0).float()[None, None] for image in (restored, clean)]
-    return {"PSNR": psnr, "SSIM": float(ssim(*masked, data_range=span))}
+    similarity = ssim_map(*masked, data_range=span)[0, 0]
+    counted = crop_border(inside, ssim_radii(inside.shape))
+    return {"PSNR": psnr, "SSIM": float(similarity[counted].mean())}
 
 
 def _thinned(values: torch.Tensor, limit: int = 2 ** 23) -> torch.Tensor:

@@ -27,6 +27,8 @@ def choose(results: pd.DataFrame, models: Sequence[str], reference: str) -> list
     if not others or rows.empty:
         return chosen
     dice = rows.pivot_table("Dice", ["case", "corruption", "severity", "modality"], "model", aggfunc="mean")
+    if not {others[-1], reference} <= set(dice):
+        return chosen  # one of them has failed on all of it
     improved = (dice[others[-1]] - dice[reference]).dropna().sort_values(kind="stable")
     if improved.empty:
         return chosen
@@ -36,34 +38,46 @@ def choose(results: pd.DataFrame, models: Sequence[str], reference: str) -> list
 
 
 def write_examples(out: Path, chosen: Sequence[tuple[str, Condition]], cases: dict[str, Case],
-                   models: Sequence[BenchmarkModel], reader: BaseReaderWriter, seed: int) -> None:
-    """Write out/examples/INDEX.json and NIfTI files: images, reference and every model's prediction and fused image."""
+                   models: Sequence[BenchmarkModel], reader: BaseReaderWriter, seed: int) -> list[str]:
+    """Write out/examples/INDEX.json and files: images, reference and every model's prediction and fused image.
+
+    Returns why some could not be made: a model refuses such images, or the data set's format holds no floats.
+    """
     folder = out / "examples"
     shutil.rmtree(folder, ignore_errors=True)
-    index = []
-    ending, writer = models[0].dataset_json["file_ending"], type(reader)
+    folder.mkdir(parents=True)
+    index, problems = [], []
     for case_name, condition in chosen:
-        case = cases[case_name]
-        images, properties = reader.read_images([str(f) for f in case.files])
-        channels = models[0].channels
-        corrupted = apply(condition, images, properties["spacing"], case.name, channels, seed)
-        name = f"{case.name}_{condition.corruption}_{condition.severity}_{condition.modality}"
-        entry = {"case": case.name, "corruption": condition.corruption, "severity": condition.severity,
-                 "modality": condition.modality, "images": {}, "label": f"{name}/label{ending}", "predictions": {},
-                 "fused": {}}
-        for i, channel in enumerate(channels):
-            entry["images"][channel] = f"{name}/image_{i:04d}{ending}"
-            write_image(corrupted[i], str(folder / entry["images"][channel]), writer, ending, properties)
-        shutil.copyfile(case.label, folder / entry["label"])
-        for i, model in enumerate(models):
-            segmentation, fused = model.predict(corrupted, properties, fuse=model.fuses)
-            entry["predictions"][model.name] = f"{name}/prediction_{i}{ending}"
-            with replacing(folder / entry["predictions"][model.name]) as temporary:
-                reader.write_seg(segmentation, temporary, properties)
-            if fused is not None:
-                entry["fused"][model.name] = f"{name}/fused_{i}{ending}"
-                write_image(fused, str(folder / entry["fused"][model.name]), writer, ending, properties)
-        index.append(entry)
-    folder.mkdir(parents=True, exist_ok=True)
+        name = f"{case_name}_{condition.corruption}_{condition.severity}_{condition.modality}"
+        try:
+            index.append(_write_example(folder, name, cases[case_name], condition, models, reader, seed))
+        except Exception as error:  # the results do not depend on pictures
+            shutil.rmtree(folder / name, ignore_errors=True)
+            problems.append(f"no pictures of {name}: {str(error).strip()}")
     with replacing(folder / "INDEX.json") as temporary:
         Path(temporary).write_text(json.dumps(index, indent=1))
+    return problems
+
+
+def _write_example(folder: Path, name: str, case: Case, condition: Condition, models: Sequence[BenchmarkModel],
+                   reader: BaseReaderWriter, seed: int) -> dict:
+    ending, writer = models[0].dataset_json["file_ending"], type(reader)
+    images, properties = reader.read_images([str(f) for f in case.files])
+    channels = models[0].channels
+    corrupted = apply(condition, images, properties["spacing"], case.name, channels, seed)
+    entry = {"case": case.name, "corruption": condition.corruption, "severity": condition.severity,
+             "modality": condition.modality, "images": {}, "label": f"{name}/label{ending}", "predictions": {},
+             "fused": {}}
+    for i, channel in enumerate(channels):
+        entry["images"][channel] = f"{name}/image_{i:04d}{ending}"
+        write_image(corrupted[i], str(folder / entry["images"][channel]), writer, ending, properties)
+    shutil.copyfile(case.label, folder / entry["label"])
+    for i, model in enumerate(models):
+        segmentation, fused = model.predict(corrupted, properties, fuse=model.fuses)
+        entry["predictions"][model.name] = f"{name}/prediction_{i}{ending}"
+        with replacing(folder / entry["predictions"][model.name]) as temporary:
+            reader.write_seg(segmentation, temporary, properties)
+        if fused is not None:
+            entry["fused"][model.name] = f"{name}/fused_{i}{ending}"
+            write_image(fused, str(folder / entry["fused"][model.name]), writer, ending, properties)
+    return entry

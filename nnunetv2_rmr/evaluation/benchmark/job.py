@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
-from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 from nnunetv2.utilities.utils import get_identifiers_from_splitted_dataset_folder
 
 from nnunetv2_rmr.atomic import replacing
@@ -16,6 +15,7 @@ from nnunetv2_rmr.evaluation.benchmark.model import BenchmarkModel, BenchmarkRef
 from nnunetv2_rmr.evaluation.benchmark.records import gather
 from nnunetv2_rmr.evaluation.benchmark.run import Case, Scoring, run_case
 from nnunetv2_rmr.evaluation.benchmark.summary import tables, write_summary
+from nnunetv2_rmr.evaluation.readers import reader_writer_of
 from nnunetv2_rmr.evaluation.segmentation_metrics import label_names, labels_and_regions
 
 SETTINGS = "benchmark.json"
@@ -46,6 +46,7 @@ class Benchmark:
     def __init__(self, options: BenchmarkOptions, models: Sequence[BenchmarkModel]):
         check_comparable(models)
         self.options, self.models = options, list(models)
+        self.problems: list[str] = []  # why pictures for the report are missing
         self.dataset_json = models[0].dataset_json
         unknown = [m for m in options.modalities if m not in (ALL, *models[0].channels)]
         if unknown:
@@ -61,13 +62,14 @@ class Benchmark:
             "tolerance_mm": options.tolerance_mm, "cases": [case.name for case in self.cases],
             "labels": labels_and_regions(self.dataset_json["labels"]), "label_values": label_names(self.dataset_json),
             "modalities": models[0].channels,
+            "trained_on": {model.name: model.trained_on for model in models},
             "planned": [asdict(condition) for condition in self.planned],
         }
         self._keep_settings()
 
     def _reader(self) -> BaseReaderWriter:
         file = str(self.cases[0].files[0])
-        return determine_reader_writer_from_dataset_json(self.dataset_json, file, verbose=False)()
+        return reader_writer_of(self.dataset_json, file)()
 
     def _keep_settings(self) -> None:
         """What is resumed has to be what was begun, or the records would not belong together."""
@@ -106,18 +108,18 @@ class Benchmark:
     def finish(self) -> tuple[dict | None, list[dict], int]:
         """Results of all parts together: summary (None while predictions are to be made), failures, how many are left.
 
-        With failures the summary holds the rest.
+        With failures the summary holds the rest, and which of them no model is judged by.
         """
         finished, failed, left = gather(self.options.out, [case.name for case in self.cases], self.keys)
         if left or not finished:
             return None, failed, left
         options = self.options
-        summary = write_summary(options.out, finished, self.settings, options.reference, options.n_bootstrap,
+        summary = write_summary(options.out, finished, failed, self.settings, options.reference, options.n_bootstrap,
                                 options.confidence)
         results, _ = tables(finished)
         chosen = choose(results, [m.name for m in self.models], options.reference)
-        write_examples(options.out, chosen, {case.name: case for case in self.cases}, self.models, self.reader,
-                       options.seed)
+        self.problems = write_examples(options.out, chosen, {case.name: case for case in self.cases}, self.models,
+                                       self.reader, options.seed)
         return summary, failed, left
 
 

@@ -10,6 +10,7 @@ import torch
 from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
+from nnunetv2_rmr.degradations.degrade import DEGRADATIONS
 from nnunetv2_rmr.inference.export_fused import fused_to_input_grid
 from nnunetv2_rmr.inference.predictor import RMRPredictor
 from nnunetv2_rmr.inference.preprocessing import PROPERTY
@@ -73,6 +74,15 @@ class BenchmarkModel:
         """Channel whose intensities the fused image has."""
         settings = RMRSettings.from_plans(self.predictor.plans_manager.plans)
         return reference_channel(settings.reference_modality, self.channels)
+
+    @property
+    def trained_on(self) -> list[str]:
+        """Degradations that its training drew, of models of this package."""
+        if "rmr" not in self.predictor.plans_manager.plans:
+            return []
+        settings = RMRSettings.from_plans(self.predictor.plans_manager.plans)
+        return [kind for kind, p in settings.degradation_probabilities.items()
+                if kind in DEGRADATIONS and p > 0 and settings.p_clean < 1]
 
     def predict(self, images: np.ndarray, properties: dict, *, fuse: bool) -> tuple[np.ndarray, np.ndarray | None]:
         """Label map (Z, Y, X) and, if asked for and there is one, fused image in the reference modality's units.

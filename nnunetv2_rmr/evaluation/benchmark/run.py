@@ -46,7 +46,7 @@ def run_case(case: Case, models: Sequence[BenchmarkModel], planned: Sequence[Con
     if not any(todo.values()):
         return
     try:
-        check_files([str(f) for f in case.files])  # readers take truncated files
+        check_files([str(f) for f in (*case.files, case.label)])  # readers take truncated files
         images, properties = reader.read_images([str(f) for f in case.files])
         reference, _ = reader.read_seg(str(case.label))
         if images.shape[1:] != reference.shape[1:]:
@@ -62,9 +62,14 @@ def run_case(case: Case, models: Sequence[BenchmarkModel], planned: Sequence[Con
     for condition, waiting in todo.items():
         if not waiting:
             continue
-        corrupted = tester.corrupted(condition, models[0].channels)
+        try:
+            corrupted, refused = tester.corrupted(condition, models[0].channels), None
+        except Exception as error:  # NaN in an image, say, of a format that the checks above do not look into
+            corrupted, refused = None, error
         for model in waiting:
             try:
+                if refused is not None:
+                    raise refused
                 result = tester.test(model, condition, corrupted)
             except Exception as error:  # one prediction that fails must not cost the others
                 result = {"error": _message(error)}

@@ -1,6 +1,7 @@
 """From single scores to means, paired differences and their bootstrap intervals, and corruption errors."""
 
 import warnings
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ import pandas as pd
 from nnunetv2_rmr.evaluation.corruptions import CORRUPTIONS
 
 METRICS = ("Dice", "HD95", "NSD")
+CONDITION = ["corruption", "seen", "severity", "modality"]
 GROUPS = ("clean", "seen", "unseen", "missing")
 SMALLEST_ERROR = 0.01  # guards the denominators of corruption errors
 
@@ -24,18 +26,24 @@ class Bootstrap:
         self.counts = np.stack([np.bincount(row, minlength=n_cases) for row in drawn]).astype(float)
         self.quantiles = (0.5 - confidence / 2, 0.5 + confidence / 2)
 
-    def intervals(self, values: np.ndarray) -> list[dict[str, float]]:
-        """values: (cases, labels), NaN where a case has no score.
+    def intervals(self, values: np.ndarray, corruptions: Sequence[str]) -> list[dict[str, float]]:
+        """values: (cases, conditions, labels), NaN where a case has no score. corruptions: that of every condition.
 
         Returns {"mean", "low", "high", "n"} of every label and then of the mean over labels, which is nnU-Net's: over
-        the cases first, then over the labels that any case has. n counts the cases with a score.
+        the cases first, then over the labels that any case has. Between these two, conditions are averaged, those of
+        one corruption first. (A case's own mean over conditions would be another thing where it has no score under
+        some: a false positive in one condition of five would weigh like one in all.) n counts the cases with a score.
         """
+        n_cases, n_conditions, n_labels = values.shape
         valid = ~np.isnan(values)
+        flat, weights = np.where(valid, values, 0).reshape(n_cases, -1), valid.reshape(n_cases, -1)
         with np.errstate(invalid="ignore"):
-            resampled = (self.counts @ np.where(valid, values, 0)) / (self.counts @ valid)
-        means = _nanmean(values, 0)
-        columns = [(means[i], resampled[:, i], valid[:, i]) for i in range(values.shape[1])]
-        columns.append((_nanmean(means, 0), _nanmean(resampled, 1), valid.any(1)))
+            resampled = ((self.counts @ flat) / (self.counts @ weights)).reshape(-1, n_conditions, n_labels)
+        resampled = over_conditions(resampled, corruptions)
+        means = over_conditions(_nanmean(values, 0), corruptions)
+        scored = valid.any(1)
+        columns = [(means[i], resampled[:, i], scored[:, i]) for i in range(n_labels)]
+        columns.append((_nanmean(means, 0), _nanmean(resampled, 1), scored.any(1)))
         return [self._interval(*column) for column in columns]
 
     def _interval(self, mean: float, resampled: np.ndarray, valid: np.ndarray) -> dict[str, float]:
@@ -50,50 +58,65 @@ def _nanmean(values: np.ndarray, axis: int) -> np.ndarray:
         return np.nanmean(values, axis)
 
 
-def groups_of(results: pd.DataFrame, metric: str):
-    """What is averaged: (corruption, severity, modality) -> DataFrame(index (model, case), columns labels).
+def over_conditions(values: np.ndarray, corruptions: Sequence[str]) -> np.ndarray:
+    """(..., conditions, labels) -> (..., labels): means over the conditions of each corruption, then over corruptions.
+    """
+    corruptions = np.asarray(corruptions)
+    of_each = [_nanmean(values[..., corruptions == name, :], -2) for name in dict.fromkeys(corruptions)]
+    return _nanmean(np.stack(of_each, -2), -2)
+
+
+def finished_by_all(results: pd.DataFrame) -> pd.DataFrame:
+    """Without the cases and conditions that some model failed on: means over different images do not compare."""
+    models = results.groupby(["case", *CONDITION], sort=False).model.transform("nunique")
+    return results[models == results.model.nunique()]
+
+
+def groups_of(conditions: Sequence[tuple]) -> Iterator[tuple[tuple, list[int]]]:
+    """What is averaged: (corruption, severity, modality), numbers of the conditions (see CONDITION) in it.
 
     Every condition of its own; every corruption over its severities and modalities (severity "mean", modality "mean"),
-    and over its severities alone; and the groups clean, seen, unseen and missing over their corruptions.
+    and over its severities alone; and the groups clean, seen and unseen over their corruptions (missing is both a
+    corruption and a group).
     """
-    def per_case(rows: pd.DataFrame) -> pd.DataFrame:
-        return rows.pivot_table(metric, ["model", "case"], "label", aggfunc="mean", dropna=False, sort=False)
-
-    corrupted = results[results.corruption != "clean"]
-    for (corruption, severity, modality), rows in corrupted.groupby(["corruption", "severity", "modality"], sort=False):
-        yield (corruption, int(severity), modality), per_case(rows)
-    for (corruption, modality), rows in corrupted.groupby(["corruption", "modality"], sort=False):
-        yield (corruption, "mean", modality), per_case(rows)
-    for corruption, rows in corrupted.groupby("corruption", sort=False):
-        yield (corruption, "mean", "mean"), per_case(rows)
-    for group in GROUPS:
-        rows = results[results.seen == group]
-        if group == "clean":
-            yield ("clean", 0, "all"), per_case(rows)
-        elif len(rows) and group != "missing":  # missing is a corruption and a group
-            by_corruption = rows.groupby(["model", "case", "corruption", "label"], sort=False)[metric].mean()
-            yield (group, "mean", "mean"), per_case(by_corruption.reset_index())
+    groups: list[dict[tuple, list[int]]] = [{} for _ in range(4)]
+    for number, (corruption, seen, severity, modality) in enumerate(conditions):
+        if corruption != "clean":
+            keys = ((corruption, int(severity), modality), (corruption, "mean", modality), (corruption, "mean", "mean"))
+            for group, key in zip(groups, keys):
+                group.setdefault(key, []).append(number)
+        if seen != "missing":
+            key = ("clean", 0, "all") if seen == "clean" else (seen, "mean", "mean")
+            groups[3].setdefault(key, []).append(number)
+    for group in groups:
+        yield from group.items()
 
 
 def scores_and_differences(results: pd.DataFrame, models: list[str], cases: list[str], labels: list[str],
                            reference: str, bootstrap: Bootstrap) -> tuple[list[dict], list[dict]]:
     """Every group's mean per model, and its paired difference to the reference model; per label and over labels."""
+    conditions = list(results[CONDITION].drop_duplicates().itertuples(index=False, name=None))
+    rows = results.set_index(["model", "case", *CONDITION, "label"])
+    every = pd.MultiIndex.from_tuples([(m, case, *condition, label) for m in models for case in cases
+                                       for condition in conditions for label in labels])
     scores, differences = [], []
     for metric in METRICS:
         better = -1 if metric == "HD95" else 1
-        for (corruption, severity, modality), table in groups_of(results, metric):
-            values = {m: table.xs(m).reindex(index=cases, columns=labels).to_numpy(float)
-                      for m in models if m in table.index.get_level_values(0)}
+        values = rows[metric].reindex(every).to_numpy(float)
+        values = values.reshape(len(models), len(cases), len(conditions), len(labels))
+        for (corruption, severity, modality), chosen in groups_of(conditions):
+            corruptions = [conditions[number][0] for number in chosen]
             keys = [{"corruption": corruption, "severity": severity, "modality": modality, "label": label,
                      "metric": metric} for label in (*labels, "mean")]
-            for model, of_model in values.items():
+            for model, of_model in zip(models, values[:, :, chosen]):
                 scores += [{"model": model, **key, **interval}
-                           for key, interval in zip(keys, bootstrap.intervals(of_model))]
-                if model == reference or reference not in values:
+                           for key, interval in zip(keys, bootstrap.intervals(of_model, corruptions))]
+                if model == reference:
                     continue
-                paired = of_model - values[reference]
-                per_case = better * np.column_stack((paired, _nanmean(paired, 1)))
-                for i, (key, interval) in enumerate(zip(keys, bootstrap.intervals(paired))):
+                paired = of_model - values[models.index(reference)][:, chosen]
+                per_case = over_conditions(paired, corruptions)
+                per_case = better * np.column_stack((per_case, _nanmean(per_case, 1)))
+                for i, (key, interval) in enumerate(zip(keys, bootstrap.intervals(paired, corruptions))):
                     differences.append({"model": model, **key, "difference": interval.pop("mean"), **interval,
                                         "better": int((per_case[:, i] > 0).sum()),
                                         "worse": int((per_case[:, i] < 0).sum())})
@@ -104,26 +127,28 @@ def corruption_errors(scores: list[dict], models: list[str], reference: str) -> 
     """CE and rCE of every corruption, and their means (Hendrycks & Dietterich 2019, with 1 - Dice as error E).
 
     CE = mean over severities of E / the same of the reference; rCE the same of E - E(clean). Denominators below
-    0.01, negative ones too, are replaced by 0.01.
+    0.01, negative ones too, are replaced by 0.01. For every modality that was corrupted, and "mean" for all of these
+    together, of which the means over corruptions are.
     """
     error, clean = {}, {}
     for score in scores:
         if score["metric"] == "Dice" and score["corruption"] == "clean":
             clean[score["model"], score["label"]] = 1 - score["mean"]
-        elif score["metric"] == "Dice" and score["severity"] == score["modality"] == "mean":
-            error[score["model"], score["label"], score["corruption"]] = 1 - score["mean"]
-    names = list(dict.fromkeys(c for _, _, c in error if c not in ("seen", "unseen", "missing")))
+        elif score["metric"] == "Dice" and score["severity"] == "mean":
+            error[score["model"], score["label"], score["corruption"], score["modality"]] = 1 - score["mean"]
+    found = dict.fromkeys((c, modality) for _, _, c, modality in error if c not in ("seen", "unseen", "missing"))
     labels = list(dict.fromkeys(label for _, label in clean))
     errors, means = [], []
     for model in models:
         for label in labels:
             of_label = {}
-            for name in names:
-                mine, theirs = (error.get((m, label, name), np.nan) for m in (model, reference))
-                of_label[name] = mine / max(theirs, SMALLEST_ERROR), \
-                    (mine - clean[model, label]) / max(theirs - clean[reference, label], SMALLEST_ERROR)
-                errors.append({"model": model, "corruption": name, "label": label,
-                               "CE": of_label[name][0], "rCE": of_label[name][1]})
+            for name, modality in found:
+                mine, theirs = (error.get((m, label, name, modality), np.nan) for m in (model, reference))
+                entry = {"CE": mine / max(theirs, SMALLEST_ERROR),
+                         "rCE": (mine - clean[model, label]) / max(theirs - clean[reference, label], SMALLEST_ERROR)}
+                errors.append({"model": model, "corruption": name, "modality": modality, "label": label, **entry})
+                if modality == "mean":
+                    of_label[name] = tuple(entry.values())
             means.append({"model": model, "label": label, **_means(of_label)})
     return errors, means
 

@@ -15,10 +15,12 @@ from nnunetv2_rmr.evaluation.benchmark.statistics import (
     SMALLEST_ERROR,
     Bootstrap,
     corruption_errors,
+    finished_by_all,
     scores_and_differences,
 )
 from nnunetv2_rmr.evaluation.corruptions import CORRUPTIONS
 
+SAME_KIND = {"anisotropy": "low_resolution"}  # corruption and degradation are else called the same
 KEY = ("model", "corruption", "seen", "severity", "modality", "case")
 OF_CASE = ("seconds", "peak_memory_gb", "fused_PSNR", "fused_SSIM", "degraded_PSNR", "degraded_SSIM",
            "image_difference")
@@ -33,9 +35,14 @@ def tables(records: Sequence[dict]) -> tuple[pd.DataFrame, pd.DataFrame]:
             pd.DataFrame(cases, columns=[*KEY, *OF_CASE]).astype(dict.fromkeys(OF_CASE, float)))
 
 
-def summarise(records: Sequence[dict], settings: dict, reference: str, n_bootstrap: int, confidence: float) -> dict:
-    """Everything that is computed from the records. settings: of benchmark.json, see cli/benchmark.py."""
+def summarise(records: Sequence[dict], failed: Sequence[dict], settings: dict, reference: str, n_bootstrap: int,
+              confidence: float) -> dict:
+    """Everything that is computed from the records of finished predictions, and the `failed` ones.
+
+    settings: of benchmark.json, see job.py.
+    """
     results, per_case = tables(records)
+    results = finished_by_all(results)
     models, labels, cases = list(settings["models"]), list(settings["labels"]), settings["cases"]
     bootstrap = Bootstrap(len(cases), n_bootstrap, settings["seed"], confidence)
     scores, differences = scores_and_differences(results, models, cases, labels, reference, bootstrap)
@@ -66,21 +73,30 @@ def summarise(records: Sequence[dict], settings: dict, reference: str, n_bootstr
             "the corrupted reference modality against the clean one. A fused image that is only stable, not good, "
             "scores well here.",
             "Seconds: median of preprocessing, prediction and export of a case; memory: the largest peak.",
+            *(f"{model} was trained on {', '.join(kinds)}, held out of RMR's default training but not of this model's."
+              for model in models if (kinds := _not_held_out(settings, model, used))),
         ],
         "scores": scores, "differences": differences, "corruption_errors": errors,
         "mean_corruption_errors": mean_errors,
+        "failed": [{k: r[k] for k in (*KEY, "error")} for r in failed],
         "cost": [{"model": model, **row} for model, row in cost.to_dict("index").items()],
     }
 
 
-def write_summary(out: Path, records: Sequence[dict], settings: dict, reference: str, n_bootstrap: int,
-                  confidence: float) -> dict:
+def _not_held_out(settings: dict, model: str, corruptions: Sequence[str]) -> list[str]:
+    """Corruptions that are held out of the default training, but that this model's training had."""
+    trained_on = settings.get("trained_on", {}).get(model, [])
+    return [c for c in corruptions if not CORRUPTIONS[c].seen and SAME_KIND.get(c, c) in trained_on]
+
+
+def write_summary(out: Path, records: Sequence[dict], failed: Sequence[dict], settings: dict, reference: str,
+                  n_bootstrap: int, confidence: float) -> dict:
     """Write the three files; returns the summary."""
     results, per_case = tables(records)
     for table, name in ((results, "results.csv"), (per_case, "cases.csv")):
         with replacing(out / name) as temporary:
             table.to_csv(temporary, index=False)
-    summary = summarise(records, settings, reference, n_bootstrap, confidence)
+    summary = summarise(records, failed, settings, reference, n_bootstrap, confidence)
     with replacing(out / "summary.json") as temporary:
         Path(temporary).write_text(json.dumps(without_nan(summary), indent=1))
     return summary

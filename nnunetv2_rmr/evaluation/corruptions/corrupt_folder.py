@@ -6,8 +6,10 @@ import json
 import os
 import re
 import shutil
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -99,6 +101,9 @@ def corrupt_folder(request: CorruptRequest) -> dict[str, str]:
     Returns the cases that failed, with the reason; all others are done. Raises as `check` does.
     """
     check(request)
+    for copy in request.copies():  # nnU-Net would take what a kill has left behind for images
+        for leftover in request.folder(copy).glob(".*.tmp.*"):
+            leftover.unlink()
     differences: dict[Copy, dict[str, dict[str, float]]] = {copy: {} for copy in request.copies()}
     failures: dict[str, str] = {}
     for case, result in tqdm(_results(request), total=len(request.images.cases), desc="cases", disable=None):
@@ -119,9 +124,23 @@ def _results(request: CorruptRequest) -> Iterator[tuple[str, dict | str]]:
     if processes == 1:
         yield from ((case, _corrupt_one(request, case)) for case in cases)
         return
-    with ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+    with ProcessPoolExecutor(processes, get_context("spawn"), _prepare_worker) as pool:
         futures = {pool.submit(_corrupt_one, request, case): case for case in cases}
-        yield from ((futures[future], future.result()) for future in as_completed(futures))
+        try:
+            for future in as_completed(futures):
+                try:
+                    yield futures[future], future.result()
+                except BrokenProcessPool:
+                    yield futures[future], (f"a worker process died, most likely for lack of memory: use fewer than "
+                                            f"-np {processes}")
+        except BaseException:  # Ctrl-C: what is under way is finished, the rest not begun
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _prepare_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which stops the workers
+    torch.set_num_threads(1)
 
 
 def _corrupt_one(request: CorruptRequest, case: str) -> dict[Copy, dict[str, float]] | str:

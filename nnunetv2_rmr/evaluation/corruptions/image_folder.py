@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
-from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
+from nnunetv2_rmr.evaluation.readers import reader_writer_of
 from nnunetv2_rmr.inference.fused_writer import check_can_write
 from nnunetv2_rmr.inference.input_check import BadCaseError, check_array, check_files
 from nnunetv2_rmr.settings import channel_names
@@ -50,7 +50,11 @@ class ImageFolder:
             raise FolderRefused(f"-i {folder}: no file there is named like CASE_0000{ending}")
         if description:
             names = tuple(channel_names(description))
-            reader_writer = determine_reader_writer_from_dataset_json(description, verbose=False)
+            example = min(m[0] for m in found)
+            try:
+                reader_writer = reader_writer_of(description, str(folder / example))
+            except RuntimeError:
+                raise FolderRefused(f"-i {folder}: nnU-Net has no reader for {ending} files") from None
         else:
             names = tuple(f"{i:04d}" for i in range(1 + max(int(m[2]) for m in found)))
             reader_writer = SimpleITKIO

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
-from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 
+from nnunetv2_rmr.evaluation.readers import reader_writer_of
 from nnunetv2_rmr.inference.input_check import BadCaseError, check_array, check_files
 from nnunetv2_rmr.settings import channel_names
 
@@ -106,12 +106,10 @@ def _channel_numbers(folder: Path, ending: str) -> dict[str, set[int]]:
 
 def _reader(dataset_json: dict, cases: Sequence[CaseFiles]) -> type[BaseReaderWriter]:
     example = next((case.images[0] for case in cases if Path(case.images[0]).is_file()), None)
-    for file in dict.fromkeys((example, None)):  # the example may be the broken one
-        try:
-            return determine_reader_writer_from_dataset_json(dataset_json, file, verbose=False)
-        except RuntimeError:
-            continue
-    raise FolderError(f"nnU-Net has no reader for {dataset_json['file_ending']} files")
+    try:
+        return reader_writer_of(dataset_json, example)
+    except RuntimeError:
+        raise FolderError(f"nnU-Net has no reader for {dataset_json['file_ending']} files") from None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pandas as pd
 
-GROUPS = {"clean": "clean images", "seen": "corruptions seen in training", "unseen": "corruptions never seen",
+from nnunetv2_rmr.evaluation.benchmark.statistics import finished_by_all
+
+GROUPS = {"clean": "clean images", "seen": "corruptions RMR trains on", "unseen": "held-out corruptions",
           "missing": "images without one modality"}
 METRICS = {"Dice": "Dice", "HD95": "HD95 (mm)", "NSD": "NSD"}
 MEAN = "mean"  # over labels, or over severities
@@ -51,14 +53,16 @@ def number(value) -> float:
 class Benchmark:
     """results.csv, cases.csv, summary.json and examples/INDEX.json of a benchmark's folder.
 
+    Of the results without those that some model failed on, as in the summary.
+
     Raises ReportRefused if one of the first three is missing, or one of them can not be read.
     """
 
     def __init__(self, folder: Path):
         self.folder = Path(folder)
         self.summary = self._json("summary.json")
-        self.results = self._csv("results.csv", ["model", "corruption", "seen", "severity", "modality", "case",
-                                                 "label", *METRICS])
+        self.results = finished_by_all(self._csv("results.csv", ["model", "corruption", "seen", "severity", "modality",
+                                                                 "case", "label", *METRICS]))
         self.cases = self._csv("cases.csv", ["model", "corruption", "severity", "modality", "case"])
         examples = self.folder / "examples" / "INDEX.json"
         self.examples = self._json("examples/INDEX.json") if examples.is_file() else []
@@ -95,6 +99,11 @@ class Benchmark:
     def others(self) -> list[str]:
         """Models compared with the reference."""
         return [name for name in self.models if name != self.reference]
+
+    @property
+    def failed(self) -> list[dict]:
+        """Predictions that could not be made: model, case, condition, error."""
+        return self.summary.get("failed", [])
 
     @property
     def confidence(self) -> float:

@@ -14,16 +14,17 @@ def rules(benchmark: Benchmark) -> Markup:
     entries = [
         f"Test cases: {len(cases)}. The same corrupted images were given to every model.",
         f"Intervals: {level}, bootstrap over cases ({s.get('n_bootstrap', '?')} resamples, seed {s.get('seed', '?')}). "
-        "Differences are paired: model minus reference on the same case, averaged over the conditions first. They are "
-        "not corrected for the number of comparisons: of twenty corruptions without any effect one may show a "
+        "Differences are paired: model minus reference on the same image, averaged over cases, then over conditions. "
+        "They are not corrected for the number of comparisons: of twenty corruptions without any effect one may show a "
         "difference at 95 %.",
         "'Better' or 'worse' is said when the interval of the paired difference leaves out 0 and there are at least "
         f"{fewest_cases(benchmark.confidence)} cases; below that even unanimous cases are no evidence at this level "
         "(sign test). 'No difference shown' does not mean that there is none.",
         "The intervals speak of the choice of test cases, not of another training: each model is one training run per "
         "fold, and another seed changes its numbers, too.",
-        "Seen: the corruption's kind is in the training of nnunetv2-rmr's trainers. Unseen: kept out of it. Missing: "
-        "the modality's image is filled with zeros.",
+        "Seen: the corruption's kind is in the default training of nnunetv2-rmr's trainers, though not necessarily in "
+        "that of the models compared here. Unseen, or held out: it is not. Missing: the modality's image is filled "
+        "with zeros.",
         "Empty label and empty prediction: no score (NaN), left out of the means, which is nnU-Net's rule; n is the "
         "number of cases with a score. A dash stands for: no value.",
         "mCE: mean over corruptions of the error 1 − Dice, summed over severities and divided by that of the "
@@ -38,6 +39,11 @@ def rules(benchmark: Benchmark) -> Markup:
         *(f"Note: {note}" for note in s.get("notes") or []),
         "Versions: " + (", ".join(f"{k} {v}" for k, v in (s.get("versions") or {}).items()) or "not recorded") + ".",
     ]
+    for f in benchmark.failed[:10]:
+        entries.append(f"Failed: {f['model']}, {f['case']}, {f['corruption']}, severity {f['severity']}, modality "
+                       f"{f['modality']}: {f['error']}")
+    if len(benchmark.failed) > 10:
+        entries.append(f"Failed: {len(benchmark.failed) - 10} more, see records/.")
     if len(cases) < FEW:
         entries.insert(1, f"Fewer than {FEW} cases: read every interval as rough.")
     return tag("ul", *(tag("li", entry) for entry in entries))

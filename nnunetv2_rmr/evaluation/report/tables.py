@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from nnunetv2_rmr.evaluation.report.comparison import Line, comparisons, optional
-from nnunetv2_rmr.evaluation.report.data import ALL, GROUPS, METRICS, Benchmark
+from nnunetv2_rmr.evaluation.report.data import ALL, GROUPS, MEAN, METRICS, Benchmark
 from nnunetv2_rmr.evaluation.report.html import Markup, number, table, tag
 from nnunetv2_rmr.evaluation.report.verdict import signed
 
@@ -43,8 +43,10 @@ def models(benchmark: Benchmark, label: str) -> Markup:
 
 def where(benchmark: Benchmark, label: str) -> Markup:
     """Every corruption, mean over severities, the largest gains first."""
-    errors = {(e["model"], e["corruption"]): e["CE"] for e in benchmark.summary.get("corruption_errors", [])
-              if e["label"] == label}
+    # of all modalities together, where these were corrupted, as are the differences beside them
+    listed = sorted(benchmark.summary.get("corruption_errors", []), key=lambda e: e.get("modality", MEAN) == ALL)
+    errors = {(e["model"], e["corruption"]): e["CE"] for e in listed
+              if e["label"] == label and e.get("modality", MEAN) in (MEAN, ALL)}
     gains = {c: max((d.difference for m in benchmark.others if (d := benchmark.difference(m, c, label))),
                     default=-math.inf) for c in benchmark.corruptions if c != "missing"}
     lines = [Line(c, (c, benchmark.corruptions[c].get("seen", "–")))

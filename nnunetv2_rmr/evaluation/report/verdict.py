@@ -117,6 +117,15 @@ def verdict(benchmark: Benchmark) -> list[str]:
     return [*lines, _cases(n, confidence, compared=True)]
 
 
+def failures(benchmark: Benchmark) -> str:
+    """What could not be predicted; empty if all could."""
+    if not benchmark.failed:
+        return ""
+    of_model = {m: n for m in benchmark.models if (n := sum(f["model"] == m for f in benchmark.failed))}
+    return ("Failed predictions: " + ", ".join(f"{n} of {m}" for m, n in of_model.items())
+            + ". What one model failed on is left out for all, so that means are over the same images.")
+
+
 def _cases(n: int, confidence: float, compared: bool) -> str:
     count = f"{n} test case{'' if n == 1 else 's'}."
     if n == 1:

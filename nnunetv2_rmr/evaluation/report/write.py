@@ -11,7 +11,7 @@ from nnunetv2_rmr.evaluation.report import charts, examples, tables
 from nnunetv2_rmr.evaluation.report.data import ALL, MEAN, METRICS, Benchmark
 from nnunetv2_rmr.evaluation.report.html import Markup, page, selector, switched, tag
 from nnunetv2_rmr.evaluation.report.rules import rules
-from nnunetv2_rmr.evaluation.report.verdict import FEW, emphasised, verdict
+from nnunetv2_rmr.evaluation.report.verdict import FEW, emphasised, failures, verdict
 from nnunetv2_rmr.evaluation.report.viewer import viewer
 
 
@@ -63,8 +63,9 @@ def _sections(b: Benchmark, title: str, shown: list[examples.Example], problems:
               tag("h2", "Restoration: is the fused image closer to the clean one than the corrupted scan?"),
               tables.restoration(b)]
     # the bar with the selector sticks to the top of the window as far as this part of the page goes
+    lost = failures(b)
     parts = [tag("h1", title), *(tag("p", emphasised(sentence), class_="verdict") for sentence in sentences),
-             tag("p", count, class_=few), tag("section", *parts)]
+             tag("p", count, class_=few), *([tag("p", lost, class_="few")] if lost else []), tag("section", *parts)]
     if shown:
         parts += [tag("h2", "Cases that gained most and least"),
                   tag("p", "Axial slices, the patient's right on the left; coloured outlines: segmentation, dotted: "
