@@ -12,7 +12,7 @@ def restoration_scores(restored: torch.Tensor, clean: torch.Tensor, inside: torc
     All (D, H, W); inside: boolean, the voxels with data. Both scores use the range between the 0.1 and the 99.9
     percentile of `clean` inside the mask as data range L. PSNR = 10 log10(L^2 / MSE inside the mask), infinite for
     equal images. SSIM (Wang et al. 2004) is the mean over the mask, with both images zero outside of it; voxels whose
-    window would leave the volume do not count.
+    window would leave the volume do not count (if there are others).
     """
     values = clean[inside].double()
     low, high = torch.quantile(_thinned(values), torch.tensor([0.001, 0.999], dtype=values.dtype))
@@ -22,7 +22,7 @@ def restoration_scores(restored: torch.Tensor, clean: torch.Tensor, inside: torc
     masked = [torch.where(inside, image, 0).float()[None, None] for image in (restored, clean)]
     similarity = ssim_map(*masked, data_range=span)[0, 0]
     counted = crop_border(inside, ssim_radii(inside.shape))
-    return {"PSNR": psnr, "SSIM": float(similarity[counted].mean())}
+    return {"PSNR": psnr, "SSIM": float((similarity[counted] if counted.any() else similarity).mean())}
 
 
 def _thinned(values: torch.Tensor, limit: int = 2 ** 23) -> torch.Tensor:
