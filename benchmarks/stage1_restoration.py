@@ -12,7 +12,7 @@ For every kind, half way and at the end: PSNR of the degraded input and of its r
 inside the body, with a 95 % bootstrap interval of their difference over patches, and how many patches have gained; PSNR
 of the squared error's mean over patches ("pooled": a mean of dB is ruled by patches that were hardly degraded); and the
 distance of degraded from clean features, in standard deviations of the clean ones, before and after. Writes
-OUT/stage1.json.
+OUT/stage1.json and the network's weights, OUT/network.pth.
 """
 
 import argparse
@@ -157,6 +157,7 @@ def main() -> None:
         print(f"epoch {epoch}: loss {loss:.4f}, {time.time() - start:.0f} s", flush=True)
         if epoch + 1 in (EPOCHS // 2, EPOCHS):
             report(before, measure(trainer, patches), (epoch + 1) * trainer.num_iterations_per_epoch, args)
+            torch.save(trainer.rmrnet.state_dict(), args.o / "network.pth")
 
 
 if __name__ == "__main__":
