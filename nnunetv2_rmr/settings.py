@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields, replace
+from difflib import get_close_matches
 
 PLANS_KEY = "rmr"
 CHOICES = {
@@ -112,8 +113,10 @@ class RMRSettings:
         stored = stored or {}
         unknown = sorted(set(stored) - {f.name for f in fields(cls)})
         if unknown:
-            raise ValueError(f'unknown RMR setting(s) {", ".join(unknown)} under "{PLANS_KEY}" in the plans; known: '
-                             + ", ".join(f.name for f in fields(cls)))
+            known = [f.name for f in fields(cls)]
+            guesses = [g for name in unknown for g in get_close_matches(name, known, 1)]
+            raise ValueError(f'unknown RMR setting(s) {", ".join(unknown)} under "{PLANS_KEY}" in the plans; '
+                             + (f"did you mean {', '.join(guesses)}?" if guesses else f"known: {', '.join(known)}"))
         return replace(defaults or cls(), **stored)
 
     def refuse_contradiction(self, plans: dict, whose: str) -> None:

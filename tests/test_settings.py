@@ -65,3 +65,10 @@ def test_channel_names_come_in_the_order_of_their_numbers():
     names = {str(i): f"m{i}" for i in (10, 2, 0, 1, 3, 4, 5, 6, 7, 8, 9)}
     assert channel_names({"channel_names": names}) == [f"m{i}" for i in range(11)]
     assert channel_names({"modality": {"0": "CT"}}) == ["CT"]
+
+
+def test_a_misspelt_setting_is_named_with_the_one_that_was_meant():
+    with pytest.raises(ValueError, match=r"unknown RMR setting\(s\) intensity_wieght .* did you mean intensity_weight\?"):
+        RMRSettings.from_plans({"rmr": {"intensity_wieght": 1.0}})
+    with pytest.raises(ValueError, match=r"unknown RMR setting\(s\) xyz .* known: reference_modality, "):
+        RMRSettings.from_plans({"rmr": {"xyz": 1.0}})

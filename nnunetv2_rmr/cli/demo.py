@@ -11,7 +11,8 @@ def parser() -> argparse.ArgumentParser:
         prog="nnUNetv2_rmr_demo",
         description="Simulates brains with white-matter lesions (T1w, T2w, FLAIR; nothing is downloaded), plans, "
                     "trains nnU-Net and RMR for the same few epochs, predicts with fused images, evaluates both on "
-                    "clean and degraded test cases and writes a page with pictures. About 5 minutes on two CPU cores.",
+                    "clean and degraded test cases and writes a page with pictures. 5 to 8 minutes on two free "
+                    "CPU cores.",
     )
     p.add_argument("-o", "--out", type=Path, default=Path("demo_output"), metavar="FOLDER",
                    help="folder of the results, new or empty (default %(default)s)")

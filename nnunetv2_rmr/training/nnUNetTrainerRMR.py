@@ -206,7 +206,7 @@ class nnUNetTrainerRMR(nnUNetTrainer):
             self._enter_stage(self.stage_of(self.current_epoch))
         super().on_train_epoch_start()
         self.print_to_log_file(f"Stage {self.stage}: "
-                               + ("autoencoder" if self.stage == 1 else "fusion and segmentation"))
+                               + ("autoencoder, no segmentation yet" if self.stage == 1 else "fusion and segmentation"))
 
     def train_step(self, batch: dict) -> dict:
         # nnU-Net's step with several outputs and losses; clipping, scaling and stepping are the same
@@ -279,8 +279,8 @@ class nnUNetTrainerRMR(nnUNetTrainer):
             terms = np.mean(gathered, axis=0)
         for name, value in zip(TERMS, terms):
             self.logger.log(f"loss_{name}", float(value), self.current_epoch)
-        self.print_to_log_file("loss terms", ", ".join(f"{name} {value:.4f}" for name, value in zip(TERMS, terms)
-                                                       if not np.isnan(value)))
+        self.print_to_log_file("loss terms, unweighted:", ", ".join(
+            f"{name} {value:.4f}" for name, value in zip(TERMS, terms) if not np.isnan(value)))
         if self.stage == 2 and len(self.rmrnet.log_variances):
             self.print_to_log_file("learned factors of the weights", ", ".join(
                 f"{name} {torch.exp(-s).item():.3f}" for name, s in self.rmrnet.log_variances.items()))
