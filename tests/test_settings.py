@@ -68,7 +68,7 @@ def test_channel_names_come_in_the_order_of_their_numbers():
 
 
 def test_a_misspelt_setting_is_named_with_the_one_that_was_meant():
-    with pytest.raises(ValueError, match=r"unknown RMR setting\(s\) intensity_wieght .* did you mean intensity_weight\?"):
+    with pytest.raises(ValueError, match=r"RMR setting\(s\) intensity_wieght .* did you mean intensity_weight\?"):
         RMRSettings.from_plans({"rmr": {"intensity_wieght": 1.0}})
     with pytest.raises(ValueError, match=r"unknown RMR setting\(s\) xyz .* known: reference_modality, "):
         RMRSettings.from_plans({"rmr": {"xyz": 1.0}})
