@@ -227,19 +227,11 @@ def test_tiles_agree_with_the_whole_image_away_from_their_borders():
     assert (tiled - whole).abs().median() < 0.02 * whole.std()
 
 
-def test_segmentation_is_the_same_with_and_without_the_fused_image():
+@pytest.mark.parametrize("method", ["predict_logits_from_preprocessed_data", "predict_sliding_window_return_logits"])
+def test_segmentation_is_the_same_with_and_without_the_fused_image(method):
     plans = make_plans()
     network, x = network_for(plans), torch.randn(2, 24, 18, 16)
-    ours, stock = (predictor_for(plans, network, cls).predict_logits_from_preprocessed_data(x)
-                   for cls in (RMRPredictor, nnUNetPredictor))
-    assert torch.equal(ours, stock)
-
-
-def test_the_sliding_window_alone_gives_nnunets_logits():
-    plans = make_plans()
-    network, x = network_for(plans), torch.randn(2, 24, 18, 16)
-    ours, stock = (predictor_for(plans, network, cls).predict_sliding_window_return_logits(x)
-                   for cls in (RMRPredictor, nnUNetPredictor))
+    ours, stock = (getattr(predictor_for(plans, network, cls), method)(x) for cls in (RMRPredictor, nnUNetPredictor))
     assert torch.equal(ours, stock)
 
 

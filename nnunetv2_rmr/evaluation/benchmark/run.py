@@ -45,6 +45,13 @@ def run_case(case: Case, models: Sequence[BenchmarkModel], planned: Sequence[Con
     tick(len(models) * len(planned) - sum(map(len, todo.values())))
     if not any(todo.values()):
         return
+
+    def fail(predictions: dict[Condition, list[BenchmarkModel]], error: Exception) -> None:
+        for condition, waiting in predictions.items():
+            for model in waiting:
+                records.add((model.name, condition), {"error": _message(error)})
+        tick(sum(map(len, predictions.values())))
+
     try:
         check_files([str(f) for f in (*case.files, case.label)])  # readers take truncated files
         images, properties = reader.read_images([str(f) for f in case.files])
@@ -52,10 +59,7 @@ def run_case(case: Case, models: Sequence[BenchmarkModel], planned: Sequence[Con
         if images.shape[1:] != reference.shape[1:]:
             raise ValueError(f"{case.label}: size {reference.shape[1:]}, its images have {images.shape[1:]}")
     except Exception as error:  # readers raise whatever they like
-        for condition, waiting in todo.items():
-            for model in waiting:
-                records.add((model.name, condition), {"error": _message(error)})
-        tick(sum(map(len, todo.values())))
+        fail(todo, error)
         return
 
     tester = _CaseTester(case.name, images.astype(np.float32), properties, reference[0], scoring)
@@ -63,13 +67,12 @@ def run_case(case: Case, models: Sequence[BenchmarkModel], planned: Sequence[Con
         if not waiting:
             continue
         try:
-            corrupted, refused = tester.corrupted(condition, models[0].channels), None
+            corrupted = tester.corrupted(condition, models[0].channels)
         except Exception as error:  # NaN in an image, say, of a format that the checks above do not look into
-            corrupted, refused = None, error
+            fail({condition: waiting}, error)
+            continue
         for model in waiting:
             try:
-                if refused is not None:
-                    raise refused
                 result = tester.test(model, condition, corrupted)
             except Exception as error:  # one prediction that fails must not cost the others
                 result = {"error": _message(error)}
