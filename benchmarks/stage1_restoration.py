@@ -11,8 +11,10 @@ but degradations act on larger parts of them. So patches are degraded, then crop
 For every kind, half way and at the end: PSNR of the degraded input and of its reconstruction against the clean patch,
 inside the body, with a 95 % bootstrap interval of their difference over patches, and how many patches have gained; PSNR
 of the squared error's mean over patches ("pooled": a mean of dB is ruled by patches that were hardly degraded); and the
-distance of degraded from clean features, in standard deviations of the clean ones, before and after. Writes
-OUT/stage1.json and the network's weights, OUT/network.pth.
+distance of degraded from clean features before and after, in standard deviations of the clean ones and as it is (root
+of the mean square, which is what the published loss sees). Writes OUT/stage1.json and the network's weights,
+OUT/network.pth; `--start` goes on from such weights, with the learning rate falling once more. "Before" is
+the untrained network all the same.
 """
 
 import argparse
@@ -46,7 +48,7 @@ def validation_patches(trainer, count: int) -> list[torch.Tensor]:
 
 @torch.no_grad()
 def measure(trainer, patches: list[torch.Tensor]) -> dict[str, dict[str, list[float]]]:
-    """kind -> PSNR of "input" and "reconstruction" in dB and "features" distance, of every patch."""
+    """kind -> PSNR of "input" and "reconstruction" in dB, "relative" and "absolute" distance of features, per patch."""
     net = trainer.rmrnet.eval()
     results = {}
     for kind in KINDS:
@@ -55,7 +57,7 @@ def measure(trainer, patches: list[torch.Tensor]) -> dict[str, dict[str, list[fl
                                      **drawn_by(trainer.settings, trainer.configuration_manager)
                                      | {"probabilities": {kind: 1.0}})
         np.random.seed(0)
-        rows = {"input": [], "reconstruction": [], "features": []}
+        rows = {"input": [], "reconstruction": [], "relative": [], "absolute": []}
         for clean in patches:
             inside = (clean != 0).any(0)
             both = transform(image=clean, foreground=inside)["image"]
@@ -69,8 +71,9 @@ def measure(trainer, patches: list[torch.Tensor]) -> dict[str, dict[str, list[fl
 
             rows["input"].append(psnr(pair[1]))
             rows["reconstruction"].append(psnr(out.reconstructions[1]))
-            difference = (out.features[1] - out.features[0]).square().mean().sqrt() / out.features[0].std()
-            rows["features"].append(float(difference))
+            distance = (out.features[1] - out.features[0]).square().mean().sqrt()
+            rows["relative"].append(float(distance / out.features[0].std()))
+            rows["absolute"].append(float(distance))
         results[kind] = rows
     net.train()
     return results
@@ -90,19 +93,21 @@ def report(before: dict, after: dict, iterations: int, args: argparse.Namespace)
     rows = {}
     print(f"\n{args.trainer}, {iterations} iterations\n\n"
           "| kind | input, dB | reconstruction, dB | difference | gained | "
-          "input, pooled dB | reconstruction, pooled dB | feature distance, before | after |\n|" + "---|" * 9)
+          "input, pooled dB | reconstruction, pooled dB | features' distance, before | after | absolute, before | after |"
+          "\n|" + "---|" * 11)
     for kind in KINDS:
         images = {name: after[kind][name] for name in ("input", "reconstruction")}
         gain = np.subtract(images["reconstruction"], images["input"])
         low, high = interval(gain)
-        distances = [np.mean(side[kind]["features"]) for side in (before, after)]
+        distances = {name: [np.mean(side[kind][name]) for side in (before, after)] for name in ("relative", "absolute")}
         means = {name: np.mean(values) for name, values in images.items()}
         of_pool = {name: pooled(values) for name, values in images.items()}
         rows[kind] = means | {"gain": gain.mean(), "gain_interval": [low, high], "gained": int((gain > 0).sum()),
                               "pooled": of_pool, "features_before_after": distances}
         print(f"| {kind} | {means['input']:.2f} | {means['reconstruction']:.2f} | {gain.mean():+.2f} ({low:+.2f} to "
               f"{high:+.2f}) | {rows[kind]['gained']} of {len(gain)} | {of_pool['input']:.2f} | "
-              f"{of_pool['reconstruction']:.2f} | {distances[0]:.3f} | {distances[1]:.3f} |", flush=True)
+              f"{of_pool['reconstruction']:.2f} | "
+              + " | ".join(f"{value:.3f}" for both in distances.values() for value in both) + " |", flush=True)
     result = {"arguments": {k: str(v) for k, v in vars(args).items()}, "iterations": iterations, "rows": rows}
     (args.o / "stage1.json").write_text(json.dumps(result, indent=1))
 
@@ -124,6 +129,7 @@ def main() -> None:
     parser.add_argument("--crop", type=int, nargs=3, help="train on random parts of the patches, of this size")
     parser.add_argument("--patches", type=int, default=24, help="to measure on")
     parser.add_argument("--lr", type=float, help="instead of the trainer's")
+    parser.add_argument("--start", type=Path, metavar="NETWORK.PTH", help="weights to go on from")
     parser.add_argument("-device", default="cpu")
     parser.add_argument("-o", required=True, type=Path)
     args = parser.parse_args()
@@ -147,6 +153,8 @@ def main() -> None:
     crop, rng = args.crop or trainer.configuration_manager.patch_size, np.random.default_rng(0)
     patches = validation_patches(trainer, args.patches)
     before = measure(trainer, patches)
+    if args.start:
+        trainer.rmrnet.load_state_dict(torch.load(args.start, map_location=args.device, weights_only=True))
     start = time.time()
     for epoch in range(EPOCHS):
         trainer.current_epoch = epoch
