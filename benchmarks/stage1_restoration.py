@@ -93,8 +93,8 @@ def report(before: dict, after: dict, iterations: int, args: argparse.Namespace)
     rows = {}
     print(f"\n{args.trainer}, {iterations} iterations\n\n"
           "| kind | input, dB | reconstruction, dB | difference | gained | "
-          "input, pooled dB | reconstruction, pooled dB | features' distance, before | after | absolute, before | after |"
-          "\n|" + "---|" * 11)
+          "input, pooled dB | reconstruction, pooled dB | "
+          "features' distance, before | after | absolute, before | after |\n|" + "---|" * 11)
     for kind in KINDS:
         images = {name: after[kind][name] for name in ("input", "reconstruction")}
         gain = np.subtract(images["reconstruction"], images["input"])

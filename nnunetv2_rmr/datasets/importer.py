@@ -8,17 +8,12 @@ import json
 import os
 import re
 import shutil
-import signal
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
-import SimpleITK as sitk
 from tqdm import tqdm
 
 import nnunetv2_rmr
@@ -27,6 +22,7 @@ from nnunetv2_rmr.datasets.inspect_case import Inspection, Rules, WriteJob, insp
 from nnunetv2_rmr.datasets.labels import default_class_order, labels_for_dataset_json, merged_labels
 from nnunetv2_rmr.datasets.refused import ImportRefused
 from nnunetv2_rmr.datasets.volumes import numbers
+from nnunetv2_rmr.workers import WorkerDied, as_ready
 
 # Endings nnU-Net's readers take with the full grid; anything else becomes .nii.gz. Its reader for .nii is 3D only.
 RAW, PREPROCESSED, RESULTS = "nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"  # environment variables
@@ -141,8 +137,8 @@ def check(request: ImportRequest) -> CheckedDataset:
     found = find_cases(request.input_folder, request.modalities, request.label, request.layout)
     test_sources = _test_sources(request, found.cases)
     needs_label = [c.source not in test_sources for c in found.cases]
-    results = _parallel(partial(inspect_case, rules=rules), found.cases, needs_label,
-                        request=request, text="checking cases")
+    results = _parallel(partial(inspect_case, rules=rules), list(zip(found.cases, needs_label)), request,
+                        "checking cases")
     inspections = {r.source: r for r in results}
 
     problems = {c.source: list(inspections[c.source].problems) for c in found.cases}
@@ -180,8 +176,8 @@ def build(request: ImportRequest, checked: CheckedDataset) -> None:
     try:
         for folder in sorted({job.target.parent for job in jobs}):
             folder.mkdir(parents=True)
-        _parallel(partial(write_file, rules=request.rules, link=request.link), jobs,
-                  request=request, text="writing files")
+        _parallel(partial(write_file, rules=request.rules, link=request.link), [(job,) for job in jobs], request,
+                  "writing files")
         text = json.dumps(dataset_json(request, checked), indent=4, ensure_ascii=False)
         (temporary / "dataset.json").write_text(text + "\n", encoding="utf-8")
         _move_into_place(temporary, request.dataset_folder)
@@ -263,28 +259,15 @@ def _test_sources(request: ImportRequest, cases: list[Case]) -> set[str]:
             if c.id in wanted or c.source in wanted or (request.unlabelled_as_test and not c.labels)}
 
 
-def _parallel(work: Callable, *arguments: Iterable, request: ImportRequest, text: str) -> list:
-    """`map` with a progress bar, over processes if more than one is asked for."""
-    columns = [list(a) for a in arguments]
-    bar = partial(tqdm, total=len(columns[0]), desc=text, disable=not request.progress)
-    workers = min(request.num_processes, len(columns[0]))
-    if workers <= 1:
-        return list(bar(map(work, *columns)))
-    # spawn: forking a process in which SimpleITK's threads run can hang.
-    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_prepare_worker) as pool:
-        try:
-            return list(bar(pool.map(work, *columns)))
-        except BrokenProcessPool as error:
-            raise ImportRefused(f"a worker process died while {text}, most likely for lack of memory: use fewer than "
-                                f"-np {workers}") from error
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-
-
-def _prepare_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which stops the workers
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+def _parallel(work: Callable, jobs: Sequence[tuple], request: ImportRequest, text: str) -> list:
+    """work(*job) of every job, in order, with a progress bar."""
+    results = [None] * len(jobs)
+    ready = as_ready(work, jobs, request.num_processes)
+    for i, result in tqdm(ready, total=len(jobs), desc=text, disable=not request.progress):
+        if isinstance(result, WorkerDied):
+            raise ImportRefused(f"{text}: {result}")
+        results[i] = result
+    return results
 
 
 def _mixed_dimensions(inspections: Mapping[str, Inspection]) -> dict[str, list[str]]:

@@ -6,16 +6,11 @@ import json
 import os
 import re
 import shutil
-import signal
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from nnunetv2_rmr.atomic import replacing
@@ -25,6 +20,7 @@ from nnunetv2_rmr.evaluation.corruptions.difference import image_difference
 from nnunetv2_rmr.evaluation.corruptions.image_folder import FolderRefused, ImageFolder
 from nnunetv2_rmr.evaluation.corruptions.registry import CORRUPTIONS, SEVERITIES
 from nnunetv2_rmr.inference.fused_writer import write_image
+from nnunetv2_rmr.workers import WorkerDied, as_ready
 
 ALL = "all"
 RECORD = "corruption.json"
@@ -101,46 +97,32 @@ def corrupt_folder(request: CorruptRequest) -> dict[str, str]:
     Returns the cases that failed, with the reason; all others are done. Raises as `check` does.
     """
     check(request)
-    for copy in request.copies():  # nnU-Net would take what a kill has left behind for images
-        for leftover in request.folder(copy).glob(".*.tmp.*"):
-            leftover.unlink()
+    _remove_leftovers(request)
     differences: dict[Copy, dict[str, dict[str, float]]] = {copy: {} for copy in request.copies()}
     failures: dict[str, str] = {}
-    for case, result in tqdm(_results(request), total=len(request.images.cases), desc="cases", disable=None):
-        if isinstance(result, str):
-            failures[case] = result
-            continue
-        for copy, values in result.items():
-            differences[copy][case] = values
+    cases = request.images.cases
+    ready = as_ready(_corrupt_one, [(request, case) for case in cases], request.num_processes)
+    try:
+        for i, result in tqdm(ready, total=len(cases), desc="cases", disable=None):
+            case = cases[i]
+            if isinstance(result, str | WorkerDied):
+                failures[case] = str(result)
+                continue
+            for copy, values in result.items():
+                differences[copy][case] = values
+    finally:
+        _remove_leftovers(request)
     for copy, values in differences.items():
         if values:
             _write_record(request, copy, values)
     return dict(sorted(failures.items()))
 
 
-def _results(request: CorruptRequest) -> Iterator[tuple[str, dict | str]]:
-    cases = request.images.cases
-    processes = min(request.num_processes, len(cases))
-    if processes == 1:
-        yield from ((case, _corrupt_one(request, case)) for case in cases)
-        return
-    with ProcessPoolExecutor(processes, get_context("spawn"), _prepare_worker) as pool:
-        futures = {pool.submit(_corrupt_one, request, case): case for case in cases}
-        try:
-            for future in as_completed(futures):
-                try:
-                    yield futures[future], future.result()
-                except BrokenProcessPool:
-                    yield futures[future], (f"a worker process died, most likely for lack of memory: use fewer than "
-                                            f"-np {processes}")
-        except BaseException:  # Ctrl-C: what is under way is finished, the rest not begun
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-
-
-def _prepare_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which stops the workers
-    torch.set_num_threads(1)
+def _remove_leftovers(request: CorruptRequest) -> None:
+    """Of processes that were killed while writing: nnU-Net would take them for images."""
+    for copy in request.copies():
+        for leftover in request.folder(copy).glob(".*.tmp.*"):
+            leftover.unlink()
 
 
 def _corrupt_one(request: CorruptRequest, case: str) -> dict[Copy, dict[str, float]] | str:

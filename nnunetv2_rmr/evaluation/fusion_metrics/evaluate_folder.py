@@ -1,9 +1,6 @@
 """Evaluate a folder of fused images, several cases at a time."""
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -14,6 +11,7 @@ from nnunetv2_rmr.evaluation.fusion_metrics.evaluate_case import FUSED, MODES, R
 from nnunetv2_rmr.evaluation.fusion_metrics.rules import rules
 from nnunetv2_rmr.evaluation.fusion_metrics.summary import summarise
 from nnunetv2_rmr.inference.input_check import BadCaseError
+from nnunetv2_rmr.workers import WorkerDied, as_ready
 
 
 def evaluate_folder(fused_folder: Path, images_folder: Path, mask: str = NONZERO, mode: str = "3d",
@@ -31,35 +29,17 @@ def evaluate_folder(fused_folder: Path, images_folder: Path, mask: str = NONZERO
     found = find_case_files(fused_folder, images_folder, mask, dataset_json)
     request = Request(found.channels, found.file_ending, found.reader, mode, tuple(dict.fromkeys(baselines)))
     results, failed = {}, {}
-    with tqdm(total=len(found.cases), desc="evaluating", unit="case", disable=not progress) as bar:
-        for case, outcome in _outcomes(found.cases, request, num_processes):
-            if isinstance(outcome, str):
-                failed[case] = outcome
-            else:
-                results[case] = outcome
-            bar.update()
+    ready = as_ready(_evaluate_or_say_why, [(files, request) for files in found.cases], num_processes)
+    for i, outcome in tqdm(ready, total=len(found.cases), desc="evaluating", unit="case", disable=not progress):
+        case = found.cases[i].case
+        if isinstance(outcome, str | WorkerDied):
+            failed[case] = str(outcome)
+        else:
+            results[case] = outcome
     stated = {**rules(mode, mask, found.channels, list(request.baselines)), "dataset_json": found.dataset_json,
               "images_without_fused_image": found.not_fused}
     return summarise([results[case] for case in sorted(results)], dict(sorted(failed.items())),
                      [FUSED, *request.baselines], stated)
-
-
-def _outcomes(cases: Sequence[CaseFiles], request: Request, num_processes: int) -> Iterator[tuple[str, dict | str]]:
-    """Case and its scores, or the reason why there are none, as they get ready."""
-    if num_processes <= 1 or len(cases) == 1:
-        for files in cases:
-            yield files.case, _evaluate_or_say_why(files, request)
-        return
-    with ProcessPoolExecutor(min(num_processes, len(cases)), mp_context=get_context("spawn")) as pool:
-        futures = {pool.submit(_evaluate_or_say_why, files, request): files.case for files in cases}
-        try:
-            for future in as_completed(futures):
-                try:
-                    yield futures[future], future.result()
-                except BrokenProcessPool:
-                    yield futures[future], "a worker process was killed, probably for want of memory: use a smaller -np"
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _evaluate_or_say_why(files: CaseFiles, request: Request) -> dict | str:
