@@ -29,7 +29,7 @@ def gaussian_blur(image: torch.Tensor, sigma_mm: float | Sequence[float], spacin
         raise ValueError(
             f"sigma_mm {sigma_mm}, spacing_mm {list(spacing_mm)} and image of shape {tuple(image.shape)} do not match"
         )
-    blurred = image.clone()
+    blurred = image
     for axis, (sigma, spacing) in enumerate(zip(sigmas, spacing_mm), start=image.ndim - len(spacing_mm)):
         if sigma == 0 or image.shape[axis] == 1:
             continue
@@ -40,7 +40,7 @@ def gaussian_blur(image: torch.Tensor, sigma_mm: float | Sequence[float], spacin
             blurred = blurred @ kernel.T
         else:
             blurred = (kernel @ blurred.flatten(axis + 1)).reshape(image.shape)
-    return blurred
+    return image.clone() if blurred is image else blurred
 
 
 class BlurTransform(Degradation):

@@ -105,7 +105,10 @@ class DegradeTransform(BasicTransform):
             if kind == NONE:
                 continue
             degraded = self.degradations[kind].corrupt(image[i], **drawn)
-            out[num_modalities + i] = degraded if foreground is None else torch.where(foreground, degraded, image[i])
+            if foreground is None:
+                out[num_modalities + i] = degraded
+            else:
+                torch.where(foreground, degraded, image[i], out=out[num_modalities + i])
         data_dict["image"] = out
         return data_dict
 

@@ -125,15 +125,15 @@ def corrupt_fourier_locally(
         return image.clone()
     contents = torch.stack([image[box] for box in boxes])
     window = _window(contents.shape[1:]).to(image)
-    changes = window * (corrupt_spectrum(contents, amplitude_sigma, rng) - contents)
+    changes = corrupt_spectrum(contents, amplitude_sigma, rng).sub_(contents).mul_(window)
     change, weight = torch.zeros_like(image), torch.zeros_like(image)
     for box, box_change in zip(boxes, changes):
         change[box] += box_change
         weight[box] += window
     change /= weight.clamp_min(1)
     weight.clamp_(max=1)
-    change -= weight * (change.sum() / weight.sum())
-    return image + strength * change
+    change -= weight.mul_(change.sum() / weight.sum())
+    return change.mul_(strength).add_(image)
 
 
 class FourierTransform(Degradation):

@@ -24,7 +24,8 @@ def add_gaussian_noise(image: torch.Tensor, sigma: float, seed: int) -> torch.Te
         sigma: standard deviation; for a z-scored image in standard deviations of the normalised case. 0: identity.
         seed: of the noise field.
     """
-    return image + sigma * _normal_field(image, torch.Generator().manual_seed(int(seed)))
+    # in place here and elsewhere: fresh memory for every intermediate volume would cost more than the arithmetic
+    return _normal_field(image, torch.Generator().manual_seed(int(seed))).mul_(sigma).add_(image)
 
 
 def add_rician_noise(image: torch.Tensor, sigma: float, seed: int, floor: float | None = None) -> torch.Tensor:
@@ -46,9 +47,9 @@ def add_rician_noise(image: torch.Tensor, sigma: float, seed: int, floor: float 
         return image.clone()  # the square root of a square is exact only up to rounding
     generator = torch.Generator().manual_seed(int(seed))
     floor = float(image.min()) if floor is None else floor
-    real = image - floor + sigma * _normal_field(image, generator)
-    imaginary = sigma * _normal_field(image, generator)
-    return torch.hypot(real, imaginary) + floor
+    real = _normal_field(image, generator).mul_(sigma).add_(image).sub_(floor)
+    imaginary = _normal_field(image, generator).mul_(sigma)
+    return real.hypot_(imaginary).add_(floor)
 
 
 class NoiseTransform(Degradation):
