@@ -1,4 +1,5 @@
 import io
+import itertools
 import json
 import subprocess
 import sys
@@ -81,6 +82,19 @@ def test_progress_into_a_file_has_a_line_per_step():
     assert lines[0] == "[1/2] first" and lines[1].startswith("[1/2] first: done in")
     assert lines[2].startswith("[2/2] second (") and "left" in lines[2]
     assert "\r" not in stream.getvalue() and list(progress.seconds) == ["first", "second"]
+
+
+@pytest.mark.parametrize("seconds, said", [(80, False), (400, True)])
+def test_progress_says_when_the_machine_is_slow(monkeypatch, seconds, said):
+    times = itertools.chain([0, 0, seconds], itertools.repeat(seconds))
+    monkeypatch.setattr("nnunetv2_rmr.demo.progress.time.monotonic", lambda: next(times))
+    stream = io.StringIO()
+    progress = Progress({"first": 100, "second": 100}, stream)
+    with progress.step("first", 1):
+        progress.tick()
+    with progress.step("second", 1):
+        pass
+    assert ("4 times as slow as two free cores" in stream.getvalue()) == said
 
 
 def test_progress_on_a_terminal_ends_at_the_total():

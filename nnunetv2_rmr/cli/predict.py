@@ -45,8 +45,10 @@ def _run(entry_point: str) -> None:
                 raise ValueError("-device cuda: torch finds no CUDA device; try -device cpu")
 
         @wraps(RMRPredictor.predict_from_files)  # nnU-Net records the call by its signature
-        def predict_from_files(self, *args, **kwargs):
-            return super().predict_from_files(*args, **kwargs | _without_workers(sys.argv))
+        def predict_from_files(self, images, output, *args, **kwargs):
+            results = super().predict_from_files(images, output, *args, **kwargs | _without_workers(sys.argv))
+            print(f"Segmentations: {output}" + (f"; fused images: {Path(output, 'fused')}" if self.fuses else ""))
+            return results
 
     predict_from_raw_data.nnUNetPredictor = Predictor  # the entry points look it up under this name
     run: Callable[[], None] = getattr(predict_from_raw_data, entry_point)

@@ -36,7 +36,7 @@ def _bias_field(rng: np.random.Generator, image: np.ndarray, brain: np.ndarray, 
 
 
 DEGRADATIONS = {
-    "noise": Degradation("Rician noise, sigma 10 % of the 99th percentile", True, _noise),
+    "noise": Degradation("Rician noise, sigma 10 % of the brain's 99th percentile", True, _noise),
     "blur": Degradation("Gaussian blur, sigma 3 mm", True, _blur),
     "bias field": Degradation("smooth gain, standard deviation 35 %", False, _bias_field),
 }

@@ -7,6 +7,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+LINES = {"label": "solid", "nnUNetTrainer": "solid", "nnUNetTrainerRMR": "dashed"}  # drawn over each other
 COLOURS = {"label": "#2ca02c", "nnUNetTrainer": "#1f77b4", "nnUNetTrainerRMR": "#ff7f0e"}
 
 
@@ -35,7 +36,7 @@ def image_row(images: Mapping[str, tuple[np.ndarray, tuple[float, float]]],
             axes.imshow(image.T, cmap="gray", vmin=low, vmax=high, origin="lower", interpolation="bicubic")
             for name, mask in masks.items():
                 if mask.any():
-                    axes.contour(mask.T, levels=[0.5], colors=COLOURS[name], linewidths=1.2)
+                    axes.contour(mask.T, levels=[0.5], colors=COLOURS[name], linestyles=LINES[name], linewidths=1.2)
             axes.set_title(title, fontsize=9)
             axes.axis("off")
         figure.subplots_adjust(wspace=0.03)

@@ -7,13 +7,15 @@ from typing import TextIO
 
 from tqdm import tqdm
 
+SLOW = 1.5  # times the expected seconds
+
 
 class Progress:
     """Shows which step runs, how far the whole job is, and how long it will still take.
 
-    steps: name -> expected seconds, in order; only their proportions matter, since the remaining time is scaled by what
-    the finished part really took. stream: a terminal, or any file: then a line is written when a step starts and at
-    every quarter of a step of a minute or more.
+    steps: name -> expected seconds on a free machine, in order. The remaining time is scaled by what the finished part
+    really took; where that is much longer, it is said. stream: a terminal, or any file: then a line is written when a
+    step starts and at every quarter of a step of a minute or more.
     """
 
     def __init__(self, steps: Mapping[str, float], stream: TextIO):
@@ -65,7 +67,9 @@ class Progress:
         if self.done == 0:
             return ""
         left = elapsed * (self.total - self.done) / self.done
-        return f" ({tqdm.format_interval(elapsed)} gone, about {tqdm.format_interval(left)} left)"
+        slower = elapsed / self.done
+        why = f"; {slower:.0f} times as slow as two free cores" if slower >= SLOW and elapsed > 60 else ""
+        return f" ({tqdm.format_interval(elapsed)} gone, about {tqdm.format_interval(left)} left{why})"
 
     def _line(self, text: str) -> None:
         if self.bar is not None:

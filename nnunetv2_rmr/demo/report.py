@@ -13,7 +13,7 @@ from nnunetv2_rmr.atomic import replacing
 from nnunetv2_rmr.datasets.phantom import CHANNELS
 from nnunetv2_rmr.demo.degraded import DEGRADATIONS
 from nnunetv2_rmr.demo.job import CONFIGURATION, DATASET_ID, FOLD, TRAINERS
-from nnunetv2_rmr.demo.pictures import COLOURS, curves, image_row, window
+from nnunetv2_rmr.demo.pictures import COLOURS, LINES, curves, image_row, window
 from nnunetv2_rmr.demo.results import CONDITIONS, DemoResults
 
 NAMES = {"nnUNetTrainer": "nnU-Net", "nnUNetTrainerRMR": "RMR"}
@@ -111,10 +111,17 @@ def _embedded(png: bytes, alt: str) -> str:
     return f'<img alt="{escape(alt)}" src="data:image/png;base64,{b64encode(png).decode()}">'
 
 
+def _where_segmentation_is_trained(results: DemoResults, trainer: str, key: str) -> list[float]:
+    """Logged values per epoch, NaN in RMR's stage 1."""
+    training = results.trainings[trainer]
+    trained = np.isfinite(training.train_losses)
+    return np.where(trained, getattr(training, key), np.nan).tolist()
+
+
 def _to_go_on(results: DemoResults) -> str:
     options = results.options
     commands = ["# your own data", "nnUNetv2_rmr_import --help", "",
-                "# this demo, with more training and everything kept",
+                "# this demo, with five times the training and everything kept",
                 f"nnUNetv2_rmr_demo --out demo_long --epochs {5 * options.epochs} --keep"]
     if options.keep:
         out = options.out.resolve()
@@ -130,44 +137,52 @@ def write_page(results: DemoResults, filename: Path) -> None:
     """Write the page; it appears under its name only when it is complete."""
     options = results.options
     kinds = list(DEGRADATIONS)
-    rows = "".join(f"<h3>{escape(case)}</h3>" + _embedded(_case_picture(results, case, kinds[i % len(kinds)]), case)
-                   for i, case in enumerate(results.cases))
+    rows = ""
+    for i, case in enumerate(results.cases):
+        kind = kinds[i % len(kinds)]
+        rows += f"<h3>{escape(case)}, with {escape(kind)}</h3>" + _embedded(_case_picture(results, case, kind), case)
     logged = {"training loss, segmentation": "train_losses", "validation loss, segmentation": "val_losses",
               "validation pseudo Dice (patches)": "pseudo_dice"}
-    plots = curves({title: {t: getattr(results.trainings[t], key) for t in TRAINERS} for title, key in logged.items()},
-                   NAMES)
+    plots = curves({title: {t: _where_segmentation_is_trained(results, t, key) for t in TRAINERS}
+                    for title, key in logged.items()}, NAMES)
+    stage1 = int(np.isnan(results.trainings[TRAINERS[1]].train_losses).sum())
+    first = "first epoch trains" if stage1 == 1 else f"first {stage1} epochs train"
     iterations = options.epochs * options.iterations
-    legend = ", ".join(f'<b style="color:{colour}">{NAMES.get(name, name)}</b>' for name, colour in COLOURS.items())
+    legend = ", ".join(f'<b style="color:{colour}">{NAMES.get(name, name)}</b>'
+                       + (" (dashed)" if LINES[name] == "dashed" else "") for name, colour in COLOURS.items())
     minutes = sum(results.seconds.values()) / 60
     versions = ", ".join(f"{package} {version(package)}" for package in ("nnunetv2-rmr", "nnunetv2", "torch"))
     page = f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>nnunetv2-rmr demo</title><style>{_STYLE}</style></head><body>
 <h1>nnunetv2-rmr: demo</h1>
-<p>nnU-Net and RMR were trained for the same {options.epochs} epochs of {options.iterations} iterations on
-{options.cases} simulated brains with white-matter lesions (T1, T2, FLAIR; {options.spacing_mm:g} mm voxels), a fifth of
-them kept for nnU-Net's validation. Both segmented {options.test_cases} other brains, clean and with all three images
-degraded; RMR also fused the three images of each into one.</p>
+<p>nnU-Net and RMR were trained for {options.epochs} epochs of {options.iterations} iterations each (RMR's {first}
+reconstruction alone) on {options.cases} simulated brains with white-matter lesions (T1, T2, FLAIR;
+{options.spacing_mm:g} mm voxels), a fifth of them kept for nnU-Net's validation. Both segmented {options.test_cases}
+other brains, clean and with all three images degraded; RMR also fused the three images of each into one.</p>
 <p class="note"><b>{escape(CAVEATS)}</b></p>
 <h2>Results, n = {options.test_cases} test cases, mean ± standard deviation over them</h2>
 {_table(*summary_table(results))}
-<p>After so short a training the fused image is hardly more than FLAIR with some of the others' edges, and what was
-degraded in FLAIR is still degraded in it: where the last two columns are about equal, nothing was restored.</p>
+<p>After so short a training the fused image is practically FLAIR, and what was degraded in FLAIR is still degraded in
+it: where the last two columns are about equal, nothing was restored.</p>
 <p><small>Dice of the lesions, 1 is perfect. PSNR within the brain, each column with a reference of its own: the
 degraded FLAIR against the clean FLAIR; RMR's fused image of the degraded case against that of the clean case. A fused
 image that shows little scores well here: look at the pictures, too.</small></p>
 <details><summary>Dice of every case</summary>{_per_case_table(results)}</details>
 <h2>Pictures</h2>
-<p>The axial slice with most lesion; FLAIR and fused images share one grey window. Outlines: {legend}.</p>
+<p>The axial slice with most lesion (some lesions are faint, as in patients); T1, T2 and FLAIR as they were, then one
+of the degradations, which hit all three. FLAIR and fused images share one grey window. Outlines: {legend}.</p>
 {rows}
 <h2>Training</h2>
 {_embedded(plots, "losses per epoch")}
 <p><small>{iterations} iterations each, batches of 2 patches of {" × ".join(map(str, options.patch_size))} voxels, fold
-{FOLD}. RMR's first epoch or epochs train reconstruction alone and have no segmentation loss; its training patches are
-degraded further than nnU-Net's augmentation does.</small></p>
+{FOLD}. RMR's {first} reconstruction alone and has no points here; its training patches are degraded further than
+nnU-Net's augmentation does. Pseudo Dice is that of validation patches, each of which may show a lesion; Dice above is
+that of whole test brains, where false positives count.</small></p>
 <h2>Time</h2>
 {_table(["step", "seconds"], [[step, f"{seconds:.0f}"] for step, seconds in results.seconds.items()])}
-<p><small>{minutes:.1f} minutes in all on {escape(options.device)} ({escape(platform.machine())}, Python
-{platform.python_version()}; {escape(versions)}); seed {options.seed}.</small></p>
+<p><small>Wall time: whatever else runs on the machine slows it down. {minutes:.1f} minutes in all on
+{escape(options.device)} ({escape(platform.machine())}, Python {platform.python_version()};
+{escape(versions)}); seed {options.seed}.</small></p>
 <h2>To go on</h2>
 <pre>{escape(_to_go_on(results))}</pre>
 </body></html>

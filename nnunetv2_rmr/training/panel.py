@@ -18,13 +18,16 @@ if TYPE_CHECKING:
 
 @plt.style.context("default")  # nnU-Net's own plots change the global font size
 def save_panel(trainer: nnUNetTrainerRMR, batch: dict, filename: str) -> None:
-    """One training patch, the slice with most foreground. Rows: modalities clean, degraded, reconstructed; then fused,
-    label and prediction. Grey values: each modality between its 1st and 99th percentile, the same in all three rows."""
+    """One training patch, a degraded one if there is any, the slice with most foreground. Rows: modalities clean,
+    degraded, reconstructed; then fused, label and prediction. Grey values: each modality between its 1st and 99th
+    percentile, the same in all three rows."""
     target = batch["target"][0] if isinstance(batch["target"], list) else batch["target"]
-    foreground = (target > 0).any(1).flatten(1).sum(1)
-    sample = int(foreground.argmax())
-    clean, degraded = split_clean_degraded(batch["data"][sample:sample + 1], trainer.rmrnet.num_modalities)
     network = trainer.rmrnet
+    foreground = (target > 0).any(1).flatten(1).sum(1)
+    clean, degraded = split_clean_degraded(batch["data"], network.num_modalities)
+    changed = (clean != degraded[:, :network.num_modalities]).flatten(2).any(2).cpu()  # (B, C)
+    sample = int((foreground + changed.any(1) * target[0].numel()).argmax())
+    clean, degraded = clean[sample:sample + 1], degraded[sample:sample + 1]
     was_training = network.training
     network.eval()
     with torch.no_grad():
@@ -47,7 +50,8 @@ def save_panel(trainer: nnUNetTrainerRMR, batch: dict, filename: str) -> None:
         for row, (title, image) in enumerate((("clean", clean), ("degraded", degraded),
                                               ("reconstructed", out.reconstructions.cpu()))):
             axes[row, i].imshow(image[0, i][where].float(), cmap="gray", vmin=low, vmax=max(high, low + 1e-3))
-            axes[row, i].set_title(f"{name} {title}")
+            stayed = title == "degraded" and not changed[sample, i]
+            axes[row, i].set_title(f"{name} {'stayed clean' if stayed else title}")
     fused = out.fused[0, 0].float().cpu()[where]
     low, high = np.percentile(fused, (1, 99))
     axes[3, 0].imshow(fused, cmap="gray", vmin=low, vmax=max(high, low + 1e-3))

@@ -42,8 +42,9 @@ class BenchmarkModel:
         self.checkpoints = [folder / f"fold_{fold}" / checkpoint for fold in self.folds]
         missing = [str(file) for file in self.checkpoints if not file.is_file()]
         if missing or not self.checkpoints:
-            raise BenchmarkRefused(f"-m {name}={folder}: "
-                                   + (f"{', '.join(missing)} missing" if missing else f"no fold_*/{checkpoint} there"))
+            there = ", ".join(sorted(f"{file.parent.name}/{file.name}" for file in folder.glob("fold_*/*.pth")))
+            raise BenchmarkRefused(f"-m {name}={folder}: {', '.join(missing) or f'fold_*/{checkpoint}'} missing; there "
+                                   f"are (options -f and -chk): {there or 'none'}")
         self.predictor = RMRPredictor(tile_step_size=step_size, use_mirroring=mirroring, device=device,
                                       perform_everything_on_device=device.type == "cuda", allow_tqdm=False,
                                       allow_missing=True)
@@ -63,7 +64,7 @@ class BenchmarkModel:
                 "plans": self.predictor.plans_manager.plans_name,
                 "configuration": self.folder.name.split("__")[-1], "folds": self.folds,
                 "mirroring": self.predictor.use_mirroring, "step_size": self.predictor.tile_step_size,
-                "checkpoints": [_sha256(file) for file in self.checkpoints]}
+                "checkpoint": self.checkpoints[0].name, "checkpoints": [_sha256(file) for file in self.checkpoints]}
 
     @property
     def fuses(self) -> bool:

@@ -11,6 +11,8 @@ from nnunetv2_rmr.evaluation.report.data import ALL, GROUPS, MEAN, METRICS, Benc
 from nnunetv2_rmr.evaluation.report.html import Markup, number, table, tag
 from nnunetv2_rmr.evaluation.report.verdict import signed
 
+FINAL = "checkpoint_final.pth"
+
 
 def summary(benchmark: Benchmark, label: str) -> Markup:
     """Clean, seen, unseen, missing."""
@@ -32,6 +34,8 @@ def models(benchmark: Benchmark, label: str) -> Markup:
     for name in benchmark.models:
         about = benchmark.summary["models"][name]
         folds = ", ".join(map(str, about.get("folds") or [])) or "–"
+        if about.get("checkpoint", FINAL) != FINAL:  # a training that may not be finished must not pass for one that is
+            folds += f" ({about['checkpoint']})"
         numbers = [errors.get(name, {}).get("mCE"), errors.get(name, {}).get("rmCE"),
                    costs.get(name, {}).get("seconds"), costs.get(name, {}).get("peak_memory_gb")]
         rows.append([name + (" (reference)" if name == benchmark.reference and benchmark.others else ""),

@@ -67,10 +67,12 @@ def _sections(b: Benchmark, title: str, shown: list[examples.Example], problems:
     parts = [tag("h1", title), *(tag("p", emphasised(sentence), class_="verdict") for sentence in sentences),
              tag("p", count, class_=few), *([tag("p", lost, class_="few")] if lost else []), tag("section", *parts)]
     if shown:
-        parts += [tag("h2", "Cases that gained most and least"),
+        several = len(shown) > 1
+        parts += [tag("h2", "Cases that gained most and least" if several else "A case"),
                   tag("p", "Axial slices, the patient's right on the left; coloured outlines: segmentation, dotted: "
                            f"{examples.LABEL}. Corrupted images have the grey window of the clean ones where these "
-                           "are shown too. The cases were chosen for being extreme; they are not typical.",
+                           "are shown too."
+                           + (" The cases were chosen for being extreme; they are not typical." if several else ""),
                       class_="note"),
                   examples.pictures(b, shown), tag("h2", "Look for yourself"),
                   viewer([example.loaded for example in shown], _label_names(b))]
@@ -90,9 +92,11 @@ def _curves(b: Benchmark, per_label: Callable) -> list[Markup]:
 
     return [tag("p", selector("modality", "Corrupted:", modalities), "  ", selector("axis", "Horizontal axis:", axes)),
             charts.legend(b), per_label(per_modality),
-            tag("p", f"Bands: {b.confidence:.0%} intervals of the mean (bootstrap over cases); they overlap more than "
-                     "the paired differences above, which are what decides. Equal severities of two corruptions are "
-                     "not equally harmful; on the axis of image change they can be compared.", class_="note")]
+            tag("p", f"Bands: {b.confidence:.0%} intervals of the mean (bootstrap over cases)"
+                     + ("; they overlap more than the paired differences above, which are what decides" if b.others
+                        else "")
+                     + ". Equal severities of two corruptions are not equally harmful; on the axis of image change "
+                     "they can be compared.", class_="note")]
 
 
 def _label_names(b: Benchmark) -> dict[int, str]:
