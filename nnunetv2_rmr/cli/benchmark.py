@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from nnunetv2_rmr.cli.argument_types import whole_number
 from nnunetv2_rmr.ext_trainer import add_to_ext_trainer
 
 
@@ -28,7 +29,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--modalities", nargs="+", default=["all"], metavar="NAME",
                    help="which modalities are corrupted: all (together, the default) and names of single ones")
     p.add_argument("--nsd_tolerance", type=float, default=2.0, metavar="MM", help="default: %(default)s mm")
-    p.add_argument("--bootstrap", type=int, default=10000, metavar="N", help="resamples (default: %(default)s)")
+    p.add_argument("--bootstrap", type=whole_number(1), default=10000, metavar="N",
+                   help="resamples (default: %(default)s)")
     p.add_argument("--seed", type=int, default=0, help="of corruptions and resamples (default: %(default)s)")
     p.add_argument("-device", default="cuda", choices=("cuda", "cpu", "mps"), help="default: %(default)s")
     p.add_argument("-step_size", type=float, default=0.5, help="of the sliding window (default: %(default)s)")
@@ -51,8 +53,6 @@ def main(argv: list[str] | None = None) -> None:
         p.error(f"--reference {reference}: no model of that name; there are {', '.join(named)}")
     if not 0 <= args.part_id < args.num_parts:
         p.error(f"-part_id {args.part_id}: must be from 0 to -num_parts - 1, {args.num_parts - 1}")
-    if args.bootstrap < 1:
-        p.error(f"--bootstrap {args.bootstrap}: must be at least 1")
 
     # Here and not above: --help and usage errors should not wait for the imports
     add_to_ext_trainer()

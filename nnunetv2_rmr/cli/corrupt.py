@@ -5,6 +5,8 @@ import os
 import sys
 from pathlib import Path
 
+from nnunetv2_rmr.cli.argument_types import whole_number
+
 ALL = "all"
 EXAMPLE = """\
 example: FLAIR, and all modalities at once, shaken at every severity
@@ -25,15 +27,6 @@ def severity(text: str) -> tuple[int, ...]:
     if text not in ("1", "2", "3", "4", "5"):
         raise argparse.ArgumentTypeError(f"'{text}' is neither a whole number from 1 to 5 nor '{ALL}'")
     return (int(text),)
-
-
-def whole_number(lowest: int):
-    def parse(text: str) -> int:
-        if not text.isdecimal() or int(text) < lowest:
-            raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from {lowest}")
-        return int(text)
-
-    return parse
 
 
 def parser() -> argparse.ArgumentParser:

@@ -4,16 +4,10 @@ import argparse
 import sys
 from pathlib import Path
 
+from nnunetv2_rmr.cli.argument_types import whole_number
 from nnunetv2_rmr.evaluation.fusion_baselines import BASELINES
 
 DEFAULT_OUTPUT = "fusion_metrics.json"
-
-
-def positive(text: str) -> int:
-    """A whole number from 1. Raises ArgumentTypeError."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1")
-    return int(text)
 
 
 def json_file(text: str) -> Path:
@@ -46,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("-d", "--dataset_json", type=Path, metavar="FILE",
                    help="dataset.json with file ending and channel names (default: the one in or beside one of the "
                         "folders, else .nii.gz and channel numbers)")
-    p.add_argument("-np", dest="num_processes", type=positive, default=2, metavar="N",
+    p.add_argument("-np", dest="num_processes", type=whole_number(1), default=2, metavar="N",
                    help="cases worked on at once (default %(default)s)")
     return p
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+from nnunetv2_rmr.cli.argument_types import whole_number
 from nnunetv2_rmr.datasets.cases import LAYOUTS
 from nnunetv2_rmr.datasets.refused import ImportRefused
 
@@ -69,13 +70,6 @@ def dataset_name(text: str) -> str:
     return text
 
 
-def positive(text: str) -> int:
-    """A whole number from 1. Raises ArgumentTypeError."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1")
-    return int(text)
-
-
 def _label(value: str, text: str) -> int:
     if not value.strip().isdecimal():
         raise argparse.ArgumentTypeError(f"'{text}': '{value}' is not a whole number from 0")
@@ -131,7 +125,7 @@ def parser() -> argparse.ArgumentParser:
                         "links, which save space but change when the originals do. Changed files are written anew")
     g.add_argument("--skip_bad_cases", action="store_true", help="import the good cases if others have problems")
     g.add_argument("--overwrite", action="store_true", help="replace an existing data set of the same id and name")
-    g.add_argument("-np", dest="num_processes", type=positive, default=min(4, os.cpu_count() or 1), metavar="N",
+    g.add_argument("-np", dest="num_processes", type=whole_number(1), default=min(4, os.cpu_count() or 1), metavar="N",
                    help="cases worked on at once (default %(default)s)")
     return p
 
