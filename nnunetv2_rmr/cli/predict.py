@@ -12,6 +12,7 @@ from pathlib import Path
 
 from nnunetv2_rmr.cli.nnunet_arguments import check_arguments
 from nnunetv2_rmr.ext_trainer import add_to_ext_trainer
+from nnunetv2_rmr.inference.checkpoints import list_checkpoints
 
 MISSING = "--missing"
 HELP = f"""
@@ -78,9 +79,8 @@ def _explain(error: FileNotFoundError) -> str:
     """For a model or a checkpoint that is not there: which ones are, for the same data set or model."""
     file = Path(error.filename or "")
     if file.parent.name.startswith("fold_"):
-        checkpoints = sorted(f"{f.parent.name}/{f.name}" for f in file.parent.parent.glob("fold_*/*.pth"))
         return (f"no {file.parent.name}/{file.name} in {file.parent.parent}; there are (options -f and -chk): "
-                + (", ".join(checkpoints) or "none"))
+                + list_checkpoints(file.parent.parent))
     if file.name not in ("dataset.json", "plans.json"):
         return str(error)
     trained = sorted(folder.parent.name for folder in file.parent.parent.glob("*__*__*/dataset.json"))

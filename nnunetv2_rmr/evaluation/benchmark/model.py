@@ -11,6 +11,7 @@ from nnunetv2.inference.export_prediction import convert_predicted_logits_to_seg
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunetv2_rmr.degradations.degrade import DEGRADATIONS
+from nnunetv2_rmr.inference.checkpoints import list_checkpoints
 from nnunetv2_rmr.inference.export_fused import fused_to_input_grid
 from nnunetv2_rmr.inference.predictor import RMRPredictor
 from nnunetv2_rmr.inference.preprocessing import PROPERTY
@@ -42,9 +43,8 @@ class BenchmarkModel:
         self.checkpoints = [folder / f"fold_{fold}" / checkpoint for fold in self.folds]
         missing = [str(file) for file in self.checkpoints if not file.is_file()]
         if missing or not self.checkpoints:
-            there = ", ".join(sorted(f"{file.parent.name}/{file.name}" for file in folder.glob("fold_*/*.pth")))
             raise BenchmarkRefused(f"-m {name}={folder}: {', '.join(missing) or f'fold_*/{checkpoint}'} missing; there "
-                                   f"are (options -f and -chk): {there or 'none'}")
+                                   f"are (options -f and -chk): {list_checkpoints(folder)}")
         self.predictor = RMRPredictor(tile_step_size=step_size, use_mirroring=mirroring, device=device,
                                       perform_everything_on_device=device.type == "cuda", allow_tqdm=False,
                                       allow_missing=True)
