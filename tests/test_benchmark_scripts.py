@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from nnunetv2_rmr.networks.start import modality_of_feature
+
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 SCRIPTS = sorted(file.name for file in FOLDER.glob("*.py") if "__main__" in file.read_text())
 
@@ -45,3 +47,15 @@ def test_numbers_come_with_machine_versions_and_arguments(script, arguments, mon
     assert found["rows"]
     assert {"device", "threads", "python", "torch", "nnunetv2", "nnunetv2-rmr"} == set(found["machine"])
     assert str(arguments[1]) in str(found["arguments"])
+
+
+@pytest.mark.parametrize(("modalities", "features"), [(3, 8), (2, 8), (4, 4)])
+def test_features_that_are_modalities_start_a_segmentation_network_as_nnunet_does(modalities, features, monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER / "short_trainers"))
+    from short_trainers import of_features
+
+    reference = modalities - 1
+    image, weight = torch.randn(1, modalities, 5, 5, 5), torch.randn(6, modalities, 3, 3, 3)
+    shared = image[:, [modality_of_feature(i, modalities, reference) for i in range(features)]]
+    found = torch.nn.functional.conv3d(shared, of_features(weight, features, reference))
+    torch.testing.assert_close(found, torch.nn.functional.conv3d(image, weight), atol=1e-5, rtol=1e-5)

@@ -1,8 +1,9 @@
 """Every trainer of the comparison as NAME_short: of the length in COMPARE_EPOCHS and COMPARE_ITERATIONS, and seeded.
 
 Found by nnU-Net through nnUNet_extTrainer. For the same nnUNet_rmr_seed all trainers see the same patches and start
-with the same segmentation network, but for its first convolution where that has other inputs. In trainings this short
-much depends on the start: some never leave the answer "background everywhere".
+with the same segmentation network; where its inputs are shared features that start as modalities, each of these has its
+modality's weights, divided by the number of features that start as it. In trainings this short much depends on the
+start: some never leave the answer "background everywhere", and a first convolution of its own decides about that.
 """
 
 import os
@@ -13,6 +14,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerDA5 import nnUNetTrainerDA5
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
+from nnunetv2_rmr.networks.start import modality_of_feature
 from nnunetv2_rmr.training import ablations
 from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
 from nnunetv2_rmr.training.paper import nnUNetTrainerRMR_paper
@@ -59,6 +61,14 @@ BASES = (nnUNetTrainer, nnUNetTrainerDA5, ablations.nnUNetTrainer_RMRDegradation
          nnUNetTrainerRMR_16features)
 
 
+def of_features(weight: torch.Tensor, features: int, reference: int) -> torch.Tensor:
+    """A convolution's weight for inputs (B, modalities, ...) -> one for (B, features, ...) that start as modalities."""
+    modalities = weight.shape[1]
+    shown = [modality_of_feature(i, modalities, reference) for i in range(features)]
+    count = torch.tensor([shown.count(modality) for modality in shown]).reshape(1, -1, *[1] * (weight.ndim - 2))
+    return weight[:, shown] / count
+
+
 def short(base: type) -> type:
     class Short(base):
         def __init__(self, plans: dict, configuration: str, fold: int, dataset_json: dict,
@@ -84,8 +94,13 @@ def short(base: type) -> type:
                 planned.network_arch_init_kwargs_req_import, len(planned.normalization_schemes),
                 self.label_manager.num_segmentation_heads, deep_supervision=self.enable_deep_supervision).state_dict()
             own = segmentation.state_dict()
-            segmentation.load_state_dict({name: start[name] if start[name].shape == value.shape else value
-                                          for name, value in own.items()})
+            as_modalities = of_rmr and self.settings.convolutions == "near_identity" and self.settings.fusion_collect
+            for name, value in own.items():
+                if start[name].shape == value.shape:
+                    own[name] = start[name]
+                elif as_modalities:
+                    own[name] = of_features(start[name], value.shape[1], self.reference)
+            segmentation.load_state_dict(own)
 
         if not issubclass(base, nnUNetTrainerRMR):
             def get_training_transforms(self, *args, **kwargs):
