@@ -134,6 +134,11 @@ class RMRSettings:
         """Copy of plans with these settings under "rmr"."""
         return {**plans, PLANS_KEY: asdict(self)}
 
+    @property
+    def starts_as_modalities(self) -> bool:
+        """Whether a training starts with shared features that are the modalities (networks/start.py)."""
+        return self.convolutions == "near_identity" and self.fusion_collect
+
     def network_arguments(self) -> dict:
         """Keyword arguments of RMRNet."""
         names = ("encoder", "features", "fusion_growth", "fusion_layers", "fusion_collect", "decoder_hidden",

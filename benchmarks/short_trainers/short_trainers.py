@@ -94,11 +94,10 @@ def short(base: type) -> type:
                 planned.network_arch_init_kwargs_req_import, len(planned.normalization_schemes),
                 self.label_manager.num_segmentation_heads, deep_supervision=self.enable_deep_supervision).state_dict()
             own = segmentation.state_dict()
-            as_modalities = of_rmr and self.settings.convolutions == "near_identity" and self.settings.fusion_collect
             for name, value in own.items():
                 if start[name].shape == value.shape:
                     own[name] = start[name]
-                elif as_modalities:
+                elif of_rmr and self.settings.starts_as_modalities:
                     own[name] = of_features(start[name], value.shape[1], self.reference)
             segmentation.load_state_dict(own)
 

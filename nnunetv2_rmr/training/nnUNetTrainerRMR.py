@@ -110,7 +110,7 @@ class nnUNetTrainerRMR(nnUNetTrainer):
         # ninth on torch would run the network uncompiled.
         torch._dynamo.config.cache_size_limit = max(16, torch._dynamo.config.cache_size_limit)
         super().initialize()
-        if self.settings.convolutions == "near_identity" and self.settings.fusion_collect:
+        if self.settings.starts_as_modalities:
             start_as_modalities(self.rmrnet, self.reference)
 
     @property
