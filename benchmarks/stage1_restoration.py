@@ -14,7 +14,7 @@ of the squared error's mean over patches ("pooled": a mean of dB is ruled by pat
 distance of degraded from clean features before and after, in standard deviations of the clean ones and as it is (root
 of the mean square, which is what the published loss sees). Writes OUT/stage1.json and the network's weights,
 OUT/network.pth; `--start` goes on from such weights, with the learning rate falling once more. "Before" is
-the untrained network all the same.
+the untrained network all the same. `--settings '{"feature_loss_relative": true}'` changes settings of the trainer.
 """
 
 import argparse
@@ -129,6 +129,7 @@ def main() -> None:
     parser.add_argument("--crop", type=int, nargs=3, help="train on random parts of the patches, of this size")
     parser.add_argument("--patches", type=int, default=24, help="to measure on")
     parser.add_argument("--lr", type=float, help="instead of the trainer's")
+    parser.add_argument("--settings", type=json.loads, default={}, metavar="JSON", help="RMR settings to change")
     parser.add_argument("--start", type=Path, metavar="NETWORK.PTH", help="weights to go on from")
     parser.add_argument("-device", default="cpu")
     parser.add_argument("-o", required=True, type=Path)
@@ -142,7 +143,7 @@ def main() -> None:
     base = TRAINERS[args.trainer]
 
     class Stage1(base):
-        settings = replace(base.settings, stage1_lr=args.lr or base.settings.stage1_lr)
+        settings = replace(base.settings, stage1_lr=args.lr or base.settings.stage1_lr, **args.settings)
         stage1_epochs = EPOCHS
 
     dataset_json = json.loads((folder / "dataset.json").read_text())
