@@ -13,6 +13,7 @@ CHOICES = {
     "stage1_schedule": ("poly", "cosine"),
     "stage2_optimizer": ("sgd", "adamw"),
     "stage2_schedule": ("poly", "cosine"),
+    "intensity_norm": ("l1", "l2"),
     "tv_norm": ("l1", "l2"),
 }
 
@@ -59,7 +60,8 @@ class RMRSettings:
     ssim_weight: float = 1.0
     feature_weight: float = 1.0  # of the feature level against the image level of the refinement constraint
     segmentation_weight: float = 1.0
-    intensity_weight: float = 0.5
+    intensity_weight: float = 2.0
+    intensity_norm: str = "l2"  # squared distances to the intensity target; "l1": absolute ones
     gradient_weight: float = 0.5
     refinement_weight: float = 0.2  # of both levels together, in stage 2
     tv_norm: str = "l1"  # total variation of absolute differences; "l2": of squared ones

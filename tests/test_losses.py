@@ -47,6 +47,12 @@ def test_sobel_refuses_an_image_too_thin():
         sobel_magnitude(torch.zeros(1, 1, 2, 8, 8))
 
 
+def test_intensity_loss_is_the_mean_of_absolute_or_of_squared_differences():
+    clean = torch.randn(2, 3, 6, 6, 6)
+    for norm, expected in (("l1", 0.3), ("l2", 0.09)):
+        assert intensity_loss(clean[:, 1:2] + 0.3, clean, "reference", 1, norm).item() == pytest.approx(expected)
+
+
 def test_intensity_loss_is_zero_for_its_own_target_only():
     clean = torch.randn(2, 3, 4, 4, 4)
     assert intensity_loss(clean[:, 1:2], clean, "reference", 1) == 0

@@ -38,7 +38,8 @@ def fusion_terms(out: RMROutputs, clean: torch.Tensor, reference: int,
     unweighted. Nothing of outputs that are None."""
     terms = {}
     if out.fused is not None:
-        terms["intensity"] = intensity_loss(out.fused.float(), clean, settings.intensity_target, reference)
+        terms["intensity"] = intensity_loss(out.fused.float(), clean, settings.intensity_target, reference,
+                                            settings.intensity_norm)
         terms["gradient"] = gradient_loss(out.fused.float(), clean)
     if out.all_modalities is not None:
         terms["reconstruction"] = reconstruction_loss(out.all_modalities.float(), clean)

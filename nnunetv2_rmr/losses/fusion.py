@@ -6,12 +6,16 @@ from nnunetv2_rmr.losses.filters import sobel_magnitude
 from nnunetv2_rmr.losses.saliency import saliency_weights
 
 
-def intensity_loss(fused: torch.Tensor, clean: torch.Tensor, target: str, reference: int) -> torch.Tensor:
-    """L1 distance of the fused image to its intensity target.
+def intensity_loss(fused: torch.Tensor, clean: torch.Tensor, target: str, reference: int,
+                   norm: str = "l2") -> torch.Tensor:
+    """Mean distance of the fused image to its intensity target.
 
     fused: (B, 1, *spatial); clean: (B, M, *spatial), the undegraded modalities, normalised intensities.
     target: "reference" (the modality with index `reference`, RMR's choice) or "maximum" (voxel-wise, over modalities)
         or "saliency" (the modalities' mean, weighted voxel by voxel by what there is to see in them, see saliency.py).
+    norm: "l1", absolute differences (RMR), or "l2", squared ones. As many patches are clean, absolute differences hold
+        the network at handing the reference modality on: the least change to clean patches costs at once what a
+        restored one saves only little by little. Squared ones do not count what is small.
     """
     if target == "reference":
         wanted = clean[:, reference:reference + 1]
@@ -21,7 +25,8 @@ def intensity_loss(fused: torch.Tensor, clean: torch.Tensor, target: str, refere
         wanted = (saliency_weights(clean) * clean).sum(dim=1, keepdim=True)
     else:
         raise ValueError(f"intensity target must be 'reference', 'maximum' or 'saliency', got {target!r}")
-    return (fused - wanted).abs().mean()
+    difference = fused - wanted
+    return difference.square().mean() if norm == "l2" else difference.abs().mean()
 
 
 def gradient_loss(fused: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
