@@ -60,8 +60,8 @@ class RMRSettings:
     ssim_weight: float = 1.0
     feature_weight: float = 1.0  # of the feature level against the image level of the refinement constraint
     segmentation_weight: float = 1.0
-    intensity_weight: float = 2.0
-    intensity_norm: str = "l2"  # squared distances to the intensity target; "l1": absolute ones
+    intensity_weight: float = 0.5
+    intensity_norm: str = "l1"  # absolute distances to the intensity target; "l2": squared ones
     gradient_weight: float = 0.5
     refinement_weight: float = 0.2  # of both levels together, in stage 2
     tv_norm: str = "l1"  # total variation of absolute differences; "l2": of squared ones

@@ -45,11 +45,11 @@ class nnUNetTrainerRMR_uncertainty(nnUNetTrainerRMR):
 
 
 class nnUNetTrainerRMR_lightFusion(nnUNetTrainerRMR):
-    settings = replace(nnUNetTrainerRMR.settings, intensity_weight=0.4, gradient_weight=0.1, refinement_weight=0.05)
+    settings = replace(nnUNetTrainerRMR.settings, intensity_weight=0.1, gradient_weight=0.1, refinement_weight=0.05)
 
 
-class nnUNetTrainerRMR_intensityL1(nnUNetTrainerRMR):
-    settings = replace(nnUNetTrainerRMR.settings, intensity_norm="l1", intensity_weight=0.5)
+class nnUNetTrainerRMR_intensityL2(nnUNetTrainerRMR):
+    settings = replace(nnUNetTrainerRMR.settings, intensity_norm="l2", intensity_weight=2.0)
 
 
 class nnUNetTrainerRMR_16features(nnUNetTrainerRMR):
@@ -62,7 +62,7 @@ BASES = (nnUNetTrainer, nnUNetTrainerDA5, ablations.nnUNetTrainer_RMRDegradation
          ablations.nnUNetTrainerRMR_frozenAutoencoder, ablations.nnUNetTrainerRMR_oneStage,
          nnUNetTrainer_RMRDegradations_biasField, nnUNetTrainerRMR_biasField, nnUNetTrainerRMR_allModalities,
          nnUNetTrainerRMR_saliency, nnUNetTrainerRMR_uncertainty, nnUNetTrainerRMR_lightFusion,
-         nnUNetTrainerRMR_intensityL1, nnUNetTrainerRMR_16features)
+         nnUNetTrainerRMR_intensityL2, nnUNetTrainerRMR_16features)
 
 
 def of_features(weight: torch.Tensor, features: int, reference: int) -> torch.Tensor:

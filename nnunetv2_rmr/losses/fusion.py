@@ -7,7 +7,7 @@ from nnunetv2_rmr.losses.saliency import saliency_weights
 
 
 def intensity_loss(fused: torch.Tensor, clean: torch.Tensor, target: str, reference: int,
-                   norm: str = "l2") -> torch.Tensor:
+                   norm: str = "l1") -> torch.Tensor:
     """Mean distance of the fused image to its intensity target.
 
     fused: (B, 1, *spatial); clean: (B, M, *spatial), the undegraded modalities, normalised intensities.
