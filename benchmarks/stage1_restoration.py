@@ -13,8 +13,8 @@ inside the body, with a 95 % bootstrap interval of their difference over patches
 of the squared error's mean over patches ("pooled": a mean of dB is ruled by patches that were hardly degraded); and the
 distance of degraded from clean features before and after, in standard deviations of the clean ones and as it is (root
 of the mean square, which is what the published loss sees). Writes OUT/stage1.json and the network's weights,
-OUT/network.pth; `--start` goes on from such weights, with the learning rate falling once more. "Before" is
-the untrained network all the same. `--settings '{"feature_loss_relative": true}'` changes settings of the trainer.
+OUT/network.pth; `--start` goes on from such weights, with the learning rate falling once more. "Before" is the
+untrained network all the same. `--settings '{"feature_loss_relative": true}'` changes settings of the trainer.
 """
 
 import argparse
@@ -28,6 +28,7 @@ import numpy as np
 import torch
 
 from nnunetv2_rmr.degradations.degrade import DegradeTransform, drawn_by
+from nnunetv2_rmr.settings import PLANS_KEY, RMRSettings
 from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
 from nnunetv2_rmr.training.paper import nnUNetTrainerRMR_paper
 
@@ -142,9 +143,12 @@ def main() -> None:
     plans["continue_training"] = False
     base = TRAINERS[args.trainer]
 
+    settings = RMRSettings.from_plans({PLANS_KEY: args.settings}, base.settings)
+
     class Stage1(base):
-        settings = replace(base.settings, stage1_lr=args.lr or base.settings.stage1_lr, **args.settings)
         stage1_epochs = EPOCHS
+
+    Stage1.settings = replace(settings, stage1_lr=args.lr or settings.stage1_lr)
 
     dataset_json = json.loads((folder / "dataset.json").read_text())
     plans["configurations"][args.c] = configuration | {"patch_size": args.patch or configuration["patch_size"]}

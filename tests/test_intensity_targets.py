@@ -45,6 +45,14 @@ def test_saliency_target_is_zero_for_its_own_image_and_lies_between_the_modaliti
     assert intensity_loss(clean[:, :1], same, "saliency", 0).item() == pytest.approx(0, abs=1e-6)
 
 
+def test_the_norm_of_the_intensity_loss_is_the_setting():
+    clean = torch.randn(1, 2, 6, 6, 6)
+    out = RMROutputs(fused=clean[:, :1] + 0.3)
+    for norm, expected in (("l1", 0.3), ("l2", 0.09)):
+        terms = fusion_terms(out, clean, 0, RMRSettings(intensity_norm=norm))
+        assert terms["intensity"].item() == pytest.approx(expected)
+
+
 def test_reconstruction_is_a_term_only_where_its_output_is():
     clean = torch.randn(1, 2, 6, 6, 6)
     out = RMROutputs(fused=clean[:, :1])
