@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
+from typing import get_origin, get_type_hints
 
 PLANS_KEY = "rmr"
 CHOICES = {
@@ -82,6 +83,7 @@ class RMRSettings:
     panel_every: int | None = None
 
     def __post_init__(self):
+        self._refuse_wrong_types()
         if not 0 <= self.stage1_fraction < 1:
             raise ValueError(f"RMR setting stage1_fraction must be in [0, 1), got {self.stage1_fraction}")
         if not 0 <= self.p_clean <= 1:
@@ -101,6 +103,13 @@ class RMRSettings:
             value = getattr(self, f.name)
             if f.name.endswith(("_weight", "_lr", "_weight_decay")) and value is not None and value < 0:
                 raise ValueError(f"RMR setting {f.name} must not be negative, got {value}")
+
+    def _refuse_wrong_types(self) -> None:
+        for name, hint in get_type_hints(type(self)).items():
+            value, kind = getattr(self, name), dict if get_origin(hint) is dict else hint
+            whole = type(value) is int and isinstance(0.0, kind)  # 1 for 1.0
+            if not (isinstance(value, kind) or whole) or (type(value) is bool and kind is not bool):
+                raise ValueError(f"RMR setting {name} must be {self.__annotations__[name]}, got {value!r}")
 
     @classmethod
     def from_plans(cls, plans: dict, defaults: RMRSettings | None = None) -> RMRSettings:

@@ -252,10 +252,12 @@ def test_command_finds_every_planner_and_takes_nnunets_options(dataset, tmp_path
 
 def test_command_plans_with_rmrplanner_and_names_what_is_wrong(dataset):
     dataset(channels=1, shape=(32, 32, 32))
-    result = command("nnUNetv2_rmr_plan_experiment", "-d", "901")
-    assert result.returncode == 1
-    assert "error: RMRPlanner plans for two or more modalities" in result.stdout
-    assert "Traceback" not in result.stdout
+    for number, what in (("901", "RMRPlanner plans for two or more modalities"),
+                         ("998", "Could not find a dataset with the ID 998")):
+        result = command("nnUNetv2_rmr_plan_experiment", "-d", number)
+        assert result.returncode == 1
+        assert f"nnUNetv2_rmr_plan_experiment: error: {what}" in result.stdout
+        assert "Traceback" not in result.stdout
 
 
 @pytest.mark.slow

@@ -154,6 +154,10 @@ def test_what_can_not_be_predicted_with_is_named(trained, nnunet, images, tmp_pa
     command = ("nnUNetv2_rmr_predict_from_modelfolder", "-i", images, "-o", tmp_path, "-m", trained)
     message = tiny.run(*command, "-f", 0, 4, "-device", "cpu", env=nnunet, check=False).stdout
     assert f"no fold_4/checkpoint_final.pth in {trained}; there are (options -f and -chk): fold_0/" in message
+    message = tiny.run("nnUNetv2_rmr_predict", "-i", images, "-o", tmp_path, "-d", 998, "-c", "3d_fullres", env=nnunet,
+                       check=False).stdout
+    assert "nnUNetv2_rmr_predict: error: Could not find a dataset with the ID 998" in message
+    assert "Traceback" not in message
     if not torch.cuda.is_available():
         message = tiny.run(*command, "-f", 0, env=nnunet, check=False).stdout
         assert "-device cuda: torch finds no CUDA device; try -device cpu" in message and "Traceback" not in message

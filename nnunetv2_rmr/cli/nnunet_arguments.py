@@ -14,6 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 PARSES = ("parse_args", "parse_known_args")
+# of nnU-Net's RuntimeErrors those that answer a wrong -d; others need their traceback
+WRONG_DATASET = ("Could not find a dataset", "More than one dataset name found")
 
 
 def check_arguments(module: str, entry_point: str) -> None:

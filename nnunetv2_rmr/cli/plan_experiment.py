@@ -6,12 +6,21 @@ another one.
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
-from nnunetv2_rmr.cli.nnunet_arguments import check_arguments
+from nnunetv2_rmr.cli.nnunet_arguments import WRONG_DATASET, check_arguments
+
+HELP = """
+nnunetv2-rmr: -pl is RMRPlanner unless you name RMRPlannerResEncM, RMRPlannerResEncL, RMRPlannerResEncXL or a planner of
+nnU-Net. They count RMR's own parts into -gpu_memory_target."""
 
 
 def _run(entry_point: str) -> None:
-    check_arguments("experiment_planning/plan_and_preprocess_entrypoints.py", entry_point)
+    try:
+        check_arguments("experiment_planning/plan_and_preprocess_entrypoints.py", entry_point)
+    finally:
+        if {"-h", "--help"} & set(sys.argv):
+            print(HELP)
 
     from nnunetv2.experiment_planning import plan_and_preprocess_entrypoints
 
@@ -24,7 +33,11 @@ def _run(entry_point: str) -> None:
     try:
         run()
     except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"nnUNetv2_rmr: error: {error}")
+        sys.exit(f"{Path(sys.argv[0]).name}: error: {error}")
+    except RuntimeError as error:
+        if not str(error).startswith(WRONG_DATASET):
+            raise
+        sys.exit(f"{Path(sys.argv[0]).name}: error: {error}")
 
 
 def main() -> None:

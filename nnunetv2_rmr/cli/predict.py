@@ -10,13 +10,13 @@ from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 
-from nnunetv2_rmr.cli.nnunet_arguments import check_arguments
+from nnunetv2_rmr.cli.nnunet_arguments import WRONG_DATASET, check_arguments
 from nnunetv2_rmr.ext_trainer import add_to_ext_trainer
 from nnunetv2_rmr.inference.checkpoints import list_checkpoints
 
 MISSING = "--missing"
 HELP = f"""
-nnunetv2-rmr: beside the segmentations, -o gets the fused images, fused/CASE, of a model (-tr) that has them to give.
+nnunetv2-rmr: beside the segmentations, -o gets the fused images, fused/CASE, of a model that has them to give.
 Options beyond nnU-Net's:
   {MISSING}             Predict cases of which modalities (CASE_000X) are missing, too, instead of reporting them as bad
                         cases. The model should be trained with modality_dropout, see docs/missing.md.
@@ -59,6 +59,10 @@ def _run(entry_point: str) -> None:
         sys.exit(f"{Path(sys.argv[0]).name}: error: {error}")
     except FileNotFoundError as error:
         sys.exit(f"{Path(sys.argv[0]).name}: error: {_explain(error)}")
+    except RuntimeError as error:
+        if not str(error).startswith(WRONG_DATASET):
+            raise
+        sys.exit(f"{Path(sys.argv[0]).name}: error: {error}")
 
 
 def _without_workers(arguments: list[str]) -> dict[str, int]:

@@ -235,7 +235,8 @@ def summary(request: ImportRequest, checked: CheckedDataset) -> str:
     raw, ours = os.environ.get(RAW), request.output_folder.resolve()
     if raw is None or Path(raw).resolve() != ours:
         lines.append(f'nnU-Net looks for data sets in {RAW}: export {RAW}="{ours}"')
-    lines.append(f"Next: nnUNetv2_plan_and_preprocess -d {request.dataset_id} --verify_dataset_integrity")
+    lines.append(f"Next: nnUNetv2_plan_and_preprocess -d {request.dataset_id} --verify_dataset_integrity"
+                 "  (-c 3d_fullres: of all configurations only this one)")
     return "\n".join(lines)
 
 

@@ -73,7 +73,7 @@ class DegradeTransform(BasicTransform):
         if unknown:
             raise ValueError(f"unknown degradations {sorted(unknown)}; known: {[NONE, *DEGRADATIONS]}")
         if min(probabilities.values(), default=0) < 0 or abs(sum(probabilities.values()) - 1) > 1e-6:
-            raise ValueError(f"probabilities must be positive and sum to 1, got {probabilities}")
+            raise ValueError(f"degradation probabilities must be positive and sum to 1, got {probabilities}")
         if not 0 <= p_clean <= 1:
             raise ValueError(f"p_clean must lie in 0..1, got {p_clean}")
         self.num_modalities = num_modalities

@@ -66,7 +66,7 @@ def _explain_channels(files: Sequence[str], names: Sequence[str], file_ending: s
     if missing:
         folder = os.path.dirname(files[0]) or "."
         return f"case {stem}: {', '.join(missing)} missing in {folder}; add what is missing, "\
-               "or predict without (--missing)"
+               "or give --missing to predict without it"
     return f"case {stem}: remove {', '.join(sorted(have - set(expected)))}"
 
 

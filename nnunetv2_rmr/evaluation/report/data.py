@@ -78,6 +78,8 @@ class Benchmark:
     def _json(self, name: str):
         try:
             return json.loads((self.folder / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ReportRefused(f"{self.folder / name}: there is no such file; is the benchmark finished?") from None
         except (OSError, ValueError) as error:
             raise ReportRefused(f"{self.folder / name}: can not be read ({error})") from None
 
