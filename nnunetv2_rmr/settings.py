@@ -105,11 +105,13 @@ class RMRSettings:
                 raise ValueError(f"RMR setting {f.name} must not be negative, got {value}")
 
     def _refuse_wrong_types(self) -> None:
-        for name, hint in get_type_hints(type(self)).items():
-            value, kind = getattr(self, name), dict if get_origin(hint) is dict else hint
+        hints = get_type_hints(type(self))
+        for f in fields(self):
+            value, hint = getattr(self, f.name), hints[f.name]
+            kind = dict if get_origin(hint) is dict else hint  # isinstance takes no dict[str, float]
             whole = type(value) is int and isinstance(0.0, kind)  # 1 for 1.0
             if not (isinstance(value, kind) or whole) or (type(value) is bool and kind is not bool):
-                raise ValueError(f"RMR setting {name} must be {self.__annotations__[name]}, got {value!r}")
+                raise ValueError(f"RMR setting {f.name} must be {f.type}, got {value!r}")
 
     @classmethod
     def from_plans(cls, plans: dict, defaults: RMRSettings | None = None) -> RMRSettings:

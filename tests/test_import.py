@@ -633,7 +633,8 @@ def test_summary_says_what_was_imported_and_what_comes_next(source, capsys):
     assert "CT: nnU-Net normalises it by CTNormalization" in text
     assert "CT_late: nnU-Net normalises it by ZScoreNormalization" in text and "only for the exact name CT" in text
     assert "export nnUNet_raw=" in text
-    assert text.splitlines()[-1].startswith("Next: nnUNetv2_plan_and_preprocess -d 7 --verify_dataset_integrity ")
+    assert text.splitlines()[-1] == ("Next: nnUNetv2_plan_and_preprocess -d 7 --verify_dataset_integrity"
+                                     "  (-c 3d_fullres: of all configurations only this one)")
 
 
 # ---------------------------------------------------------------- nnU-Net agrees

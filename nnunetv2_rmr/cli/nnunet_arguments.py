@@ -10,22 +10,39 @@ import __future__
 import argparse
 import ast
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
 PARSES = ("parse_args", "parse_known_args")
-# of nnU-Net's RuntimeErrors those that answer a wrong -d; others need their traceback
+# how those of nnU-Net's RuntimeErrors begin that answer a wrong -d
 WRONG_DATASET = ("Could not find a dataset", "More than one dataset name found")
 
 
-def check_arguments(module: str, entry_point: str) -> None:
+def check_arguments(module: str, entry_point: str, ours: str = "") -> None:
     """Exits as nnU-Net's entry point would for --help or wrong arguments in sys.argv; else nothing happens.
 
-    module: file in the nnunetv2 package, such as "run/run_training.py".
+    module: file in the nnunetv2 package, such as "run/run_training.py"; ours: what we add to its help.
     """
     parser = nnunet_parser(module, entry_point)
-    if parser is not None:
-        parser.parse_known_args()
+    try:
+        if parser is not None:
+            parser.parse_known_args()
+    finally:
+        if ours and {"-h", "--help"} & set(sys.argv):
+            print(ours)
+
+
+@contextmanager
+def wrong_dataset_in_one_line() -> Iterator[None]:
+    """Exits with nnU-Net's message if -d names no data set, or several; other RuntimeErrors need their traceback."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith(WRONG_DATASET):
+            raise
+        sys.exit(f"{Path(sys.argv[0]).name}: error: {error}")
 
 
 def nnunet_parser(module: str, entry_point: str) -> argparse.ArgumentParser | None:

@@ -8,19 +8,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from nnunetv2_rmr.cli.nnunet_arguments import WRONG_DATASET, check_arguments
+from nnunetv2_rmr.cli.nnunet_arguments import check_arguments, wrong_dataset_in_one_line
 
 HELP = """
-nnunetv2-rmr: -pl is RMRPlanner unless you name RMRPlannerResEncM, RMRPlannerResEncL, RMRPlannerResEncXL or a planner of
-nnU-Net. They count RMR's own parts into -gpu_memory_target."""
+nnunetv2-rmr: the default of -pl is RMRPlanner. It and RMRPlannerResEncM, RMRPlannerResEncL and RMRPlannerResEncXL count
+RMR's own parts into -gpu_memory_target; nnU-Net's planners do not."""
 
 
 def _run(entry_point: str) -> None:
-    try:
-        check_arguments("experiment_planning/plan_and_preprocess_entrypoints.py", entry_point)
-    finally:
-        if {"-h", "--help"} & set(sys.argv):
-            print(HELP)
+    check_arguments("experiment_planning/plan_and_preprocess_entrypoints.py", entry_point, HELP)
 
     from nnunetv2.experiment_planning import plan_and_preprocess_entrypoints
 
@@ -31,12 +27,9 @@ def _run(entry_point: str) -> None:
         sys.argv += ["-pl", RMRPlanner.__name__]
     run: Callable[[], None] = getattr(plan_and_preprocess_entrypoints, entry_point)
     try:
-        run()
+        with wrong_dataset_in_one_line():
+            run()
     except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"{Path(sys.argv[0]).name}: error: {error}")
-    except RuntimeError as error:
-        if not str(error).startswith(WRONG_DATASET):
-            raise
         sys.exit(f"{Path(sys.argv[0]).name}: error: {error}")
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 
-from nnunetv2_rmr.cli.nnunet_arguments import WRONG_DATASET, check_arguments
+from nnunetv2_rmr.cli.nnunet_arguments import check_arguments, wrong_dataset_in_one_line
 from nnunetv2_rmr.ext_trainer import add_to_ext_trainer
 from nnunetv2_rmr.inference.checkpoints import list_checkpoints
 
@@ -26,11 +26,7 @@ Options beyond nnU-Net's:
 def _run(entry_point: str) -> None:
     missing = MISSING in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != MISSING]
-    try:
-        check_arguments("inference/predict_from_raw_data.py", entry_point)
-    finally:
-        if {"-h", "--help"} & set(sys.argv):
-            print(HELP)
+    check_arguments("inference/predict_from_raw_data.py", entry_point, HELP)
 
     add_to_ext_trainer()
     import torch
@@ -54,15 +50,12 @@ def _run(entry_point: str) -> None:
     predict_from_raw_data.nnUNetPredictor = Predictor  # the entry points look it up under this name
     run: Callable[[], None] = getattr(predict_from_raw_data, entry_point)
     try:
-        run()
+        with wrong_dataset_in_one_line():
+            run()
     except (FailedCasesError, BadCaseError, ValueError) as error:
         sys.exit(f"{Path(sys.argv[0]).name}: error: {error}")
     except FileNotFoundError as error:
         sys.exit(f"{Path(sys.argv[0]).name}: error: {_explain(error)}")
-    except RuntimeError as error:
-        if not str(error).startswith(WRONG_DATASET):
-            raise
-        sys.exit(f"{Path(sys.argv[0]).name}: error: {error}")
 
 
 def _without_workers(arguments: list[str]) -> dict[str, int]:
