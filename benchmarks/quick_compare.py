@@ -9,8 +9,9 @@ nnunetv2_rmr.degradations, drawn as in training and the same for all models. All
 grid. Segmentation: Dice and HD95 (mm), mean over labels or regions. Fused image: PSNR inside the body and SSIM against
 the clean reference modality (restoration; beside it the same of the degraded reference modality, "input"), and the
 fusion metrics Qabf, VIF and Q_MI against the clean modalities (beside it those of the voxel-wise average of what the
-network saw, "average"). compare_trainers.py compares segmentations by nnU-Net's commands on the scans' own grid, with
-the benchmark's corruptions; it takes several times as long.
+network saw, "average"). With --missing also with each modality taken away: zeros in its place, of which an RMR network
+is told as by nnUNetv2_rmr_predict --missing. compare_trainers.py compares segmentations by nnU-Net's commands on the
+scans' own grid, with the benchmark's corruptions; it takes several times as long.
 
 Writes OUT/TRAINER_SEED.json as soon as one is done, OUT/means.csv at the end, and prints tables of what is there: means
 over cases and seeds, and the difference to the first trainer with the 95 % interval of a t-test over seeds. What OUT
@@ -38,8 +39,10 @@ from nnunetv2_rmr.evaluation.fusion_metrics.intensities import body_mask, to_uni
 from nnunetv2_rmr.evaluation.fusion_metrics.scores import fusion_scores
 from nnunetv2_rmr.evaluation.restoration import restoration_scores
 from nnunetv2_rmr.evaluation.segmentation_metrics import segmentation_scores
+from nnunetv2_rmr.settings import channel_names
 
 CLEAN = "clean"
+WITHOUT = "without "  # the modality that is named then
 GROUPS = {CLEAN: (CLEAN,), "noise, blur, fourier": ("noise", "blur", "fourier"),
           "the other kinds": tuple(kind for kind in DEGRADATIONS if kind not in ("noise", "blur", "fourier")),
           **{kind: (kind,) for kind in DEGRADATIONS}}
@@ -82,19 +85,20 @@ def score_segmentation(predicted: np.ndarray, label: np.ndarray, trainer) -> Sco
     return {name: float(np.nanmean([scores[name] for scores in found])) for name in ("Dice", "HD95")}
 
 
-def score_fused(fused: torch.Tensor, clean: torch.Tensor, seen: torch.Tensor, inside: torch.Tensor,
-                reference: int) -> Scores:
+def score_fused(fused: torch.Tensor, clean: torch.Tensor, seen: torch.Tensor, present: torch.Tensor,
+                inside: torch.Tensor, reference: int) -> Scores:
     """Restoration and fusion of the fused image, and of what it has to be better than.
 
     fused (D, H, W); clean, seen (C, D, H, W): the case before and after the degradation; all z-scores.
+    present (C,): False for a modality that was taken away.
     """
     scores = {}
     for name, image in (("restored", fused), ("input", seen[reference])):
-        if name == "restored" or not torch.equal(image, clean[reference]):
+        if name == "restored" or (present[reference] and not torch.equal(image, clean[reference])):
             scores |= {f"{name} {k}": v for k, v in restoration_scores(image, clean[reference], inside).items()}
     mask = inside.numpy()
     images = {"fused": to_unit_range(fused.numpy(), mask),
-              "average": fuse("average", [to_unit_range(image, mask) for image in seen.numpy()], mask)}
+              "average": fuse("average", [to_unit_range(image, mask) for image in seen[present].numpy()], mask)}
     sources = [to_unit_range(image, mask) for image in clean.numpy()]
     for name, found in fusion_scores(images, sources, mask).items():
         scores |= {f"{name} {metric}": found[metric] for metric in ("Qabf", "VIF", "Q_MI")}
@@ -102,8 +106,10 @@ def score_fused(fused: torch.Tensor, clean: torch.Tensor, seen: torch.Tensor, in
 
 
 @torch.inference_mode()
-def predict(trainer, image: torch.Tensor) -> dict[str, torch.Tensor]:
+def predict(trainer, image: torch.Tensor, present: torch.Tensor) -> dict[str, torch.Tensor]:
     """Logits (classes, D, H, W) and, of an RMR network, the fused image (1, D, H, W).
+
+    image (C, D, H, W), zeros where present (C,) is False.
 
     Patches overlap by a quarter, are weighted as by nnU-Net, and not mirrored. Several at a time: with a single small
     patch torch has no fast convolution on the CPU.
@@ -113,7 +119,7 @@ def predict(trainer, image: torch.Tensor) -> dict[str, torch.Tensor]:
     def forward(patches: torch.Tensor) -> dict[str, torch.Tensor]:
         if not hasattr(trainer, "rmrnet"):
             return {"logits": network(patches)}
-        out = network(patches, outputs=("logits", "fused"))
+        out = network(patches, outputs=("logits", "fused"), presence=None if present.all() else present[None])
         return {"logits": out.logits, "fused": out.fused}
 
     predicted = sliding_window_inference(
@@ -122,22 +128,28 @@ def predict(trainer, image: torch.Tensor) -> dict[str, torch.Tensor]:
     return {name: values[0].float() for name, values in predicted.items()}
 
 
-def test(trainer, raw: Path, count: int | None) -> dict[str, dict[str, Scores]]:
+def test(trainer, raw: Path, count: int | None, missing: bool) -> dict[str, dict[str, Scores]]:
     """Condition -> case -> scores."""
     trainer.set_deep_supervision_enabled(False)
     spacing = trainer.configuration_manager.spacing
-    scores = {condition: {} for condition in (CLEAN, *DEGRADATIONS)}
+    channels = channel_names(trainer.dataset_json)
+    without = [f"{WITHOUT}{name}" for name in channels] if missing else []
+    scores = {condition: {} for condition in (CLEAN, *DEGRADATIONS, *without)}
     for number, (case, (image, label)) in enumerate(test_cases(trainer, raw, count).items()):
         inside = torch.from_numpy(label >= 0)
         body = torch.from_numpy(body_mask(image.numpy()))
         for condition, of_cases in scores.items():
-            seen = image if condition == CLEAN else degrade_case(image, inside, spacing, seed=number,
-                                                                 probabilities={condition: 1.0})
-            predicted = predict(trainer, seen)
+            present = torch.tensor([condition != f"{WITHOUT}{name}" for name in channels])
+            if condition in DEGRADATIONS:
+                seen = degrade_case(image, inside, spacing, seed=number, probabilities={condition: 1.0})
+            else:
+                seen = image * present.reshape(-1, 1, 1, 1)
+            predicted = predict(trainer, seen, present)
             segmentation = trainer.label_manager.convert_logits_to_segmentation(predicted["logits"])
             of_cases[case] = score_segmentation(np.asarray(segmentation), label, trainer)
             if "fused" in predicted:
-                of_cases[case] |= score_fused(predicted["fused"][0], image, seen, body, trainer.reference)
+                of_cases[case] |= score_fused(predicted["fused"][0], image, seen, present, body,
+                                                trainer.reference)
     return scores
 
 
@@ -158,6 +170,8 @@ def means(out: Path) -> pd.DataFrame:
 
 def report(found: pd.DataFrame, trainers: list[str], seeds: list[int]) -> None:
     found = found[found.trainer.isin(trainers) & found.seed.isin(seeds)]
+    without = tuple(c for c in found.condition.unique() if c.startswith(WITHOUT))
+    groups = GROUPS | ({"one modality missing": without} | {c: (c,) for c in without} if without else {})
     for score, digits in SCORES.items():
         if score not in found:
             continue
@@ -165,7 +179,7 @@ def report(found: pd.DataFrame, trainers: list[str], seeds: list[int]) -> None:
         first = next((t for t in trainers if t in set(scored.trainer)), None)
         print(f"\n{score}\n\n| test images | trainer | mean | of every seed | difference to {first} |\n"
               "|---|---|---|---|---|")
-        for group, conditions in GROUPS.items():
+        for group, conditions in groups.items():
             of_group = found[found.condition.isin(conditions)]
             for name in ("input", "average"):
                 beside = f"{name} {score.split()[-1]}"
@@ -194,6 +208,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--iterations", type=int, default=300, help="of the whole training")
     parser.add_argument("--test_cases", type=int, help="this many of the test cases, not all")
+    parser.add_argument("--missing", action="store_true", help="also with every single modality missing")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--parts", type=int, default=1)
@@ -219,7 +234,7 @@ def main() -> None:
                         torch.device(args.device))
         seconds = time.time() - start
         result = {"seconds_training": seconds, "arguments": {k: str(v) for k, v in vars(args).items()},
-                  "scores": test(trainer, Path(os.environ["nnUNet_raw"], args.dataset), args.test_cases)}
+                  "scores": test(trainer, Path(os.environ["nnUNet_raw"], args.dataset), args.test_cases, args.missing)}
         with replacing(file) as temporary:
             Path(temporary).write_text(json.dumps(result, indent=1))
     found = means(args.out)

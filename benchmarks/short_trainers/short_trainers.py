@@ -48,6 +48,10 @@ class nnUNetTrainerRMR_lightFusion(nnUNetTrainerRMR):
     settings = replace(nnUNetTrainerRMR.settings, intensity_weight=0.1, gradient_weight=0.1, refinement_weight=0.05)
 
 
+class nnUNetTrainerRMR_modalityDropout(nnUNetTrainerRMR):
+    settings = replace(nnUNetTrainerRMR.settings, modality_dropout=0.3)
+
+
 class nnUNetTrainerRMR_intensityL2(nnUNetTrainerRMR):
     settings = replace(nnUNetTrainerRMR.settings, intensity_norm="l2", intensity_weight=2.0)
 
@@ -62,7 +66,7 @@ BASES = (nnUNetTrainer, nnUNetTrainerDA5, ablations.nnUNetTrainer_RMRDegradation
          ablations.nnUNetTrainerRMR_frozenAutoencoder, ablations.nnUNetTrainerRMR_oneStage,
          nnUNetTrainer_RMRDegradations_biasField, nnUNetTrainerRMR_biasField, nnUNetTrainerRMR_allModalities,
          nnUNetTrainerRMR_saliency, nnUNetTrainerRMR_uncertainty, nnUNetTrainerRMR_lightFusion,
-         nnUNetTrainerRMR_intensityL2, nnUNetTrainerRMR_16features)
+         nnUNetTrainerRMR_modalityDropout, nnUNetTrainerRMR_intensityL2, nnUNetTrainerRMR_16features)
 
 
 def of_features(weight: torch.Tensor, features: int, reference: int) -> torch.Tensor:
