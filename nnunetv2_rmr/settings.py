@@ -61,8 +61,8 @@ class RMRSettings:
     ssim_weight: float = 1.0
     feature_weight: float = 1.0  # of the feature level against the image level of the refinement constraint
     segmentation_weight: float = 1.0
-    intensity_weight: float = 0.5
-    intensity_norm: str = "l1"  # absolute distances to the intensity target; "l2": squared ones
+    intensity_weight: float = 2.0
+    intensity_norm: str = "l2"  # squared distances to the intensity target; "l1": absolute ones, as published
     gradient_weight: float = 0.5
     refinement_weight: float = 0.2  # of both levels together, in stage 2
     tv_norm: str = "l1"  # total variation of absolute differences; "l2": of squared ones
@@ -71,7 +71,7 @@ class RMRSettings:
     balance: str = "fixed"  # of the terms of stage 2; or "uncertainty": the weights above are where learned ones start
 
     # training degradations (see degradations/)
-    p_clean: float = 0.35  # probability that a sample stays clean in every modality
+    p_clean: float = 0.7  # probability that a sample stays clean in every modality
     degradation_probabilities: dict[str, float] = field(
         default_factory=lambda: {"none": 0.25, "noise": 0.25, "blur": 0.25, "fourier": 0.25})
     degradation_options: dict[str, dict] = field(default_factory=dict)  # per kind, arguments of its transform

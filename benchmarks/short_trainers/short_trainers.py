@@ -52,8 +52,10 @@ class nnUNetTrainerRMR_modalityDropout(nnUNetTrainerRMR):
     settings = replace(nnUNetTrainerRMR.settings, modality_dropout=0.3)
 
 
-class nnUNetTrainerRMR_intensityL2(nnUNetTrainerRMR):
-    settings = replace(nnUNetTrainerRMR.settings, intensity_norm="l2", intensity_weight=2.0)
+class nnUNetTrainerRMR_untilNovember2026(nnUNetTrainerRMR):
+    """With the defaults that RMR had in all comparisons until 2026-11-26."""
+
+    settings = replace(nnUNetTrainerRMR.settings, intensity_norm="l1", intensity_weight=0.5, p_clean=0.35)
 
 
 class nnUNetTrainerRMR_16features(nnUNetTrainerRMR):
@@ -66,7 +68,7 @@ BASES = (nnUNetTrainer, nnUNetTrainerDA5, ablations.nnUNetTrainer_RMRDegradation
          ablations.nnUNetTrainerRMR_frozenAutoencoder, ablations.nnUNetTrainerRMR_oneStage,
          nnUNetTrainer_RMRDegradations_biasField, nnUNetTrainerRMR_biasField, nnUNetTrainerRMR_allModalities,
          nnUNetTrainerRMR_saliency, nnUNetTrainerRMR_uncertainty, nnUNetTrainerRMR_lightFusion,
-         nnUNetTrainerRMR_modalityDropout, nnUNetTrainerRMR_intensityL2, nnUNetTrainerRMR_16features)
+         nnUNetTrainerRMR_modalityDropout, nnUNetTrainerRMR_untilNovember2026, nnUNetTrainerRMR_16features)
 
 
 def of_features(weight: torch.Tensor, features: int, reference: int) -> torch.Tensor:

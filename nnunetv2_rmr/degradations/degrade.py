@@ -34,7 +34,7 @@ DEGRADATIONS: dict[str, Callable[..., Degradation]] = {
     "low_resolution": LowResolutionTransform,
     "spikes": lambda spacing, **options: SpikesTransform(**options),
 }
-DEFAULT_P_CLEAN = 0.35
+DEFAULT_P_CLEAN = 0.7
 DEFAULT_PROBABILITIES = {NONE: 0.25, "noise": 0.25, "blur": 0.25, "fourier": 0.25}
 
 

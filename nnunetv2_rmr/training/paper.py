@@ -47,6 +47,7 @@ class nnUNetTrainerRMR_paper(nnUNetTrainerRMR):
         stage2_degraded=False,
         segmentation_weight=10.0,
         intensity_weight=12.0,
+        intensity_norm="l1",
         gradient_weight=32.0,  # 1 with the published 3D Sobel kernels, which are 32 times as large as ours
         refinement_weight=0.0,
 
