@@ -28,8 +28,8 @@ def nnunet(tmp_path_factory) -> dict[str, str]:
 def trained(nnunet) -> Path:
     """Model folder of a trained region model (two folds), by nnU-Net's own command."""
     for fold in (0, 1):
-        tiny.run("nnUNetv2_train", REGIONS, tiny.CONFIGURATION, fold, "-tr", "nnUNetTrainerRMR_tiny", "-device", "cpu",
-                 "--npz", env=nnunet | {"nnUNet_rmr_seed": "1"})
+        tiny.run("nnUNetv2_train", REGIONS, tiny.CONFIGURATION, fold, "-tr", "nnUNetTrainerRMR_tiny", "-device",
+                 tiny.DEVICE, "--npz", env=nnunet | {"nnUNet_rmr_seed": "1"})
     return Path(nnunet["nnUNet_results"]) / f"Dataset{REGIONS}_Tiny" / \
         f"nnUNetTrainerRMR_tiny__nnUNetPlans__{tiny.CONFIGURATION}"
 

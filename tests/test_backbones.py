@@ -81,10 +81,10 @@ def test_a_configuration_of_the_plans_with_it_trains_and_predicts_by_command(net
     (folder / f"{name}.json").write_text(json.dumps(plans))
     env = nnunet | {"nnUNet_results": str(tmp_path / "results"), "TINY_ONLY_TRAINS": "1"}
     Path(env["nnUNet_results"]).mkdir()
-    tiny.run("nnUNetv2_train", PLAIN, name, "all", "-tr", trainer, "-p", name, "-device", "cpu", env=env)
+    tiny.run("nnUNetv2_train", PLAIN, name, "all", "-tr", trainer, "-p", name, "-device", tiny.DEVICE, env=env)
     images, out = Path(nnunet["nnUNet_raw"]) / data_set / "imagesTs", tmp_path / "out"
     tiny.run("nnUNetv2_rmr_predict", "-i", images, "-o", out, "-d", PLAIN, "-c", name, "-p", name, "-f", "all",
-             "-tr", trainer, "-device", "cpu", "--disable_tta", env=env)
+             "-tr", trainer, "-device", tiny.DEVICE, "--disable_tta", env=env)
     for folder in (out, out / "fused"):
         assert {f.name for f in folder.glob("*.nii.gz")} == {"caseTs00.nii.gz", "caseTs01.nii.gz"}
 

@@ -93,7 +93,7 @@ def test_the_command_trains_resumes_and_keeps_what_was_learned(nnunet, tmp_path)
     """With all that may be fused and degraded switched on."""
     env = nnunet | {"nnUNet_results": str(tmp_path), "nnUNet_rmr_seed": "3", "TINY_ONLY_TRAINS": "1"}
     trainer = "nnUNetTrainerRMR_tiny_everything"
-    command = ("nnUNetv2_train", PLAIN, tiny.CONFIGURATION, 0, "-tr", trainer, "-device", "cpu")
+    command = ("nnUNetv2_train", PLAIN, tiny.CONFIGURATION, 0, "-tr", trainer, "-device", tiny.DEVICE)
     tiny.run(*command, env=env | {"TINY_KILLED_AT": "iteration 20"}, check=False)  # in the last of four epochs
     fold = tmp_path / f"Dataset{PLAIN}_Tiny" / f"{trainer}__nnUNetPlans__{tiny.CONFIGURATION}" / "fold_0"
 

@@ -14,7 +14,7 @@ from nnunetv2_rmr.evaluation.benchmark.model import BenchmarkRefused
 
 pytestmark = pytest.mark.slow
 
-OPTIONS = ("--corruptions", "noise", "gamma", "missing", "--severities", 1, 5, "-device", "cpu", "--disable_tta",
+OPTIONS = ("--corruptions", "noise", "gamma", "missing", "--severities", 1, 5, "-device", tiny.DEVICE, "--disable_tta",
            "--bootstrap", 200)
 MEASURED = ["seconds", "peak_memory_gb"]
 
@@ -26,7 +26,7 @@ def data(nnunet) -> Path:
 
 @pytest.fixture(scope="module")
 def vanilla(nnunet) -> Path:
-    tiny.run("nnUNetv2_train", REGIONS, tiny.CONFIGURATION, 0, "-tr", "nnUNetTrainer_tiny", "-device", "cpu",
+    tiny.run("nnUNetv2_train", REGIONS, tiny.CONFIGURATION, 0, "-tr", "nnUNetTrainer_tiny", "-device", tiny.DEVICE,
              env=nnunet)
     return Path(nnunet["nnUNet_results"]) / data_name() / f"nnUNetTrainer_tiny__nnUNetPlans__{tiny.CONFIGURATION}"
 
@@ -67,7 +67,7 @@ def test_clean_dice_is_that_of_nnunets_evaluation(done, nnunet, data, trained, v
     for name, model in (("rmr", trained), ("vanilla", vanilla)):
         folds = [f.name.removeprefix("fold_") for f in sorted(model.glob("fold_*"))]
         tiny.run("nnUNetv2_predict_from_modelfolder", "-i", data / "imagesTs", "-o", tmp_path / name, "-m", model,
-                 "-f", *folds, "-device", "cpu", "--disable_tta", "-npp", 1, "-nps", 1, env=nnunet)
+                 "-f", *folds, "-device", tiny.DEVICE, "--disable_tta", "-npp", 1, "-nps", 1, env=nnunet)
         tiny.run("nnUNetv2_evaluate_folder", data / "labelsTs", tmp_path / name, "-djfile", model / "dataset.json",
                  "-pfile", model / "plans.json", "-np", 1, env=nnunet)
         expected = json.loads((tmp_path / name / "summary.json").read_text())

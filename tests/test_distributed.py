@@ -22,6 +22,7 @@ from nnunetv2_rmr.training.distributed import join_processes, let_nnunet_wrap_fo
 
 TRAINER = "nnUNetTrainerRMR_fixed"
 # as the installed script does it, also where it is not installed yet
+BACKEND = ("-backend", "gloo")  # the default on CPUs; nccl refuses to serve two processes on one GPU
 MODULE = ("-m", "nnunetv2_rmr.cli.train_ddp")
 COMMAND = ("torchrun", "--standalone", "--nproc_per_node", "2", *MODULE)
 
@@ -100,10 +101,11 @@ def on_two_machines(*arguments: str, env: dict[str, str]) -> list[str]:
 
 @pytest.mark.slow
 def test_two_processes_train_both_stages_and_resume_as_one_process_would(nnunet, tmp_path):
-    arguments = [str(PLAIN), tiny.CONFIGURATION, "0", "-tr", TRAINER, "-device", "cpu"]
+    arguments = [str(PLAIN), tiny.CONFIGURATION, "0", "-tr", TRAINER, "-device", tiny.DEVICE]
     env = nnunet | {"nnUNet_rmr_seed": "3", "OMP_NUM_THREADS": "1"}
     one, two = (env | {"nnUNet_results": str(tmp_path / name)} for name in ("one", "two"))
     tiny.run("nnUNetv2_train", *arguments, env=one)
+    arguments += BACKEND
     # both processes die in the third of four epochs, after the stage has changed; then they go on
     assert tiny.run(*COMMAND, *arguments, env=two | {"TINY_KILLED_AT": "iteration 15"}, check=False).returncode != 0
     outputs = on_two_machines(*arguments, "--c", env=two)
@@ -128,7 +130,7 @@ def test_two_processes_train_both_stages_and_resume_as_one_process_would(nnunet,
 def test_processes_do_not_wait_for_gradients_that_no_loss_term_gives(nnunet, tmp_path):
     env = nnunet | {"nnUNet_results": str(tmp_path), "OMP_NUM_THREADS": "1", "TINY_ONLY_TRAINS": "1"}
     tiny.run(*COMMAND, PLAIN, tiny.CONFIGURATION, "0", "-tr", "nnUNetTrainerRMR_noSegmentationLoss_tiny", "-device",
-             "cpu", env=env)
+             tiny.DEVICE, *BACKEND, env=env)
 
 
 def model(results: Path) -> Path:

@@ -27,7 +27,7 @@ TRAINERS = {  # stages of four epochs, and loss terms of the last one
 def train(trainer: str, nnunet: dict[str, str], results: Path, **extra: str) -> Path:
     """The fold's folder."""
     results.mkdir(exist_ok=True)
-    tiny.run("nnUNetv2_train", PLAIN, tiny.CONFIGURATION, 0, "-tr", trainer, "-device", "cpu",
+    tiny.run("nnUNetv2_train", PLAIN, tiny.CONFIGURATION, 0, "-tr", trainer, "-device", tiny.DEVICE,
              env=nnunet | {"nnUNet_results": str(results)} | extra)
     return results / f"Dataset{PLAIN}_Tiny" / f"{trainer}__nnUNetPlans__{tiny.CONFIGURATION}" / "fold_0"
 
@@ -54,7 +54,7 @@ def test_the_paper_preset_validates_and_predicts(nnunet, tmp_path):
     assert (fold / "validation" / "fused" / "restoration.json").is_file()
     images, out = Path(nnunet["nnUNet_raw"]) / f"Dataset{PLAIN}_Tiny" / "imagesTs", tmp_path / "out"
     tiny.run("nnUNetv2_rmr_predict", "-i", images, "-o", out, "-d", PLAIN, "-c", tiny.CONFIGURATION, "-f", 0, "-tr",
-             "nnUNetTrainerRMR_paper_tiny", "-device", "cpu", "--disable_tta",
+             "nnUNetTrainerRMR_paper_tiny", "-device", tiny.DEVICE, "--disable_tta",
              env=nnunet | {"nnUNet_results": str(tmp_path / "results")})
     for case in ("caseTs00", "caseTs01"):
         assert (out / f"{case}.nii.gz").is_file()

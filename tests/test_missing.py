@@ -228,9 +228,9 @@ def test_the_command_trains_with_dropout_and_predicts_without_modalities(nnunet,
         shutil.copy(f"{images}/caseTs00_{i:04d}.nii.gz", raw / f"whole_{i:04d}.nii.gz")
     env = nnunet | {"nnUNet_results": str(tmp_path / "results"), "nnUNet_rmr_seed": "1", "TINY_ONLY_TRAINS": "1"}
     trainer = "nnUNetTrainerRMR_tiny_dropout"
-    tiny.run("nnUNetv2_train", PLAIN, tiny.CONFIGURATION, 0, "-tr", trainer, "-device", "cpu", env=env)
+    tiny.run("nnUNetv2_train", PLAIN, tiny.CONFIGURATION, 0, "-tr", trainer, "-device", tiny.DEVICE, env=env)
     command = ["nnUNetv2_rmr_predict", "-i", raw, "-d", PLAIN, "-c", tiny.CONFIGURATION, "-tr", trainer, "-f", 0,
-               "-device", "cpu", "--disable_tta"]
+               "-device", tiny.DEVICE, "--disable_tta"]
 
     result = tiny.run(*command, "-o", tmp_path / "out", "--missing", env=env)
     assert "case caseTs00 is predicted without caseTs00_0001.nii.gz (T2)" in result.stdout
@@ -261,7 +261,7 @@ def test_help_names_the_option_and_a_model_without_dropout_warns(trained, nnunet
     (tmp_path / "in").mkdir()
     shutil.copy(f"{images}/caseTs00_0000.nii.gz", tmp_path / "in")
     result = tiny.run("nnUNetv2_rmr_predict_from_modelfolder", "-i", tmp_path / "in", "-o", tmp_path / "out",
-                      "-m", trained, "-f", 0, "-device", "cpu", "--disable_tta", "--missing",
+                      "-m", trained, "-f", 0, "-device", tiny.DEVICE, "--disable_tta", "--missing",
                       env=nnunet)
     assert "WARNING: this model was trained without modality dropout" in result.stdout
     assert (tmp_path / "out" / "fused" / "caseTs00.nii.gz").is_file()

@@ -68,8 +68,8 @@ def difficult(nnunet) -> Path:
 
 def train(configuration: str, env: dict[str, str], *options: str) -> str:
     """Trains on all cases; returns the training log."""
-    tiny.run("nnUNetv2_train", NUMBER, configuration, "all", "-tr", "nnUNetTrainerRMR_tiny", "-device", "cpu", *options,
-             env=env)
+    tiny.run("nnUNetv2_train", NUMBER, configuration, "all", "-tr", "nnUNetTrainerRMR_tiny", "-device", tiny.DEVICE,
+             *options, env=env)
     folder = model_folder(configuration, env) / "fold_all"
     return "".join(log.read_text() for log in folder.glob("training_log_*.txt"))
 
@@ -82,7 +82,7 @@ def model_folder(configuration: str, env: dict[str, str]) -> Path:
 def predict(images: Path, out: Path, configuration: str, env: dict[str, str], *options: str | Path) -> None:
     """Predicts the test case, and asserts what holds for every configuration."""
     tiny.run("nnUNetv2_rmr_predict", "-i", images, "-o", out, "-d", NUMBER, "-c", configuration, "-f", "all", "-tr",
-             "nnUNetTrainerRMR_tiny", "-device", "cpu", "--disable_tta", *options, env=env)
+             "nnUNetTrainerRMR_tiny", "-device", tiny.DEVICE, "--disable_tta", *options, env=env)
     scan = sitk.ReadImage(str(images / "caseTs0_0001.nii.gz"))
     for file in (out / "caseTs0.nii.gz", out / "fused" / "caseTs0.nii.gz"):
         result = sitk.ReadImage(str(file))

@@ -272,7 +272,7 @@ def test_nnunets_own_trainer_and_ours_train_the_same_network_with_rmr_plans(nnun
     (preprocessed / "nnUNetRMRPlans.json").write_text(json.dumps(plans))
     env = {k: v for k, v in nnunet.items() if k != "nnUNet_extTrainer"} | {"nnUNet_results": str(tmp_path)}
     ours = nnunet | {"nnUNet_results": str(tmp_path), "TINY_ONLY_TRAINS": "1"}
-    options = [str(PLAIN), tiny.CONFIGURATION, "0", "-p", "nnUNetRMRPlans", "-device", "cpu"]
+    options = [str(PLAIN), tiny.CONFIGURATION, "0", "-p", "nnUNetRMRPlans", "-device", tiny.DEVICE]
     tiny.run("nnUNetv2_train", *options, "-tr", "nnUNetTrainer_1epoch_tiny",
              env=env | {"nnUNet_extTrainer": str(Path(__file__).parent / "trainers")})
     tiny.run("nnUNetv2_train", *options, "-tr", "nnUNetTrainerRMR_tiny", env=ours)
@@ -291,7 +291,7 @@ def test_planned_and_preprocessed_by_command_a_data_set_trains_and_predicts(nnun
              "--verify_dataset_integrity", env=env | {"nnUNet_n_proc_DA": "1"})
     plans = json.loads((tmp_path / "preprocessed" / f"Dataset{PLAIN}_Tiny" / "nnUNetRMRPlans.json").read_text())
     assert plans["configurations"]["3d_fullres"]["architecture"]["network_class_name"].endswith("RMRNetFromPlans")
-    model = ("-tr", "nnUNetTrainerRMR_tiny", "-p", "nnUNetRMRPlans", "-device", "cpu")
+    model = ("-tr", "nnUNetTrainerRMR_tiny", "-p", "nnUNetRMRPlans", "-device", tiny.DEVICE)
     tiny.run("nnUNetv2_train", PLAIN, "3d_fullres", "all", *model, env=env | {"TINY_ONLY_TRAINS": "1"})
     images = Path(nnunet["nnUNet_raw"]) / f"Dataset{PLAIN}_Tiny" / "imagesTs"
     tiny.run("nnUNetv2_rmr_predict", "-i", images, "-o", tmp_path / "out", "-d", PLAIN, "-c", "3d_fullres", "-f", "all",

@@ -17,7 +17,7 @@ from nnunetv2_rmr.inference.predictor import _warn_of_stage1
 
 pytestmark = pytest.mark.slow
 
-MODEL = ("-d", REGIONS, "-c", tiny.CONFIGURATION, "-tr", "nnUNetTrainerRMR_tiny", "-f", 0, 1, "-device", "cpu")
+MODEL = ("-d", REGIONS, "-c", tiny.CONFIGURATION, "-tr", "nnUNetTrainerRMR_tiny", "-f", 0, 1, "-device", tiny.DEVICE)
 WORKERS = ("-npp", 1, "-nps", 1)  # of nnU-Net's command, and of ours, which starts none by default on small machines
 
 
@@ -152,7 +152,7 @@ def test_bad_cases_are_named_and_the_others_done(trained, predicted, nnunet, ima
 
 def test_what_can_not_be_predicted_with_is_named(trained, nnunet, images, tmp_path):
     command = ("nnUNetv2_rmr_predict_from_modelfolder", "-i", images, "-o", tmp_path, "-m", trained)
-    message = tiny.run(*command, "-f", 0, 4, "-device", "cpu", env=nnunet, check=False).stdout
+    message = tiny.run(*command, "-f", 0, 4, "-device", tiny.DEVICE, env=nnunet, check=False).stdout
     assert f"no fold_4/checkpoint_final.pth in {trained}; there are (options -f and -chk): fold_0/" in message
     message = tiny.run("nnUNetv2_rmr_predict", "-i", images, "-o", tmp_path, "-d", 998, "-c", "3d_fullres", env=nnunet,
                        check=False).stdout
@@ -192,7 +192,7 @@ def test_find_best_configuration_ensemble_and_model_sharing_work_as_for_vanilla(
     model = installed / f"Dataset{REGIONS}_Tiny" / f"nnUNetTrainerRMR_tiny__nnUNetPlans__{tiny.CONFIGURATION}"
     out = tmp_path / "installed"
     tiny.run("nnUNetv2_rmr_predict_from_modelfolder", "-i", images, "-o", out, "-m", model, "-f", 0, 1,
-             "-device", "cpu", "-npp", 1, "-nps", 1, env=env)
+             "-device", tiny.DEVICE, "-npp", 1, "-nps", 1, env=env)
     assert files(out) == files(predicted)
     assert files(out / "fused") == files(predicted / "fused")
 

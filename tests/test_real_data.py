@@ -60,7 +60,7 @@ def images(brats) -> Path:
 def trained(brats) -> Path:
     """Model folder of two folds, trained by nnU-Net's own command."""
     for fold in (0, 1):
-        tiny.run("nnUNetv2_train", 101, CONFIGURATION, fold, "-tr", TRAINER, "-device", "cpu", "--npz", env=brats)
+        tiny.run("nnUNetv2_train", 101, CONFIGURATION, fold, "-tr", TRAINER, "-device", tiny.DEVICE, "--npz", env=brats)
     return Path(brats["nnUNet_results"]) / "Dataset101_BraTS" / f"{TRAINER}__nnUNetPlans__{CONFIGURATION}"
 
 
@@ -68,7 +68,7 @@ def trained(brats) -> Path:
 def predicted(trained, brats, images, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("predicted")
     tiny.run("nnUNetv2_rmr_predict", "-i", images, "-o", out, "-d", 101, "-c", CONFIGURATION, "-tr", TRAINER,
-             "-f", 0, 1, "-device", "cpu", "--save_probabilities", env=brats)
+             "-f", 0, 1, "-device", tiny.DEVICE, "--save_probabilities", env=brats)
     return out
 
 
@@ -132,7 +132,7 @@ def test_find_best_configuration_ensemble_and_model_sharing(trained, predicted, 
     for file in images.glob(f"{TEST_CASES[0]}_*"):
         os.symlink(file.resolve(), one_case / file.name)
     tiny.run("nnUNetv2_rmr_predict_from_modelfolder", "-i", one_case, "-o", tmp_path / "again",
-             "-m", results / trained.parent.name / trained.name, "-f", 0, 1, "-device", "cpu",
+             "-m", results / trained.parent.name / trained.name, "-f", 0, 1, "-device", tiny.DEVICE,
              env=installed)
     name = f"{TEST_CASES[0]}.nii.gz"
     for old, new in ((predicted, tmp_path / "again"), (predicted / "fused", tmp_path / "again" / "fused")):

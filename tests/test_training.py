@@ -27,7 +27,7 @@ def results_in(env: dict[str, str], folder: Path, **extra: str) -> dict[str, str
 
 
 def train_command(*options: str, number: int = PLAIN) -> list[str]:
-    return ["nnUNetv2_train", str(number), tiny.CONFIGURATION, "0", "-tr", TRAINER, "-device", "cpu", *options]
+    return ["nnUNetv2_train", str(number), tiny.CONFIGURATION, "0", "-tr", TRAINER, "-device", tiny.DEVICE, *options]
 
 
 def load(checkpoint: Path) -> dict:

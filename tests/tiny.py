@@ -17,6 +17,8 @@ import SimpleITK as sitk
 
 CHANNELS = ("T1", "T2", "FLAIR")
 CONFIGURATION = "3d_tiny"
+# What commands in tests train and predict on: RMR_TEST_DEVICE=cuda tries the same things on a GPU.
+DEVICE = os.environ.get("RMR_TEST_DEVICE", "cpu")
 
 
 def tiny_case(rng: np.random.Generator, shape=(24, 28, 26)) -> tuple[list[np.ndarray], np.ndarray]:
@@ -140,6 +142,7 @@ def nnunet_env(root: Path, **extra: str) -> dict[str, str]:
 
     env = dict(os.environ, nnUNet_extTrainer=str(trainers_folder()), nnUNet_n_proc_DA="0", OMP_NUM_THREADS="2",
                **ENV)
+    env.setdefault("nnUNet_compile", "f")  # on a GPU it would take longer than the training
     for name in ("raw", "preprocessed", "results"):
         (root / name).mkdir(parents=True, exist_ok=True)
         env[f"nnUNet_{name}"] = str(root / name)
