@@ -27,6 +27,7 @@ SIDES = {"nnUNetTrainer": nnUNetTrainer, "nnUNetTrainerRMR": nnUNetTrainerRMR_on
 
 def make_trainer(cls: type, plans: dict, configuration: str, dataset_json: dict, device: torch.device, iterations: int):
     torch.manual_seed(0)
+    torch.backends.cudnn.benchmark = True  # as nnUNetv2_train does
     trainer = cls(deepcopy(plans), configuration, "all", dataset_json, device)
     trainer.num_iterations_per_epoch = iterations
     trainer.num_val_iterations_per_epoch = max(1, iterations // 5)

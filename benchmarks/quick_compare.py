@@ -52,11 +52,11 @@ RUN = ["trainer", "seed"]
 Scores = dict[str, float]
 
 
-def train(name: str, plans: dict, configuration: str, dataset_json: dict, device: torch.device):
+def train(name: str, plans: dict, configuration: str, fold: int | str, dataset_json: dict, device: torch.device):
     sys.path.insert(0, str(HERE / "short_trainers"))
     import short_trainers
 
-    trainer = getattr(short_trainers, f"{name}_short")(plans, configuration, "all", dataset_json, device)
+    trainer = getattr(short_trainers, f"{name}_short")(plans, configuration, fold, dataset_json, device)
     trainer.logger.plot_progress_png = lambda folder: None  # two seconds an epoch
     trainer.run_training()
     return trainer
@@ -66,6 +66,12 @@ def test_cases(trainer, raw: Path, count: int | None) -> dict[str, tuple[torch.T
     """Case -> (image (C, D, H, W), label (D, H, W), -1 outside the body), both preprocessed."""
     configuration, ending = trainer.configuration_manager, trainer.dataset_json["file_ending"]
     cases = {}
+    if trainer.fold != "all":
+        dataset = trainer.dataset_class(trainer.preprocessed_dataset_folder, trainer.do_split()[1][:count])
+        for case in dataset.identifiers:
+            image, segmentation, *_ = dataset.load_case(case)
+            cases[case] = torch.from_numpy(image[:]).float(), np.asarray(segmentation[0])
+        return cases
     for label in sorted((raw / "labelsTs").glob(f"*{ending}"))[:count]:
         case = label.name.removesuffix(ending)
         files = sorted(str(f) for f in (raw / "imagesTs").glob(f"{case}_*{ending}"))
@@ -208,7 +214,10 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--iterations", type=int, default=300, help="of the whole training")
     parser.add_argument("--test_cases", type=int, help="this many of the test cases, not all")
+    parser.add_argument("--settings", type=json.loads, help="of RMR for all trainers that have them, as JSON")
     parser.add_argument("--missing", action="store_true", help="also with every single modality missing")
+    parser.add_argument("--cross_validate", action="store_true",
+                        help="a seed is also the fold that is trained, and its validation cases are the test cases")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--parts", type=int, default=1)
@@ -229,9 +238,11 @@ def main() -> None:
         os.environ["nnUNet_rmr_seed"] = str(seed)
         os.environ["nnUNet_results"] = str(args.out / f"models_{seed}")
         plans = json.loads((preprocessed / "nnUNetPlans.json").read_text()) | {"continue_training": False}
+        if args.settings:
+            plans["rmr"] = args.settings
         start = time.time()
-        trainer = train(name, plans, args.configuration, json.loads((preprocessed / "dataset.json").read_text()),
-                        torch.device(args.device))
+        trainer = train(name, plans, args.configuration, seed if args.cross_validate else "all",
+                        json.loads((preprocessed / "dataset.json").read_text()), torch.device(args.device))
         seconds = time.time() - start
         result = {"seconds_training": seconds, "arguments": {k: str(v) for k, v in vars(args).items()},
                   "scores": test(trainer, Path(os.environ["nnUNet_raw"], args.dataset), args.test_cases, args.missing)}

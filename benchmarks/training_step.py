@@ -66,6 +66,7 @@ def make_trainer(trainer_class: type, plans: dict, modalities: int, device: torc
     dataset_json = {"channel_names": {str(i): n for i, n in enumerate(names[:modalities])}, "file_ending": ".nii.gz",
                     "labels": {"background": 0, "oedema": 1, "enhancing": 2, "necrosis": 3}, "numTraining": 1}
     torch.manual_seed(0)
+    torch.backends.cudnn.benchmark = True  # as nnUNetv2_train does
     trainer = trainer_class(json.loads(json.dumps(plans)), "3d_fullres", "all", dataset_json, device)
     trainer.print_to_log_file = lambda *args, **kwargs: None
     if hasattr(trainer, "stage_of"):
