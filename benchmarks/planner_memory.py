@@ -75,12 +75,16 @@ def estimated_gb(planner, configuration: dict, channels: int, classes: int) -> f
     """Of the planned patch and batch; the planner's target and its reference values have this unit."""
     from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
+    from nnunetv2_rmr.planning.planners import FIXED_GIB, PlansRMRNet
+
     architecture, dim = configuration["architecture"], len(configuration["patch_size"])
     with torch.device("meta"):
         network = get_network_from_plans(
             architecture["network_class_name"], architecture["arch_kwargs"], architecture["_kw_requires_import"],
             channels, classes, allow_init=False)
     count = network.compute_conv_feature_map_size(configuration["patch_size"])
+    if isinstance(planner, PlansRMRNet):
+        return FIXED_GIB + count * configuration["batch_size"] / GIB
     reference = getattr(planner, f"UNet_reference_val_{dim}d")
     batch = configuration["batch_size"] / getattr(planner, f"UNet_reference_val_corresp_bs_{dim}d")
     return count * batch / reference * planner.UNet_reference_val_corresp_GB
@@ -107,6 +111,7 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", choices=FINGERPRINTS, default=list(FINGERPRINTS))
     parser.add_argument("--configurations", nargs="+", default=["3d_fullres", "2d"])
     parser.add_argument("--planners", nargs="+", choices=PLANNERS, default=list(PLANNERS))
+    parser.add_argument("--stock_plans", action="store_true", help="also RMR with the plans of nnU-Net's planners")
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda", help="cpu: the estimates only")
     add_json_argument(parser)
@@ -127,8 +132,10 @@ def main() -> None:
                     planner, plans = plan(dataset, planner_name)
                     planned_for[planner_name] = planner, plans
                 stock, ours = PLANNERS[size]
-                for planner_name, trainer_class in ((stock, nnUNetTrainer), (ours, nnUNetTrainerRMR),
-                                                    (stock, nnUNetTrainerRMR)):
+                sides = [(stock, nnUNetTrainer), (ours, nnUNetTrainerRMR)]
+                if args.stock_plans:
+                    sides.append((stock, nnUNetTrainerRMR))
+                for planner_name, trainer_class in sides:
                     planner, plans = planned_for[planner_name]
                     planned = plans["configurations"][configuration]
                     row = {"data": name, "configuration": configuration, "planner": planner_name,

@@ -82,13 +82,15 @@ def test_cases(trainer, raw: Path, count: int | None) -> dict[str, tuple[torch.T
 
 
 def score_segmentation(predicted: np.ndarray, label: np.ndarray, trainer) -> Scores:
-    """Means over labels or regions that are in the reference or in the prediction."""
+    """Means over labels or regions that are in the reference or in the prediction; and each one's Dice, NaN if not."""
     manager, inside = trainer.label_manager, label >= 0
     wanted = manager.foreground_regions if manager.has_regions else manager.foreground_labels
+    names = [name for name in trainer.dataset_json["labels"] if name not in ("background", "ignore")]
     label, predicted = (np.where(inside, x, 0) for x in (label, predicted))
     found = [segmentation_scores(label, predicted, w, trainer.configuration_manager.spacing, tolerance_mm=1)
              for w in wanted]
-    return {name: float(np.nanmean([scores[name] for scores in found])) for name in ("Dice", "HD95")}
+    scores = {name: float(np.nanmean([scores[name] for scores in found])) for name in ("Dice", "HD95")}
+    return scores | {f"Dice {name}": scores["Dice"] for name, scores in zip(names, found, strict=True)}
 
 
 def score_fused(fused: torch.Tensor, clean: torch.Tensor, seen: torch.Tensor, present: torch.Tensor,
@@ -178,7 +180,8 @@ def report(found: pd.DataFrame, trainers: list[str], seeds: list[int]) -> None:
     found = found[found.trainer.isin(trainers) & found.seed.isin(seeds)]
     without = tuple(c for c in found.condition.unique() if c.startswith(WITHOUT))
     groups = GROUPS | ({"one modality missing": without} | {c: (c,) for c in without} if without else {})
-    for score, digits in SCORES.items():
+    of_labels = {score: SCORES["Dice"] for score in found if score.startswith("Dice ")}
+    for score, digits in (SCORES | of_labels).items():
         if score not in found:
             continue
         scored = found.dropna(subset=score)

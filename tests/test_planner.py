@@ -16,9 +16,9 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from plans import DATASET_JSON, make_plans
 
 from nnunetv2_rmr.networks.build import build_rmrnet
-from nnunetv2_rmr.networks.from_plans import BYTES_PER_FEATURE_MAP_ELEMENT, RMRNetFromPlans, rmr_architecture
+from nnunetv2_rmr.networks.from_plans import RMRNetFromPlans, rmr_architecture
 from nnunetv2_rmr.networks.memory import kept_bytes
-from nnunetv2_rmr.planning.planners import PLANNERS, RMRPlanner
+from nnunetv2_rmr.planning.planners import FIXED_GIB, GIB, PLANNERS, RMRPlanner
 from nnunetv2_rmr.settings import RMRSettings
 
 FRONT = RMRSettings().network_arguments()
@@ -126,22 +126,6 @@ def test_kept_bytes_are_those_of_a_computation_done_by_hand():
     assert kept_bytes(compute, [weight]) == 4 * (4 + 8) * 1000
 
 
-def test_a_unets_feature_maps_keep_the_bytes_that_the_estimate_assumes():
-    with torch.device("meta"):
-        network = make_unet().half()
-        x = torch.empty(1, 4, 64, 64, 64, dtype=torch.float16)
-    kept = kept_bytes(lambda: network(x), list(network.parameters()))
-    assert kept / network.compute_conv_feature_map_size((64, 64, 64)) == pytest.approx(
-        BYTES_PER_FEATURE_MAP_ELEMENT, rel=0.05)
-
-
-def make_unet() -> torch.nn.Module:
-    from dynamic_network_architectures.architectures.unet import PlainConvUNet
-    return PlainConvUNet(4, 5, [32, 64, 128, 256, 320], torch.nn.Conv3d, 3, [1, 2, 2, 2, 2], 2, 4, 2, conv_bias=True,
-                         norm_op=torch.nn.InstanceNorm3d, norm_op_kwargs={"affine": True}, nonlin=torch.nn.LeakyReLU,
-                         nonlin_kwargs={"inplace": True}, deep_supervision=True)
-
-
 # ---- planners -------------------------------------------------------------------------------------------------------
 
 @pytest.fixture
@@ -191,6 +175,25 @@ def test_plans_fit_where_nnunets_own_fit(dataset, planner):
             a["architecture"]["network_class_name"]
         assert b["spacing"].tolist() == a["spacing"].tolist() if hasattr(a["spacing"], "tolist") \
             else b["spacing"] == a["spacing"]
+
+
+@pytest.mark.parametrize("target", [6, 9.5])
+def test_the_planned_batch_fits_into_the_target_and_one_sample_more_does_not(dataset, target):
+    planned = plan(RMRPlanner, dataset(cases=10**4), gpu_memory_target_in_gb=target)
+    for configuration in ("2d", "3d_fullres"):
+        configuration = PlansManager(json.loads(json.dumps(planned))).get_configuration(configuration)
+        with torch.device("meta"):
+            network = get_network_from_plans(configuration.network_arch_class_name,
+                                             configuration.network_arch_init_kwargs,
+                                             configuration.network_arch_init_kwargs_req_import, 2, 2)
+        of_sample = network.compute_conv_feature_map_size(configuration.patch_size) / GIB
+        assert FIXED_GIB + configuration.batch_size * of_sample <= target
+        assert FIXED_GIB + (configuration.batch_size + 1) * of_sample > target
+
+
+def test_a_target_that_is_gone_before_the_first_sample_is_refused(dataset):
+    with pytest.raises(ValueError, match="memory target of 1 GB is too small"):
+        RMRPlanner(dataset(), gpu_memory_target_in_gb=1)
 
 
 def test_more_memory_gives_larger_patches_and_more_modalities_smaller_ones(dataset):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pydoc
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -16,9 +16,10 @@ from nnunetv2_rmr.networks.memory import kept_bytes
 from nnunetv2_rmr.networks.rmrnet import RMRNet
 from nnunetv2_rmr.settings import RMRSettings
 
-# A U-Net's convolution keeps its output (for the norm) and what follows (for the next convolution), float16 each.
-# Measured on nnU-Net's PlainConvUNet, 128^3: 3.95 bytes for every element of compute_conv_feature_map_size.
-BYTES_PER_FEATURE_MAP_ELEMENT = 4
+# At the worst moment of a step there is more than what the backward pass has to keep: gradients of feature maps, and
+# the allocator's gaps. Factors of what is kept, from 15 trainings on a GPU (benchmarks/README.md).
+PEAK_OF_SEGMENTATION = 1.3
+PEAK_OF_FRONT = 1.6
 
 
 def rmr_architecture(architecture: dict, num_modalities: int, dim: int, front: dict) -> dict:
@@ -61,12 +62,12 @@ class RMRNetFromPlans(RMRNet):
         if "strides" in kwargs and np.asarray(strides).tolist() != np.asarray(kwargs["strides"]).tolist():
             raise ValueError(f"the plans' architecture holds two different strides: {strides} beside the segmentation "
                              f"network and {kwargs['strides']} in it")
-        features = front.get("features", RMRSettings().features)
+        channels = front.get("features", RMRSettings().features) + input_channels - num_modalities
         network = get_network_from_plans(segmentation["network_class_name"], kwargs,
-                                         segmentation["_kw_requires_import"],
-                                         features + input_channels - num_modalities, num_classes, allow_init=False,
+                                         segmentation["_kw_requires_import"], channels, num_classes, allow_init=False,
                                          deep_supervision=deep_supervision)
         super().__init__(network, num_modalities, dim, **front)
+        self.segmentation_channels = channels
         # nnU-Net's own trainers ask for the segmentation alone, and their DDP would wait for gradients that never come.
         # nnUNetTrainerRMR trains these parts and says so itself.
         for head in (self.fusion_decoder, self.all_modalities_decoder):
@@ -80,21 +81,31 @@ class RMRNetFromPlans(RMRNet):
             module.segmentation.apply(module.segmentation.initialize)
 
     def compute_conv_feature_map_size(self, input_size: Sequence[int]) -> int:
-        """What a training keeps for one sample, as a number of feature-map elements: nnU-Net's planners compare it
-        with their GPU memory target. input_size: patch size, without batch and channels.
+        """Bytes of GPU memory that every sample of a batch takes in training. input_size: patch size, without batch
+        and channels.
 
-        The segmentation network counts itself, as in nnU-Net. To this comes what stage 2, where training needs most,
-        keeps around it for the backward pass: encoders of M modalities, fusion module with its concatenations, fusion
-        decoder on the fused features and on those of every modality, and all loss terms with their default settings;
-        and the features of the clean pass, which runs without gradients. It is found by running those parts on
-        tensors without data, in float16 (losses in float32) as on a GPU, and divided by the bytes that an element of
-        a U-Net's feature maps keeps. As in nnU-Net's count, gradients and the workspace of convolutions are not in it:
-        the planner's reference values are calibrated for that.
+        nnU-Net's planners ask a network for its feature maps by this name; its U-Nets count elements, which come to
+        5 to 8 bytes, by the planner. RMR's planners, whose reference values are bytes, ask for stage 2, where training
+        needs most: the segmentation network, and around it encoders of M modalities, fusion module with its
+        concatenations, fusion decoder on the fused features and on those of every modality, all loss terms with their
+        default settings, and the features of the clean pass, which runs without gradients. What these keep for the
+        backward pass is found by running them on tensors without data, in float16 (losses in float32) as on a GPU.
         """
-        segmentation = self.segmentation.compute_conv_feature_map_size(input_size)
-        return int(segmentation + self._front_bytes(input_size) / BYTES_PER_FEATURE_MAP_ELEMENT)
+        return int(PEAK_OF_SEGMENTATION * self._segmentation_bytes(input_size)
+                   + PEAK_OF_FRONT * self._front_bytes(input_size))
 
-    def _front_bytes(self, input_size: Collection[int]) -> int:
+    def _segmentation_bytes(self, input_size: Sequence[int]) -> int:
+        segmentation = copy.deepcopy(self.segmentation).to("meta").half().requires_grad_(True)
+        x = torch.empty(1, self.segmentation_channels, *input_size, device="meta", dtype=torch.float16)
+
+        def loss():
+            outputs = segmentation(x)
+            outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
+            return [output.float().softmax(1) for output in outputs]
+
+        return kept_bytes(loss, list(segmentation.parameters()))
+
+    def _front_bytes(self, input_size: Sequence[int]) -> int:
         settings = RMRSettings()
         front = copy.copy(self)  # shares all modules but the segmentation network
         front._modules = {**self._modules, "segmentation": None}

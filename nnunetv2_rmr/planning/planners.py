@@ -18,15 +18,22 @@ from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2_rmr.networks.from_plans import rmr_architecture
 from nnunetv2_rmr.settings import PLANS_KEY, RMRSettings, channel_names
 
+GIB = 2**30
+# Whatever the batch: the CUDA context, .67 GiB on an H200, libraries' workspaces, weights with their gradients and
+# momentum. From the same trainings as the factors in networks/from_plans.py.
+FIXED_GIB = 1.25
+
 
 class PlansRMRNet:
     """Mixin for a planner of nnU-Net's: the planned network is RMRNet around the planner's own one.
 
     So the network that nnU-Net asks for its memory is the whole one, and patch and batch size adapt until it fits into
-    the target; the reference values stay nnU-Net's. If the plans file is there already, the RMR settings in it
-    ("rmr") are used and kept.
+    the target. A target of 8 GB means 8 GiB of GPU memory in use, as nvidia-smi shows it; the reference values that
+    nnU-Net compares the network with say how many bytes samples may have. If the plans file is there already, the RMR
+    settings in it ("rmr") are used and kept.
 
-    Raises ValueError for a data set with one channel, or for something under "rmr" that is no setting.
+    Raises ValueError for a data set with one channel, for a target that is too small whatever the patch, or for
+    something under "rmr" that is no setting.
     """
 
     def __init__(self, dataset_name_or_id: str | int, *args, **kwargs):
@@ -38,6 +45,13 @@ class PlansRMRNet:
         file = join(nnUNet_preprocessed, self.dataset_name, self.plans_identifier + ".json")
         self.rmr_in_plans = load_json(file).get(PLANS_KEY) if isfile(file) else None
         self.settings = RMRSettings.from_plans({PLANS_KEY: self.rmr_in_plans}, RMRSettings())
+        if self.UNet_vram_target_GB <= FIXED_GIB:
+            raise ValueError(f"a GPU memory target of {self.UNet_vram_target_GB} GB is too small: {FIXED_GIB} GB are "
+                             "taken before the first sample")
+        self.bytes_for_samples = (self.UNet_vram_target_GB - FIXED_GIB) * GIB
+        self.UNet_reference_val_corresp_GB = self.UNet_vram_target_GB
+        self.UNet_reference_val_2d = self.bytes_for_samples / self.UNet_reference_val_corresp_bs_2d
+        self.UNet_reference_val_3d = self.bytes_for_samples / self.UNet_reference_val_corresp_bs_3d
 
     def _whole(self, architecture: dict, dim: int) -> dict:
         return rmr_architecture(architecture, self.num_modalities, dim, self.settings.network_arguments())
@@ -54,7 +68,14 @@ class PlansRMRNet:
 
     def get_plans_for_configuration(self, *args, **kwargs) -> dict:
         plan = super().get_plans_for_configuration(*args, **kwargs)
-        plan["architecture"] = self._whole(plan["architecture"], len(plan["patch_size"]))
+        architecture = plan["architecture"]
+        of_sample = self.static_estimate_VRAM_usage(
+            plan["patch_size"], self.num_modalities, len(self.dataset_json["labels"]),
+            architecture["network_class_name"], architecture["arch_kwargs"], architecture["_kw_requires_import"])
+        # nnU-Net rounds the number of samples that fit, so up to half of one would not
+        fitting = max(self.UNet_min_batch_size, int(self.bytes_for_samples // of_sample))
+        plan["batch_size"] = min(plan["batch_size"], fitting)
+        plan["architecture"] = self._whole(architecture, len(plan["patch_size"]))
         return plan
 
     def generate_data_identifier(self, configuration_name: str) -> str:
