@@ -217,6 +217,7 @@ def test_a_model_of_another_trainer_can_not_do_without_modalities():
 
 # ---- command --------------------------------------------------------------------------------------------------------
 
+@tiny.bit_by_bit
 @pytest.mark.slow
 def test_the_command_trains_with_dropout_and_predicts_without_modalities(nnunet, tmp_path):
     raw = tmp_path / "in"

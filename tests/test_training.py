@@ -67,6 +67,7 @@ def test_the_settings_used_stand_in_the_plans_of_the_trained_model(trained):
     assert settings["intensity_weight"] > 0
 
 
+@tiny.bit_by_bit
 @pytest.mark.parametrize("workers", ["0", "1"])
 def test_resumed_training_equals_uninterrupted_training(nnunet, tmp_path, workers):
     seed = {"nnUNet_rmr_seed": "7", "nnUNet_n_proc_DA": workers}

@@ -13,12 +13,15 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 import SimpleITK as sitk
 
 CHANNELS = ("T1", "T2", "FLAIR")
 CONFIGURATION = "3d_tiny"
 # What commands in tests train and predict on: RMR_TEST_DEVICE=cuda tries the same things on a GPU.
 DEVICE = os.environ.get("RMR_TEST_DEVICE", "cpu")
+bit_by_bit = pytest.mark.skipif(DEVICE != "cpu", reason="on a GPU nnU-Net has cuDNN choose among its algorithms by "
+                                                        "timing them, so that no two runs are the same bit by bit")
 
 
 def tiny_case(rng: np.random.Generator, shape=(24, 28, 26)) -> tuple[list[np.ndarray], np.ndarray]:
