@@ -6,9 +6,10 @@ Needs a GPU and no data: the planners, nnU-Net's as well as ours, plan from fing
 (brain: BraTS, T1, T1ce, T2 and FLAIR at 1 mm; prostate: T2 and ADC, 3 x 0.6 x 0.6 mm), and the trainer that goes with
 each plan does its own training steps on random patches, RMR in stage 2, where it needs most.
 
-estimated: the planner's count of feature maps for the planned patch and batch, in the unit of its memory target.
-allocated, reserved: largest sums over a step, of tensors and of what PyTorch's allocator took for them, in GiB. What
-nvidia-smi shows comes to some .5 GiB more, for the CUDA context. nnUNet_compile=f leaves torch.compile out.
+estimated: the planner's estimate for the planned patch and batch, in the unit of its memory target. allocated: largest
+sum of tensors over a step, in GiB. in use: what PyTorch's allocator took for them and the CUDA context, which is
+measured first and needs a GPU without other processes: what nvidia-smi shows. nnUNet_compile=f leaves torch.compile
+out.
 """
 
 import argparse
@@ -90,7 +91,15 @@ def estimated_gb(planner, configuration: dict, channels: int, classes: int) -> f
     return count * batch / reference * planner.UNet_reference_val_corresp_GB
 
 
-def measure(trainer_class: type, plans: dict, configuration: str, channels: list[str], device: torch.device,
+def context_bytes() -> int:
+    """GPU memory in use before there is a network, after a first multiplication has loaded the libraries."""
+    x = torch.ones(64, 64, device="cuda")
+    (x @ x).sum().item()
+    free, total = torch.cuda.mem_get_info()
+    return total - free - torch.cuda.memory_reserved()
+
+
+def measure(trainer_class: type, plans: dict, configuration: str, channels: list[str], context: int,
             steps: int) -> dict:
     planned = plans["configurations"][configuration]
     single = plans | {"continue_training": False, "configurations": {"3d_fullres": planned}}  # make_trainer's name
@@ -99,11 +108,12 @@ def measure(trainer_class: type, plans: dict, configuration: str, channels: list
     (folder / "case.npz").touch()  # nnU-Net looks which kind of files there are
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
-    trainer = make_trainer(trainer_class, single, len(channels), device, stage=2)
+    trainer = make_trainer(trainer_class, single, len(channels), torch.device("cuda"), stage=2)
     batch = make_batch(trainer, planned["patch_size"], planned["batch_size"], len(channels))
     seconds = [timed(trainer, batch) for _ in range(steps)]
     return {"allocated_gib": torch.cuda.max_memory_allocated() / GIB,
-            "reserved_gib": torch.cuda.max_memory_reserved() / GIB, "seconds": statistics.median(seconds[steps // 2:])}
+            "in_use_gib": (torch.cuda.max_memory_reserved() + context) / GIB,
+            "seconds": statistics.median(seconds[steps // 2:])}
 
 
 def main() -> None:
@@ -122,6 +132,7 @@ def main() -> None:
 
     from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
 
+    context = context_bytes() if args.device == "cuda" else 0
     rows, lines = [], []
     for number, name in enumerate(args.data, start=990):
         dataset, channels = write_fingerprint(number, name), FINGERPRINTS[name][0]
@@ -144,20 +155,19 @@ def main() -> None:
                            "estimated_gb": estimated_gb(planner, planned, len(channels), 4)}
                     if args.device == "cuda":
                         try:
-                            row |= measure(trainer_class, plans, configuration, channels, torch.device("cuda"),
-                                           args.steps)
+                            row |= measure(trainer_class, plans, configuration, channels, context, args.steps)
                         except torch.OutOfMemoryError as error:
                             print(f"out of memory: {error}")
                         gc.collect()  # of the trainer that has just gone
                     rows.append(row)
                     print(row, flush=True)
                     numbers = " | ".join(f"{row.get(key, float('nan')):.2f}" for key in (
-                        "estimated_gb", "allocated_gib", "reserved_gib", "seconds"))
+                        "estimated_gb", "allocated_gib", "in_use_gib", "seconds"))
                     lines.append(f"| {name}, {configuration} | {planner_name} | {trainer_class.__name__} | "
                                  f"{' x '.join(map(str, row['patch']))} | {row['batch']} | {row['target_gb']} | "
                                  f"{numbers} |")
     print("\n| data | planner | trainer | patch | batch | target, GB | estimated, GB | allocated, GiB | "
-          "reserved, GiB | s per step |\n|---|---|---|---|---|---|---|---|---|---|")
+          "in use, GiB | s per step |\n|---|---|---|---|---|---|---|---|---|---|")
     print("\n".join(lines))
     write_json(args, rows)
 

@@ -157,7 +157,7 @@ def test(trainer, raw: Path, count: int | None, missing: bool) -> dict[str, dict
             of_cases[case] = score_segmentation(np.asarray(segmentation), label, trainer)
             if "fused" in predicted:
                 of_cases[case] |= score_fused(predicted["fused"][0], image, seen, present, body,
-                                                trainer.reference)
+                                              trainer.reference)
     return scores
 
 

@@ -79,6 +79,11 @@ class RMRNet(nn.Module):
         """Parameters of the encoders and the fusion decoder, which stage 1 trains."""
         return [*self.encoders.parameters(), *self.fusion_decoder.parameters()]
 
+    def front_parameters(self) -> list[nn.Parameter]:
+        """Parameters of all parts but the segmentation network."""
+        parts = (self.encoders, self.fusion, self.fusion_decoder, self.all_modalities_decoder)
+        return [parameter for part in parts if part is not None for parameter in part.parameters()]
+
     def forward(self, x: torch.Tensor, outputs: Collection[str] | None = None, presence: torch.Tensor | None = None):
         if outputs is None:
             return self._forward(x, ("logits",), presence).logits

@@ -71,4 +71,5 @@ def place_trainer(trainer, device: torch.device) -> None:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
     if trainer.local_rank == 0:
         trainer.do_split()
-    dist.barrier()
+    # nccl would guess the GPU of its first communication from the number among all processes
+    dist.barrier(device_ids=[device.index] if dist.get_backend() == "nccl" else None)

@@ -209,7 +209,7 @@ class nnUNetTrainerRMR(nnUNetTrainer):
                                + ("autoencoder, no segmentation yet" if self.stage == 1 else "fusion and segmentation"))
 
     def train_step(self, batch: dict) -> dict:
-        # nnU-Net's step with several outputs and losses; clipping, scaling and stepping are the same
+        # nnU-Net's step with several outputs and losses; scaling and stepping are the same
         self._last_batch = batch
         data = batch["data"].to(self.device, non_blocking=True)
         target = batch["target"]
@@ -230,17 +230,26 @@ class nnUNetTrainerRMR(nnUNetTrainer):
         if self.grad_scaler is not None:
             self.grad_scaler.scale(loss).backward()
             self.grad_scaler.unscale_(self.optimizer)
-            torch.nn.utils.clip_grad_norm_(parameters, 12)
+            self._clip_gradients(parameters)
             self.grad_scaler.step(self.optimizer)
             self.grad_scaler.update()
         else:
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, 12)
+            self._clip_gradients(parameters)
             self.optimizer.step()
         # one transfer for all values, NaN for a term that this stage does not have
         values = torch.stack([loss.detach(), *(terms[t].detach().float() if t in terms else loss.new_tensor(np.nan)
                                                for t in TERMS)]).cpu().numpy()
         return {"loss": values[0], "terms": values[1:]}
+
+    def _clip_gradients(self, parameters: list[torch.nn.Parameter]) -> None:
+        """As nnU-Net, and in stage 2 the front by itself before: it has no normalisation layers that would hold the
+        size of its features, and with squared differences to an image SGD can diverge at nnU-Net's learning rate."""
+        if self.stage == 2:
+            # frozen parameters still have the gradients of stage 1's last step
+            front = [parameter for parameter in self.rmrnet.front_parameters() if parameter.requires_grad]
+            torch.nn.utils.clip_grad_norm_(front, self.settings.front_clip)
+        torch.nn.utils.clip_grad_norm_(parameters, 12)
 
     def _loss_terms(self, clean: torch.Tensor, degraded: torch.Tensor, target) -> dict[str, torch.Tensor]:
         """Unweighted loss terms of the present stage; losses on images are computed in float32 also under autocast.
