@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import gc
 import io
+import itertools
 import json
 import os
 import statistics
@@ -61,10 +62,11 @@ def plan(dataset: str, name: str) -> tuple[object, dict]:
     import nnunetv2
     from nnunetv2.experiment_planning.plan_and_preprocess_api import recursive_find_python_class
 
-    from nnunetv2_rmr.planning.planners import PLANNERS as OURS
+    from nnunetv2_rmr.planning.planners import let_nnunet_find_planners
 
-    cls = {c.__name__: c for c in OURS}.get(name) or recursive_find_python_class(
-        str(Path(nnunetv2.__file__).parent / "experiment_planning"), name, "nnunetv2.experiment_planning")
+    let_nnunet_find_planners()
+    cls = recursive_find_python_class(str(Path(nnunetv2.__file__).parent / "experiment_planning"), name,
+                                      "nnunetv2.experiment_planning")
     with contextlib.redirect_stdout(io.StringIO()):  # they print their plans
         planner = cls(dataset)
         planner.plan_experiment()
@@ -133,39 +135,33 @@ def main() -> None:
     from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
 
     context = context_bytes() if args.device == "cuda" else 0
+    datasets = {name: write_fingerprint(number, name) for number, name in enumerate(args.data, start=990)}
     rows, lines = [], []
-    for number, name in enumerate(args.data, start=990):
-        dataset, channels = write_fingerprint(number, name), FINGERPRINTS[name][0]
-        for configuration in args.configurations:
-            for size in args.planners:
-                planned_for = {}
-                for planner_name in PLANNERS[size]:
-                    planner, plans = plan(dataset, planner_name)
-                    planned_for[planner_name] = planner, plans
-                stock, ours = PLANNERS[size]
-                sides = [(stock, nnUNetTrainer), (ours, nnUNetTrainerRMR)]
-                if args.stock_plans:
-                    sides.append((stock, nnUNetTrainerRMR))
-                for planner_name, trainer_class in sides:
-                    planner, plans = planned_for[planner_name]
-                    planned = plans["configurations"][configuration]
-                    row = {"data": name, "configuration": configuration, "planner": planner_name,
-                           "trainer": trainer_class.__name__, "patch": planned["patch_size"],
-                           "batch": planned["batch_size"], "target_gb": planner.UNet_vram_target_GB,
-                           "estimated_gb": estimated_gb(planner, planned, len(channels), 4)}
-                    if args.device == "cuda":
-                        try:
-                            row |= measure(trainer_class, plans, configuration, channels, context, args.steps)
-                        except torch.OutOfMemoryError as error:
-                            print(f"out of memory: {error}")
-                        gc.collect()  # of the trainer that has just gone
-                    rows.append(row)
-                    print(row, flush=True)
-                    numbers = " | ".join(f"{row.get(key, float('nan')):.2f}" for key in (
-                        "estimated_gb", "allocated_gib", "in_use_gib", "seconds"))
-                    lines.append(f"| {name}, {configuration} | {planner_name} | {trainer_class.__name__} | "
-                                 f"{' x '.join(map(str, row['patch']))} | {row['batch']} | {row['target_gb']} | "
-                                 f"{numbers} |")
+    for name, size in itertools.product(args.data, args.planners):
+        stock, ours = PLANNERS[size]
+        planned_by = {planner_name: plan(datasets[name], planner_name) for planner_name in (stock, ours)}
+        sides = [(stock, nnUNetTrainer), (ours, nnUNetTrainerRMR)]
+        if args.stock_plans:
+            sides.append((stock, nnUNetTrainerRMR))
+        for configuration, (planner_name, trainer_class) in itertools.product(args.configurations, sides):
+            planner, plans = planned_by[planner_name]
+            channels, planned = FINGERPRINTS[name][0], plans["configurations"][configuration]
+            row = {"data": name, "configuration": configuration, "planner": planner_name,
+                   "trainer": trainer_class.__name__, "patch": planned["patch_size"], "batch": planned["batch_size"],
+                   "target_gb": planner.UNet_vram_target_GB,
+                   "estimated_gb": estimated_gb(planner, planned, len(channels), 4)}
+            if args.device == "cuda":
+                try:
+                    row |= measure(trainer_class, plans, configuration, channels, context, args.steps)
+                except torch.OutOfMemoryError as error:
+                    print(f"out of memory: {error}")
+                gc.collect()  # of the trainer that has just gone
+            rows.append(row)
+            print(row, flush=True)
+            numbers = " | ".join(f"{row.get(key, float('nan')):.2f}" for key in (
+                "estimated_gb", "allocated_gib", "in_use_gib", "seconds"))
+            lines.append(f"| {name}, {configuration} | {planner_name} | {trainer_class.__name__} | "
+                         f"{' x '.join(map(str, row['patch']))} | {row['batch']} | {row['target_gb']} | {numbers} |")
     print("\n| data | planner | trainer | patch | batch | target, GB | estimated, GB | allocated, GiB | "
           "in use, GiB | s per step |\n|---|---|---|---|---|---|---|---|---|---|")
     print("\n".join(lines))

@@ -87,10 +87,10 @@ def score_segmentation(predicted: np.ndarray, label: np.ndarray, trainer) -> Sco
     wanted = manager.foreground_regions if manager.has_regions else manager.foreground_labels
     names = [name for name in trainer.dataset_json["labels"] if name not in ("background", "ignore")]
     label, predicted = (np.where(inside, x, 0) for x in (label, predicted))
-    found = [segmentation_scores(label, predicted, w, trainer.configuration_manager.spacing, tolerance_mm=1)
-             for w in wanted]
-    scores = {name: float(np.nanmean([scores[name] for scores in found])) for name in ("Dice", "HD95")}
-    return scores | {f"Dice {name}": scores["Dice"] for name, scores in zip(names, found, strict=True)}
+    found = {name: segmentation_scores(label, predicted, w, trainer.configuration_manager.spacing, tolerance_mm=1)
+             for name, w in zip(names, wanted, strict=True)}
+    overall = {score: float(np.nanmean([scores[score] for scores in found.values()])) for score in ("Dice", "HD95")}
+    return overall | {f"Dice {name}": scores["Dice"] for name, scores in found.items()}
 
 
 def score_fused(fused: torch.Tensor, clean: torch.Tensor, seen: torch.Tensor, present: torch.Tensor,

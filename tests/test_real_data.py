@@ -112,6 +112,7 @@ def test_fused_volumes_show_flair_in_its_own_units(predicted, images):
         assert 0.7 < fused[body].mean() / flair[body].mean() < 1.3
 
 
+@tiny.bit_by_bit
 def test_find_best_configuration_ensemble_and_model_sharing(trained, predicted, brats, images, tmp_path):
     tiny.run("nnUNetv2_find_best_configuration", 101, "-c", CONFIGURATION, "-tr", TRAINER, "-f", 0, 1, "-np", 2,
              env=brats)

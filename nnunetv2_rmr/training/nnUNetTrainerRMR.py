@@ -160,6 +160,7 @@ class nnUNetTrainerRMR(nnUNetTrainer):
 
     def _enter_stage(self, stage: int) -> None:
         self.stage = stage
+        self.network.zero_grad()  # the next optimiser does not know what it freezes, and would leave its last gradients
         self.optimizer, self.lr_scheduler = self.configure_optimizers()
         if isinstance(self.network, DDP):  # it synchronises only what was trainable when it was wrapped
             self.network = DDP(self.network.module, device_ids=self.network.device_ids)
@@ -246,9 +247,7 @@ class nnUNetTrainerRMR(nnUNetTrainer):
         """As nnU-Net, and in stage 2 the front by itself before: it has no normalisation layers that would hold the
         size of its features, and with squared differences to an image SGD can diverge at nnU-Net's learning rate."""
         if self.stage == 2:
-            # frozen parameters still have the gradients of stage 1's last step
-            front = [parameter for parameter in self.rmrnet.front_parameters() if parameter.requires_grad]
-            torch.nn.utils.clip_grad_norm_(front, self.settings.front_clip)
+            torch.nn.utils.clip_grad_norm_(self.rmrnet.front_parameters(), self.settings.front_clip)
         torch.nn.utils.clip_grad_norm_(parameters, 12)
 
     def _loss_terms(self, clean: torch.Tensor, degraded: torch.Tensor, target) -> dict[str, torch.Tensor]:
