@@ -5,6 +5,7 @@ import torch
 from nnunetv2_rmr.degradations import BiasFieldTransform, shade
 from nnunetv2_rmr.degradations.bias_field import draw_log_gain
 from nnunetv2_rmr.degradations.raw_signal import from_signal, to_signal
+from nnunetv2_rmr.evaluation.corruptions import CORRUPTIONS
 
 SHAPES = [(14, 16, 18), (20, 24)]
 
@@ -71,7 +72,8 @@ def test_seed_decides_the_field():
 def test_drawn_strengths_stay_within_severity_1_to_3():
     np.random.seed(0)
     drawn = [BiasFieldTransform().draw((8, 8, 8)) for _ in range(100)]
-    assert all(0.04 <= d["strength"] <= 0.12 and 1 <= d["extent"] <= 2 for d in drawn)
+    low, _, high, *_ = CORRUPTIONS["bias_field"].parameters  # of the benchmark
+    assert all(low <= d["strength"] <= high and 1 <= d["extent"] <= 2 for d in drawn)
     assert len({d["seed"] for d in drawn}) == 100
 
 

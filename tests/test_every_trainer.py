@@ -9,6 +9,9 @@ import tiny
 import torch
 from conftest import PLAIN
 
+from nnunetv2_rmr.losses.coupled import term_weights
+from nnunetv2_rmr.settings import RMRSettings
+
 pytestmark = pytest.mark.slow
 
 FUSION, REFINEMENT = {"intensity", "gradient"}, {"image_refinement", "feature_refinement"}
@@ -32,19 +35,22 @@ def train(trainer: str, nnunet: dict[str, str], results: Path, **extra: str) -> 
     return results / f"Dataset{PLAIN}_Tiny" / f"{trainer}__nnUNetPlans__{tiny.CONFIGURATION}" / "fold_0"
 
 
-def logged(fold: Path) -> dict:
-    return torch.load(fold / "checkpoint_final.pth", map_location="cpu", weights_only=False)["logging"]
+def checkpoint(fold: Path) -> dict:
+    return torch.load(fold / "checkpoint_final.pth", map_location="cpu", weights_only=False)
 
 
 @pytest.mark.parametrize("trainer", TRAINERS)
 def test_a_trainer_has_its_stages_and_loss_terms(trainer, nnunet, tmp_path):
     stages, expected = TRAINERS[trainer]
-    log = logged(train(f"{trainer}_tiny", nnunet, tmp_path, TINY_ONLY_TRAINS="1"))
+    saved = checkpoint(train(f"{trainer}_tiny", nnunet, tmp_path, TINY_ONLY_TRAINS="1"))
+    log, settings = saved["logging"], RMRSettings.from_plans(saved["init_args"]["plans"])
     terms = {name: np.isfinite(log[f"loss_{name}"]) for name in ALL}
     assert {name for name, finite in terms.items() if finite[-1]} == expected
     of_stage_2 = np.any([terms[name] for name in FUSION | {"segmentation"}], axis=0)
     assert "".join("2" if found else "1" for found in of_stage_2) == stages
-    assert np.isfinite(log["train_losses"]).all()
+    for epoch, stage in enumerate(stages):
+        total = sum(weight * log[f"loss_{name}"][epoch] for name, weight in term_weights(int(stage), settings).items())
+        assert log["train_losses"][epoch] == pytest.approx(total, rel=1e-4, abs=1e-5), "the terms with their weights"
     if trainer == "nnUNetTrainerRMR_noDegradations":
         assert log["loss_feature_refinement"] == [0] * 4, "what is not degraded has the features of clean input"
 
@@ -64,5 +70,5 @@ def test_the_paper_preset_validates_and_predicts(nnunet, tmp_path):
 
 def test_the_rival_is_a_model_of_nnunets_own(nnunet, tmp_path):
     fold = train("nnUNetTrainer_RMRDegradations_tiny", nnunet, tmp_path)
-    assert np.isfinite(logged(fold)["train_losses"]).all()
+    assert np.isfinite(checkpoint(fold)["logging"]["train_losses"]).all()
     assert (fold / "validation" / "summary.json").is_file() and not (fold / "validation" / "fused").exists()

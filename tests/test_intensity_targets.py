@@ -53,6 +53,16 @@ def test_the_norm_of_the_intensity_loss_is_the_setting():
         assert terms["intensity"].item() == pytest.approx(expected)
 
 
+def test_the_setting_says_which_image_the_fused_one_is_to_be():
+    clean = torch.randn(1, 3, 8, 8, 8)
+    targets = {"reference": clean[:, 1:2], "maximum": clean.amax(1, keepdim=True),
+               "saliency": (saliency_weights(clean) * clean).sum(1, keepdim=True)}
+    for setting in targets:
+        for name, image in targets.items():
+            loss = fusion_terms(RMROutputs(fused=image), clean, 1, RMRSettings(intensity_target=setting))["intensity"]
+            assert (loss == 0) == (name == setting), (setting, name)
+
+
 def test_reconstruction_is_a_term_only_where_its_output_is():
     clean = torch.randn(1, 2, 6, 6, 6)
     out = RMROutputs(fused=clean[:, :1])

@@ -1,6 +1,7 @@
 """Cases without some of the model's modalities."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from nnunetv2_rmr.inference.preprocessing import ABSENT, PROPERTY, RMRConfigurat
 from nnunetv2_rmr.networks.presence import fill_absent
 from nnunetv2_rmr.settings import RMRSettings
 from nnunetv2_rmr.training.modality_dropout import draw_presence
+from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
 
 BOTH = ("logits", "fused")
 
@@ -117,6 +119,24 @@ def test_dropout_takes_one_or_more_modalities_but_never_all_with_the_stated_prob
                                atol=0.02, rtol=0)
     torch.testing.assert_close((~drawn).float().mean(0), torch.full((4,), 0.3 * 0.5), atol=0.02, rtol=0)
     assert draw_presence(100, 2, 0.0).all() and (draw_presence(100, 2, 1.0).sum(1) == 1).all()
+
+
+@pytest.mark.parametrize(("dropout", "told"), [(1.0, True), (0.0, False)])
+def test_a_step_of_stage_2_tells_the_network_what_was_dropped(trainer_of, dropout, told):
+    class Dropping(nnUNetTrainerRMR):
+        settings = replace(nnUNetTrainerRMR.settings, stage1_fraction=0.25, modality_dropout=dropout)
+
+    trainer, seen = trainer_of(Dropping), {}
+    trainer.network.register_forward_pre_hook(
+        lambda _, args, kwargs: seen.setdefault(trainer.stage, []).append(kwargs.get("presence")), with_kwargs=True)
+    for epoch in (0, 1):
+        trainer.current_epoch = epoch
+        trainer.on_train_epoch_start()
+        trainer.train_step({"data": torch.randn(2, 4, 8, 8, 8), "target": torch.zeros(2, 1, 8, 8, 8)})
+    assert all(presence is None for presence in seen[1]), "stage 1 does not train the fusion"
+    of_degraded, of_clean = seen[2]
+    assert of_clean is None, "features of clean input are of every modality"
+    assert of_degraded.sum(1).tolist() == [1, 1] if told else of_degraded is None
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.5])

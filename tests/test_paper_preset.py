@@ -7,8 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTransform
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_rmr.degradations import DegradeTransform
+from nnunetv2_rmr.degradations.degrade import DEGRADATIONS
+from nnunetv2_rmr.losses.coupled import term_weights
+from nnunetv2_rmr.losses.filters import sobel_magnitude
 from nnunetv2_rmr.networks.swin_encoder import SwinEncoder
 from nnunetv2_rmr.settings import RMRSettings
 from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
@@ -142,11 +148,32 @@ def test_the_default_trainer_has_nnunets_optimiser_in_stage_2(trainer_of):
     assert len(group["params"]) == len(list(trainer.network.parameters()))
 
 
+@pytest.mark.parametrize("cls", [nnUNetTrainerRMR, nnUNetTrainerRMR_paper])
+def test_a_training_draws_the_degradations_of_its_settings(trainer_of, monkeypatch, cls):
+    monkeypatch.setattr(nnUNetTrainer, "get_training_transforms",
+                        staticmethod(lambda: ComposeTransforms([RemoveLabelTransform(-1, 0)])))
+    *_, transform = trainer_of(cls).get_training_transforms().transforms
+    assert isinstance(transform, DegradeTransform)
+    settings = cls.settings
+    assert (transform.p_clean, transform.probabilities) == (settings.p_clean, settings.degradation_probabilities)
+    for kind, options in settings.degradation_options.items():
+        expected = DEGRADATIONS[kind]((1.0, 1.0, 1.0), **options)
+        assert vars(transform.degradations[kind]) == vars(expected) != vars(DEGRADATIONS[kind]((1.0, 1.0, 1.0)))
+
+
 @pytest.mark.parametrize("fraction", [0.01, 0.5, 0.99])
 def test_both_stages_have_an_epoch_whatever_the_fraction(trainer_of, fraction):
     trainer = trainer_of(nnUNetTrainerRMR_paper, epochs=2)
     trainer.settings = RMRSettings(stage1_fraction=fraction)
     assert [trainer.stage_of(epoch) for epoch in (0, 1)] == [1, 2]
+
+
+def test_the_loss_terms_have_the_published_weights():
+    assert term_weights(1, PAPER) == {"image_refinement": 1, "feature_refinement": 1}
+    assert term_weights(2, PAPER) == {"segmentation": 10, "intensity": 12, "gradient": 32}
+    # 1 with the published kernels, (-1, 0, 1) along one axis and (1, 2, 1) along the others: 32 on a slope of 1
+    slope = torch.arange(5.0).expand(1, 1, 5, 5, 5)
+    assert sobel_magnitude(slope).unique().tolist() == [1]
 
 
 # ---- degradations ---------------------------------------------------------------------------------------------------

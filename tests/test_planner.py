@@ -112,6 +112,9 @@ def test_estimate_grows_with_modalities_features_and_patch():
     assert by_modalities == sorted(set(by_modalities))
     assert estimate(features=24) > estimate(features=16)
     assert estimate(fusion_growth=16) > estimate(fusion_growth=8)
+    assert estimate(decoder_hidden=16) > estimate(decoder_hidden=8)
+    assert estimate(decoder_layers=2) > estimate(decoder_layers=1)
+    assert estimate(encoder="swin") > estimate(encoder="conv")
     # nearly proportional to voxels: only borders are cropped
     assert estimate(size=(32, 32, 64)) == pytest.approx(2 * estimate(), rel=0.05)
 
@@ -177,9 +180,9 @@ def test_plans_fit_where_nnunets_own_fit(dataset, planner):
             else b["spacing"] == a["spacing"]
 
 
-@pytest.mark.parametrize("target", [6, 9.5])
-def test_the_planned_batch_fits_into_the_target_and_one_sample_more_does_not(dataset, target):
-    planned = plan(RMRPlanner, dataset(cases=10**4), gpu_memory_target_in_gb=target)
+@pytest.mark.parametrize(("planner", "target"), [*((planner, 9.5) for planner in PLANNERS), (RMRPlanner, 6)])
+def test_the_planned_batch_fits_into_the_target_and_one_sample_more_does_not(dataset, planner, target):
+    planned = plan(planner, dataset(cases=10**4), gpu_memory_target_in_gb=target)
     for configuration in ("2d", "3d_fullres"):
         configuration = PlansManager(json.loads(json.dumps(planned))).get_configuration(configuration)
         with torch.device("meta"):
@@ -233,7 +236,7 @@ def test_settings_in_the_plans_file_are_planned_for_and_kept(dataset, tmp_path):
 
 
 def test_one_modality_can_not_be_planned(dataset):
-    with pytest.raises(ValueError, match="two or more modalities, but the data set Dataset901_Planned has one"):
+    with pytest.raises(NotImplementedError, match="two or more modalities, but the data set Dataset901_Planned has"):
         RMRPlanner(dataset(channels=1))
 
 
@@ -244,13 +247,17 @@ def command(*arguments: str) -> subprocess.CompletedProcess:
                           stderr=subprocess.STDOUT, text=True, timeout=900)
 
 
-def test_command_finds_every_planner_and_takes_nnunets_options(dataset, tmp_path):
-    name = dataset(shape=(32, 32, 32))
-    result = command("nnUNetv2_rmr_plan_experiment", "-d", "902", "-pl", "RMRPlannerResEncM",
-                     "-overwrite_plans_name", "mine")
-    assert result.returncode == 0, result.stdout
-    plans = json.loads((tmp_path / "preprocessed" / name / "mine.json").read_text())
-    assert plans["experiment_planner_used"] == "RMRPlannerResEncM"
+def test_command_finds_a_planner_by_its_name_and_takes_nnunets_options(dataset, tmp_path):
+    name = dataset(shape=(96, 96, 96))
+    batch_sizes = []
+    for target in (6, 12):
+        result = command("nnUNetv2_rmr_plan_experiment", "-d", "902", "-pl", "RMRPlannerResEncM",
+                         "-gpu_memory_target", str(target), "-overwrite_plans_name", f"mine{target}")
+        assert result.returncode == 0, result.stdout
+        plans = json.loads((tmp_path / "preprocessed" / name / f"mine{target}.json").read_text())
+        assert plans["experiment_planner_used"] == "RMRPlannerResEncM"
+        batch_sizes.append(plans["configurations"]["2d"]["batch_size"])
+    assert batch_sizes[0] < batch_sizes[1]
 
 
 def test_command_plans_with_rmrplanner_and_names_what_is_wrong(dataset):

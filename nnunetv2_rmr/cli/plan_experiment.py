@@ -29,7 +29,7 @@ def _run(entry_point: str) -> None:
     try:
         with wrong_dataset_in_one_line():
             run()
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, NotImplementedError, FileNotFoundError) as error:
         sys.exit(f"{Path(sys.argv[0]).name}: error: {error}")
 
 

@@ -38,7 +38,7 @@ def main() -> None:
 
     try:
         device = join_processes(arguments.device, arguments.backend)
-    except ValueError as error:
+    except (ValueError, NotImplementedError) as error:
         sys.exit(f"{parser.prog}: error: {error}")
     let_nnunet_wrap_for(device)
     make_trainer = nnunet.get_trainer_from_args

@@ -32,16 +32,16 @@ class PlansRMRNet:
     nnU-Net compares the network with say how many bytes samples may have. If the plans file is there already, the RMR
     settings in it ("rmr") are used and kept.
 
-    Raises ValueError for a data set with one channel, for a target that is too small whatever the patch, or for
-    something under "rmr" that is no setting.
+    Raises NotImplementedError for a data set with one channel, ValueError for a target that is too small whatever the
+    patch, or for something under "rmr" that is no setting.
     """
 
     def __init__(self, dataset_name_or_id: str | int, *args, **kwargs):
         super().__init__(dataset_name_or_id, *args, **kwargs)
         self.num_modalities = len(channel_names(self.dataset_json))
         if self.num_modalities < 2:
-            raise ValueError(f"{type(self).__name__} plans for two or more modalities, but the data set "
-                             f"{self.dataset_name} has one channel only: use nnU-Net's planners")
+            raise NotImplementedError(f"{type(self).__name__} plans for two or more modalities, but the data set "
+                                      f"{self.dataset_name} has one channel only: use nnU-Net's planners")
         file = join(nnUNet_preprocessed, self.dataset_name, self.plans_identifier + ".json")
         self.rmr_in_plans = load_json(file).get(PLANS_KEY) if isfile(file) else None
         self.settings = RMRSettings.from_plans({PLANS_KEY: self.rmr_in_plans}, RMRSettings())

@@ -24,13 +24,15 @@ def join_processes(device_type: str, backend: str | None = None) -> torch.device
     """Join the process group that the environment describes. Returns this process's device.
 
     device_type: "cuda" (the GPU with the number LOCAL_RANK) or "cpu". backend: None takes nccl for cuda, gloo for cpu.
-    Raises ValueError if torchrun did not start this process, for another device, or if there is no such GPU.
+    Raises ValueError if torchrun did not start this process or if there is no such GPU, NotImplementedError for other
+    devices.
     """
     missing = [name for name in ENVIRONMENT if name not in os.environ]
     if missing:
         raise ValueError(f"{', '.join(missing)} not in the environment: start this command with torchrun")
     if device_type not in ("cuda", "cpu"):
-        raise ValueError(f"distributed training runs on cuda or cpu, got -device {device_type}")
+        raise NotImplementedError(f"distributed training runs on cuda or cpu, got -device {device_type}: torch has no "
+                                  "process group for other devices")
     device = torch.device("cpu")
     if device_type == "cuda":
         local_rank, count = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()

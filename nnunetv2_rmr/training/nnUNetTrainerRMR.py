@@ -47,8 +47,8 @@ class nnUNetTrainerRMR(nnUNetTrainer):
                  device: torch.device = torch.device("cuda")):
         names = channel_names(dataset_json)
         if len(names) < 2:
-            raise ValueError(f"{type(self).__name__} fuses two or more modalities, but the data set "
-                             f"{plans['dataset_name']} has one channel only ({names[0]}): use nnUNetTrainer")
+            raise NotImplementedError(f"{type(self).__name__} fuses two or more modalities, but the data set "
+                                      f"{plans['dataset_name']} has one channel only ({names[0]}): use nnUNetTrainer")
         self.settings.refuse_contradiction(plans, type(self).__name__)
         settings = RMRSettings.from_plans(plans, self.settings)
         # resolved now, so that the model keeps its reference modality whatever later versions take as default; by
