@@ -83,7 +83,7 @@ def test_wrong_start_is_refused(monkeypatch, arguments, message):
 def test_unknown_devices_are_refused(monkeypatch):
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.setenv(name, "0")
-    with pytest.raises(ValueError, match="cuda or cpu, got -device mps"):
+    with pytest.raises(NotImplementedError, match="cuda or cpu, got -device mps"):
         join_processes("mps")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(ValueError, match="process 0 of this machine has no GPU, torch finds 0"):
