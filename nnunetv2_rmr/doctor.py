@@ -414,6 +414,8 @@ def check_processes() -> Iterator[Check]:
     ]
     for name, variable, count in counts:
         fix = _set_variable(variable, str(cores))
+        if variable == "nnUNet_def_n_proc":
+            fix += f"  # planning and preprocessing ignore it: give them -npfp {cores}, -np {cores}"
         if variable in PROCESS_COUNTS and not _is_number(variable):
             yield Check(name, "FAIL", f"{variable} is no number: {os.environ[variable]!r}", fix)
             continue

@@ -591,6 +591,15 @@ def test_existing_data_set_is_refused_unless_overwritten(source):
     assert names(out.parent) == [out.name]
 
 
+def test_after_an_overwrite_what_nnunet_made_of_the_earlier_data_is_named(source, monkeypatch, capsys):
+    run(source)
+    preprocessed = source.parent / "preprocessed"
+    (preprocessed / "Dataset007_Test").mkdir(parents=True)
+    monkeypatch.setenv("nnUNet_preprocessed", str(preprocessed))
+    run(source, "--overwrite")
+    assert f"{preprocessed / 'Dataset007_Test'} stems from an earlier import: remove it" in capsys.readouterr().out
+
+
 def test_failed_overwrite_keeps_the_old_data_set(source):
     out = run(source)
     (source / "B" / "B_t1.nii.gz").unlink()

@@ -118,7 +118,7 @@ def refuse_taken_id(request: ImportRequest) -> None:
     if final == source or final in source.parents:
         raise ImportRefused(f"-i {request.input_folder} lies inside {request.dataset_folder}, which would be replaced")
     if request.dataset_folder.exists() and not request.overwrite:
-        raise ImportRefused(f"{request.dataset_folder} exists already; choose another -d or -n, or give --overwrite")
+        raise ImportRefused(f"{request.dataset_folder} exists already; choose another -d, or give --overwrite")
     prefix = f"Dataset{request.dataset_id:03d}_"
     roots = [request.output_folder]
     roots += [Path(p) for v in (RAW, PREPROCESSED, RESULTS) if (p := os.environ.get(v))]
@@ -353,8 +353,9 @@ def _notes(request: ImportRequest, checked: CheckedDataset, ignored: list[str]) 
             notes.append(f"labels {label} and {written} lie in the same regions: predictions hold {written} for both")
     preprocessed = os.environ.get(PREPROCESSED)
     if preprocessed and (Path(preprocessed) / request.folder_name).exists():
-        notes.append(f"{Path(preprocessed) / request.folder_name} stems from an earlier import: run planning and "
-                     "preprocessing again")
+        # planning again would keep its fingerprint and its folds, which may hold cases that are gone
+        notes.append(f"{Path(preprocessed) / request.folder_name} stems from an earlier import: remove it, then run "
+                     "planning and preprocessing again")
     return notes
 
 
