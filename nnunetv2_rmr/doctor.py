@@ -407,15 +407,14 @@ def check_compile() -> Iterator[Check]:
 
 def check_processes() -> Iterator[Check]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    counts: list[tuple[str, str, Callable[[], int]]] = [
-        ("augmentation workers", "nnUNet_n_proc_DA", _augmentation_workers),
-        ("default processes", "nnUNet_def_n_proc", _default_processes),
-        ("torch threads", "OMP_NUM_THREADS", _torch_threads),
+    counts: list[tuple[str, str, str, Callable[[], int]]] = [
+        ("augmentation workers", "nnUNet_n_proc_DA", "", _augmentation_workers),
+        ("default processes", "nnUNet_def_n_proc",
+         f"  # planning and preprocessing ignore it: give them -npfp {cores}, -np {cores}", _default_processes),
+        ("torch threads", "OMP_NUM_THREADS", "", _torch_threads),
     ]
-    for name, variable, count in counts:
-        fix = _set_variable(variable, str(cores))
-        if variable == "nnUNet_def_n_proc":
-            fix += f"  # planning and preprocessing ignore it: give them -npfp {cores}, -np {cores}"
+    for name, variable, remark, count in counts:
+        fix = _set_variable(variable, str(cores)) + remark
         if variable in PROCESS_COUNTS and not _is_number(variable):
             yield Check(name, "FAIL", f"{variable} is no number: {os.environ[variable]!r}", fix)
             continue

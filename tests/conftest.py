@@ -4,6 +4,9 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTransform
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from plans import DATASET_JSON, make_plans
 
 PLAIN, REGIONS = 901, 902
@@ -32,6 +35,13 @@ def trained(nnunet) -> Path:
                  tiny.DEVICE, "--npz", env=nnunet | {"nnUNet_rmr_seed": "1"})
     return Path(nnunet["nnUNet_results"]) / f"Dataset{REGIONS}_Tiny" / \
         f"nnUNetTrainerRMR_tiny__nnUNetPlans__{tiny.CONFIGURATION}"
+
+
+@pytest.fixture
+def least_transforms(monkeypatch) -> None:
+    """Training transforms of nnU-Net's trainer that our degradations can be added to, and no others."""
+    monkeypatch.setattr(nnUNetTrainer, "get_training_transforms",
+                        staticmethod(lambda: ComposeTransforms([RemoveLabelTransform(-1, 0)])))
 
 
 @pytest.fixture

@@ -5,9 +5,6 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 import torch
-from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
-from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTransform
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from plans import DATASET_JSON, make_plans
 
 from nnunetv2_rmr.losses.coupled import term_weights
@@ -43,10 +40,8 @@ def test_the_loss_of_stage_2_lacks_only_these_terms(name, gone):
 
 
 @pytest.fixture
-def rival(monkeypatch) -> nnUNetTrainer_RMRDegradations:
+def rival(least_transforms) -> nnUNetTrainer_RMRDegradations:
     """The trainer of plain nnU-Net with degradations; nnU-Net's own transforms replaced by the least of them."""
-    monkeypatch.setattr(nnUNetTrainer, "get_training_transforms",
-                        staticmethod(lambda: ComposeTransforms([RemoveLabelTransform(-1, 0)])))
     trainer = object.__new__(nnUNetTrainer_RMRDegradations)
     trainer.plans_manager = make_plans(settings=None)
     trainer.configuration_manager = trainer.plans_manager.get_configuration("test")

@@ -48,6 +48,7 @@ def test_a_trainer_has_its_stages_and_loss_terms(trainer, nnunet, tmp_path):
     assert {name for name, finite in terms.items() if finite[-1]} == expected
     of_stage_2 = np.any([terms[name] for name in FUSION | {"segmentation"}], axis=0)
     assert "".join("2" if found else "1" for found in of_stage_2) == stages
+    assert np.isfinite(log["train_losses"]).all()
     for epoch, stage in enumerate(stages):
         total = sum(weight * log[f"loss_{name}"][epoch] for name, weight in term_weights(int(stage), settings).items())
         assert log["train_losses"][epoch] == pytest.approx(total, rel=1e-4, abs=1e-5), "the terms with their weights"

@@ -12,6 +12,7 @@ from conftest import PLAIN, REGIONS
 from plans import DATASET_JSON, make_plans
 from test_inference import network_for, oblique_case, predictor_for
 from test_networks import rmrnet
+from test_paper_preset import train
 from torch import nn
 
 from nnunetv2_rmr.inference.input_check import BadCaseError
@@ -130,9 +131,7 @@ def test_a_step_of_stage_2_tells_the_network_what_was_dropped(trainer_of, dropou
     trainer.network.register_forward_pre_hook(
         lambda _, args, kwargs: seen.setdefault(trainer.stage, []).append(kwargs.get("presence")), with_kwargs=True)
     for epoch in (0, 1):
-        trainer.current_epoch = epoch
-        trainer.on_train_epoch_start()
-        trainer.train_step({"data": torch.randn(2, 4, 8, 8, 8), "target": torch.zeros(2, 1, 8, 8, 8)})
+        train(trainer, epoch)
     assert all(presence is None for presence in seen[1]), "stage 1 does not train the fusion"
     of_degraded, of_clean = seen[2]
     assert of_clean is None, "features of clean input are of every modality"

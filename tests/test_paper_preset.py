@@ -7,9 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
-from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTransform
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_rmr.degradations import DegradeTransform
 from nnunetv2_rmr.degradations.degrade import DEGRADATIONS
@@ -149,9 +146,7 @@ def test_the_default_trainer_has_nnunets_optimiser_in_stage_2(trainer_of):
 
 
 @pytest.mark.parametrize("cls", [nnUNetTrainerRMR, nnUNetTrainerRMR_paper])
-def test_a_training_draws_the_degradations_of_its_settings(trainer_of, monkeypatch, cls):
-    monkeypatch.setattr(nnUNetTrainer, "get_training_transforms",
-                        staticmethod(lambda: ComposeTransforms([RemoveLabelTransform(-1, 0)])))
+def test_a_training_draws_the_degradations_of_its_settings(trainer_of, least_transforms, cls):
     *_, transform = trainer_of(cls).get_training_transforms().transforms
     assert isinstance(transform, DegradeTransform)
     settings = cls.settings

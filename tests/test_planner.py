@@ -236,7 +236,8 @@ def test_settings_in_the_plans_file_are_planned_for_and_kept(dataset, tmp_path):
 
 
 def test_one_modality_can_not_be_planned(dataset):
-    with pytest.raises(NotImplementedError, match="two or more modalities, but the data set Dataset901_Planned has"):
+    with pytest.raises(NotImplementedError,
+                       match="two or more modalities, but the data set Dataset901_Planned has one"):
         RMRPlanner(dataset(channels=1))
 
 

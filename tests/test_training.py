@@ -151,5 +151,6 @@ def test_one_modality_is_refused_with_a_clear_message(nnunet, tmp_path):
     plans = json.loads((Path(nnunet["nnUNet_preprocessed"]) / f"Dataset{PLAIN}_Tiny" / "nnUNetPlans.json").read_text())
     plans["continue_training"] = False
     from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
-    with pytest.raises(NotImplementedError, match="two or more modalities, but the data set Dataset901_Tiny has one"):
+    with pytest.raises(NotImplementedError,
+                       match="fuses two or more modalities, but the data set Dataset901_Tiny has one"):
         nnUNetTrainerRMR(plans, tiny.CONFIGURATION, 0, {"channel_names": {"0": "CT"}}, torch.device("cpu"))

@@ -31,8 +31,8 @@ def join_processes(device_type: str, backend: str | None = None) -> torch.device
     if missing:
         raise ValueError(f"{', '.join(missing)} not in the environment: start this command with torchrun")
     if device_type not in ("cuda", "cpu"):
-        raise NotImplementedError(f"distributed training runs on cuda or cpu, got -device {device_type}: torch has no "
-                                  "process group for other devices")
+        raise NotImplementedError(f"distributed training runs on cuda or cpu, got -device {device_type}: nccl and "
+                                  "gloo work on no other device")
     device = torch.device("cpu")
     if device_type == "cuda":
         local_rank, count = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
