@@ -53,12 +53,13 @@ def trainer_of(tmp_path, monkeypatch):
     data.mkdir(parents=True)
     (data / "case.npz").touch()  # nnU-Net looks which kind of files there are
 
-    def make(cls: type, epochs: int = 4, architecture: dict | None = None, patch_size=(8, 8, 8)):
+    def make(cls: type, epochs: int = 4, architecture: dict | None = None, patch_size=(8, 8, 8),
+             dataset_json: dict = DATASET_JSON):
         torch.manual_seed(0)
         plans = make_plans(patch_size=patch_size, settings=None).plans
         if architecture is not None:
             plans["configurations"]["test"]["architecture"] = architecture
-        trainer = cls({**plans, "continue_training": False}, "test", 0, DATASET_JSON, torch.device("cpu"))
+        trainer = cls({**plans, "continue_training": False}, "test", 0, dataset_json, torch.device("cpu"))
         trainer.num_epochs = epochs
         if architecture is None:
             trainer.enable_deep_supervision = False

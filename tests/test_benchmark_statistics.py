@@ -1,15 +1,20 @@
 """Means, paired intervals and corruption errors, against values computed by hand."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from nnunetv2_rmr.evaluation.benchmark.model import BenchmarkModel
 from nnunetv2_rmr.evaluation.benchmark.statistics import (
     Bootstrap,
     corruption_errors,
     finished_by_all,
     scores_and_differences,
 )
+from nnunetv2_rmr.evaluation.benchmark.summary import _not_held_out
+from nnunetv2_rmr.evaluation.corruptions import CORRUPTIONS
 
 NAN = float("nan")
 CASES, LABELS = ["a", "b", "c"], ["whole", "core"]
@@ -162,3 +167,16 @@ def test_a_perfect_reference_does_not_divide_by_zero():
     errors, _ = corruption_errors(evaluate(table)[0], ["vanilla", "rmr"], "vanilla")
     of_noise = find(errors, model="rmr", corruption="noise", label="mean", modality="all")
     assert of_noise["CE"] == pytest.approx(0.1 / 0.01)
+
+
+@pytest.mark.parametrize(("settings", "named"), [
+    ({}, []),
+    ({"degradation_probabilities": {"bias_field": 0.5, "low_resolution": 0.5}}, ["bias_field", "anisotropy"]),
+    ({"degradation_probabilities": {"bias_field": 1.0}, "p_clean": 1.0}, []),
+    ({"degradation_probabilities": {"bias_field": 0.0, "noise": 1.0}}, []),
+])
+def test_corruptions_that_a_model_was_trained_on_are_not_called_held_out_for_it(settings, named):
+    trained_on = BenchmarkModel.trained_on.fget(SimpleNamespace(predictor=SimpleNamespace(
+        plans_manager=SimpleNamespace(plans={"rmr": settings}))))
+    assert _not_held_out({"trained_on": {"m": trained_on}}, "m", list(CORRUPTIONS)) == named
+    assert _not_held_out({"trained_on": {"m": trained_on}}, "vanilla", list(CORRUPTIONS)) == []

@@ -127,10 +127,15 @@ def test_two_processes_train_both_stages_and_resume_as_one_process_would(nnunet,
 
 
 @pytest.mark.slow
-def test_processes_do_not_wait_for_gradients_that_no_loss_term_gives(nnunet, tmp_path):
+@pytest.mark.parametrize("trainer", ["nnUNetTrainerRMR_noSegmentationLoss_tiny", "nnUNetTrainerRMR_tiny_everything"])
+def test_processes_do_not_wait_for_gradients_that_no_loss_term_gives(nnunet, tmp_path, trainer):
     env = nnunet | {"nnUNet_results": str(tmp_path), "OMP_NUM_THREADS": "1", "TINY_ONLY_TRAINS": "1"}
-    tiny.run(*COMMAND, PLAIN, tiny.CONFIGURATION, "0", "-tr", "nnUNetTrainerRMR_noSegmentationLoss_tiny", "-device",
-             tiny.DEVICE, *BACKEND, env=env)
+    tiny.run(*COMMAND, PLAIN, tiny.CONFIGURATION, "0", "-tr", trainer, "-device", tiny.DEVICE, *BACKEND, env=env)
+    fold = tmp_path / f"Dataset{PLAIN}_Tiny" / f"{trainer}__nnUNetPlans__{tiny.CONFIGURATION}" / "fold_0"
+    logged = torch.load(fold / "checkpoint_final.pth", map_location="cpu", weights_only=False)["logging"]
+    assert len(logged["train_losses"]) == 4 and np.isfinite(logged["train_losses"]).all()
+    log, = fold.glob("training_log_*.txt")  # of one process alone
+    assert log.read_text().count("Epoch 3") == 1
 
 
 def model(results: Path) -> Path:

@@ -40,6 +40,18 @@ def test_deep_supervision_is_switched_where_nnunet_switches_it():
     assert set(net.state_dict()) == keys
 
 
+def test_batch_norms_become_synchronised_ones_with_the_same_parameters():
+    # nnU-Net converts them when the optimiser is there already: other parameters would never be trained
+    net = RMRNet(nn.Sequential(nn.Conv3d(FEATURES, 4, 3), nn.BatchNorm3d(4), nn.Conv3d(4, 3, 1)), 2, 3).eval()
+    before, x = {name: id(p) for name, p in net.named_parameters()}, torch.randn(1, 2, 8, 8, 8)
+    with torch.no_grad():
+        expected = net(x)
+        converted = nn.SyncBatchNorm.convert_sync_batchnorm(net)
+        assert isinstance(converted.segmentation[1], nn.SyncBatchNorm)
+        torch.testing.assert_close(converted(x), expected)
+    assert {name: id(p) for name, p in converted.named_parameters()} == before
+
+
 def test_every_output_can_be_asked_for_and_only_what_was_asked_for_comes():
     net, x = RMRNet(unet(3, FEATURES), 3, 3, all_modalities=True), torch.randn(2, 3, 8, 8, 8)
     shapes = {"logits": (2, 3, 8, 8, 8), "fused": (2, 1, 8, 8, 8), "features": (2, 3, FEATURES, 8, 8, 8),

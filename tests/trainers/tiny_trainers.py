@@ -27,12 +27,13 @@ class Tiny:
     """
 
     epochs = 4
+    iterations_per_epoch = 6
 
     def __init__(self, plans: dict, configuration: str, fold: int, dataset_json: dict,
                  device: torch.device = torch.device("cuda")):
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.num_epochs = self.epochs
-        self.num_iterations_per_epoch = 6
+        self.num_iterations_per_epoch = self.iterations_per_epoch
         self.num_val_iterations_per_epoch = 2
         self.iterations = 0
         if "TINY_ONLY_TRAINS" in os.environ:
@@ -72,7 +73,11 @@ class nnUNetTrainerRMR_2epochs_tiny(nnUNetTrainerRMR_tiny):
         super().on_train_start()
 
 
-for _base in (nnUNetTrainerRMR_paper, ablations.nnUNetTrainer_RMRDegradations, ablations.nnUNetTrainerRMR_noFusionLoss,
+class nnUNetTrainerRMR_paper_tiny(Tiny, nnUNetTrainerRMR_paper):
+    iterations_per_epoch = 2  # its encoders are slow on a CPU
+
+
+for _base in (ablations.nnUNetTrainer_RMRDegradations, ablations.nnUNetTrainerRMR_noFusionLoss,
               ablations.nnUNetTrainerRMR_noSegmentationLoss, ablations.nnUNetTrainerRMR_noRefinement,
               ablations.nnUNetTrainerRMR_noDegradations, ablations.nnUNetTrainerRMR_frozenAutoencoder,
               ablations.nnUNetTrainerRMR_oneStage):
@@ -80,7 +85,7 @@ for _base in (nnUNetTrainerRMR_paper, ablations.nnUNetTrainer_RMRDegradations, a
 
 
 class nnUNetTrainerRMR_tiny_dropout(nnUNetTrainerRMR_tiny):
-    settings = replace(nnUNetTrainerRMR_tiny.settings, modality_dropout=0.5)
+    settings = replace(nnUNetTrainerRMR_tiny.settings, modality_dropout=0.5, intensity_target="maximum")
 
 
 class nnUNetTrainerRMR_tiny_everything(nnUNetTrainerRMR_tiny):
