@@ -143,7 +143,7 @@ def history(file: Path) -> list[dict[str, float]]:
         position += 7 + size
         if kind in (1, 4):  # whole, or the last chunk
             items = wandb_internal_pb2.Record.FromString(record).history.item
-            found.append({"/".join([item.key, *item.nested_key][-1:]): json.loads(item.value_json) for item in items})
+            found.append({[item.key, *item.nested_key][-1]: json.loads(item.value_json) for item in items})
             record = b""
     return found
 
