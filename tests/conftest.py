@@ -1,3 +1,4 @@
+import json
 import os
 from pathlib import Path
 
@@ -23,7 +24,10 @@ def nnunet(tmp_path_factory) -> dict[str, str]:
     tiny.run("nnUNetv2_plan_and_preprocess", "-d", PLAIN, REGIONS, "-c", "3d_fullres", "-npfp", 1, "-np", 1,
              env=env | {"nnUNet_n_proc_DA": "1"})
     for name in names:
-        tiny.tiny_architecture(root / "preprocessed" / name / "nnUNetPlans.json")
+        plans = root / "preprocessed" / name / "nnUNetPlans.json"
+        masked = json.loads(plans.read_text())["configurations"]["3d_fullres"]["use_mask_for_norm"]
+        assert masked == [True] * 3, "what trains on these data sets shows that normalisation within a mask works"
+        tiny.tiny_architecture(plans)
     return env
 
 

@@ -11,6 +11,7 @@ from conftest import PLAIN
 pytestmark = pytest.mark.slow
 
 FOLDS = range(5)
+CASE = "caseTs00"  # the one that is looked at
 MODEL = ("-d", PLAIN, "-c", tiny.CONFIGURATION, "-tr", "nnUNetTrainerRMR_2epochs_tiny")
 
 
@@ -41,12 +42,12 @@ def single(predicted) -> list[Path]:
     return [predicted([fold]) for fold in FOLDS]
 
 
-def read(folder: Path, case: str = "caseTs00") -> np.ndarray:
-    return sitk.GetArrayFromImage(sitk.ReadImage(str(folder / f"{case}.nii.gz")))
+def read(folder: Path) -> np.ndarray:
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(folder / f"{CASE}.nii.gz")))
 
 
-def probabilities(folder: Path, case: str = "caseTs00") -> np.ndarray:
-    return np.load(folder / f"{case}.npz")["probabilities"]
+def probabilities(folder: Path) -> np.ndarray:
+    return np.load(folder / f"{CASE}.npz")["probabilities"]
 
 
 def test_fused_volumes_of_all_folds_are_the_mean_of_the_single_ones(predicted, single):

@@ -52,11 +52,12 @@ def save_panel(trainer: nnUNetTrainerRMR, batch: dict, filename: str) -> None:
             axes[row, i].imshow(image[0, i][where].float(), cmap="gray", vmin=low, vmax=max(high, low + 1e-3))
             stayed = title == "degraded" and not changed[sample, i]
             axes[row, i].set_title(f"{name} {'stayed clean' if stayed else title}")
+    untrained = " (not trained yet)" if trainer.stage == 1 else ""
     fused = out.fused[0, 0].float().cpu()[where]
     low, high = np.percentile(fused, (1, 99))
     axes[3, 0].imshow(fused, cmap="gray", vmin=low, vmax=max(high, low + 1e-3))
-    axes[3, 0].set_title("fused (from degraded)")
-    for ax, title, labels in zip(axes[3, 1:], ("label", "prediction"), shown):
+    axes[3, 0].set_title(f"fused{untrained or ' (from degraded)'}")
+    for ax, title, labels in zip(axes[3, 1:], ("label", f"prediction{untrained}"), shown):
         ax.imshow(labels[where], cmap="viridis", vmin=0, vmax=max(1, int(shown[0].max())), interpolation="nearest")
         ax.set_title(title)
     fig.suptitle(f"epoch {trainer.current_epoch - 1}, stage {trainer.stage}")
