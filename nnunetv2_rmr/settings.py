@@ -53,7 +53,7 @@ class RMRSettings:
     stage2_weight_decay: float | None = None  # None: nnU-Net's
     stage2_schedule: str = "poly"  # or "cosine"
     stage2_warmup_fraction: float = 0.0  # of the stage's epochs, before the cosine
-    front_clip: float = 1.0  # largest norm of the gradient of all but the segmentation network
+    front_clip: float | None = 1.0  # largest norm of the gradient of all but the segmentation network; None: any
     stage2_degraded: bool = True  # False: stage 2 sees clean input only, as published
 
     # loss weights
@@ -91,7 +91,7 @@ class RMRSettings:
             raise ValueError(f"RMR setting p_clean must be in [0, 1], got {self.p_clean}")
         if not 0 <= self.modality_dropout <= 1:
             raise ValueError(f"RMR setting modality_dropout must be in [0, 1], got {self.modality_dropout}")
-        if self.front_clip <= 0:
+        if self.front_clip is not None and self.front_clip <= 0:
             raise ValueError(f"RMR setting front_clip must be positive, got {self.front_clip}")
         if not 0 <= self.stage2_warmup_fraction < 1:
             raise ValueError(f"RMR setting stage2_warmup_fraction must be in [0, 1), got {self.stage2_warmup_fraction}")

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,7 +10,7 @@ from nnunetv2_rmr.settings import RMRSettings
 from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
 
 
-def gradient_norms(trainer_of, front_clip: float, contrast: float) -> tuple[float, float]:
+def gradient_norms(trainer_of, front_clip: float | None, contrast: float) -> tuple[float, float]:
     """Of the front and of the segmentation network, after a step of stage 2 on images of that contrast."""
     class Clipped(nnUNetTrainerRMR):
         settings = replace(nnUNetTrainerRMR.settings, stage1_fraction=0, front_clip=front_clip)
@@ -33,6 +34,12 @@ def test_a_small_gradient_stays_what_it_is_and_the_segmentation_networks_always(
     assert small < 12
     assert gradient_norms(trainer_of, 2 * small, 0.1) == pytest.approx((small, segmentation))
     assert gradient_norms(trainer_of, small / 2, 0.1) == pytest.approx((small / 2, segmentation), rel=1e-3)
+
+
+def test_without_the_setting_there_is_nnunets_clip_of_the_whole_gradient(trainer_of):
+    front, segmentation = gradient_norms(trainer_of, None, 100.0)
+    assert np.hypot(front, segmentation) == pytest.approx(12.0, rel=1e-3)
+    assert front > 11.9, "clipped to 12 by itself before, it would leave the segmentation network a larger share"
 
 
 def test_a_norm_that_lets_nothing_through_is_refused():

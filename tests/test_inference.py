@@ -24,7 +24,7 @@ from nnunetv2_rmr.inference.sliding_window import FusedAccumulator
 from nnunetv2_rmr.networks.build import build_rmrnet
 from nnunetv2_rmr.networks.rmrnet import RMRNet
 from nnunetv2_rmr.settings import RMRSettings
-from nnunetv2_rmr.training.validation import _intensity_map
+from nnunetv2_rmr.training.validation import _intensity_map, _mean_scores
 
 OBLIQUE = tuple(np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))[0].ravel())
 
@@ -129,6 +129,18 @@ def test_2d_tiff_holds_floats_and_png_is_refused_by_name(tmp_path):
     np.testing.assert_array_equal(cls().read_images([str(tmp_path / "fused.tif")])[0][0], image)
     with pytest.raises(ValueError, match=r"\.png files hold integers only"):
         check_can_write(cls, ".png")
+
+
+def test_what_is_not_written_may_be_of_a_format_without_floats(tmp_path):
+    plans = make_plans()
+    plans.plans["image_reader_writer"] = "NaturalImage2DIO"
+    predictor = predictor_for(plans, network_for(plans))
+    predictor.dataset_json = DATASET_JSON | {"file_ending": ".png"}
+    image = np.random.default_rng(0).normal(100, 20, (2, 16, 16, 16)).astype(np.float32)
+    predictor.predict_single_npy_array(image, {"spacing": (1.0, 1.0, 1.0)})
+    assert predictor.fused_volumes[0].shape == (16, 16, 16)
+    with pytest.raises(ValueError, match=r"\.png files hold integers only"):
+        predictor.predict_single_npy_array(image, {"spacing": (1.0, 1.0, 1.0)}, None, str(tmp_path / "case"))
 
 
 def test_a_failing_writer_leaves_neither_a_new_file_nor_a_damaged_old_one(tmp_path):
@@ -291,3 +303,10 @@ def test_settings_of_the_model_decide_the_reference_modality(tmp_path):
     _, properties, _ = preprocess(plans, oblique_case(tmp_path))
     t1 = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "case_0000.nii.gz")))
     assert properties[PROPERTY].intercept == pytest.approx(t1[t1 > 0].mean(), rel=1e-3)
+
+
+def test_mean_scores_of_the_validation_leave_out_infinite_ones():
+    scores = [{"PSNR": 20.0, "SSIM": 0.5}, {"PSNR": np.inf, "SSIM": 1.0}, {"PSNR": 30.0, "SSIM": 0.6},
+              {"PSNR": -np.inf, "SSIM": 0.0}]
+    assert _mean_scores(scores) == pytest.approx({"PSNR": 25.0, "SSIM": 0.525})
+    assert np.isnan(_mean_scores(scores[1:2])["PSNR"])

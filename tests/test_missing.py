@@ -182,10 +182,30 @@ def test_without_permission_and_for_surplus_files_the_file_is_named(tmp_path):
 
 def test_a_bad_image_of_an_incomplete_case_is_named_by_its_file(tmp_path):
     files, plans = oblique_case(tmp_path), make_plans()
-    image = sitk.ReadImage(files[1])
-    sitk.WriteImage(image * 0, files[1])
-    with pytest.raises(BadCaseError, match=r"case_0001.nii.gz is constant"):
+    image = sitk.ReadImage(files[1]) * 0
+    sitk.WriteImage(image + 3, files[1])
+    with pytest.raises(BadCaseError, match=r"case_0001.nii.gz is constant \(every voxel is 3\).*export it again$"):
         preprocess(plans, files[1:])
+    sitk.WriteImage(image, files[1])
+    with pytest.raises(BadCaseError, match=r"case_0001.nii.gz: zero in every voxel of every modality"):
+        preprocess(plans, files[1:])
+
+
+def test_a_file_of_zeros_is_an_absent_modality(tmp_path):
+    files, plans = oblique_case(tmp_path), make_plans()
+    without, _ = preprocess(plans, files[:1])
+    sitk.WriteImage(sitk.ReadImage(files[1]) * 0, files[1])
+    with pytest.raises(BadCaseError, match=r"case_0001.nii.gz is constant.*or give --missing to predict without it"):
+        preprocess(plans, files, allow_missing=False)
+    data, properties = preprocess(plans, files)
+    assert properties[ABSENT] == [1]
+    np.testing.assert_array_equal(data, without)
+
+
+def test_a_complete_case_may_have_files_of_any_name(tmp_path):
+    files, plans = oblique_case(tmp_path), make_plans()
+    renamed = [str(shutil.copy(file, tmp_path / name)) for file, name in zip(files, ("t1.nii.gz", "flair.nii.gz"))]
+    np.testing.assert_array_equal(preprocess(plans, renamed)[0], preprocess(plans, files)[0])
 
 
 def test_units_without_the_reference_modality_are_ct_units_or_normalised_ones(tmp_path):

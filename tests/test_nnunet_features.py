@@ -109,6 +109,10 @@ def test_cascade_of_a_low_and_a_full_resolution_model(difficult, nnunet, tmp_pat
     predict(difficult / "imagesTs", tmp_path / "low", "3d_lowres", nnunet)
     predict(difficult / "imagesTs", tmp_path / "full", "3d_cascade_fullres", nnunet, "-prev_stage_predictions",
             tmp_path / "low")
+    result = tiny.run("nnUNetv2_rmr_predict", "-i", difficult / "imagesTs", "-o", tmp_path / "none", "-d", NUMBER, "-c",
+                      "3d_cascade_fullres", "-f", "all", "-tr", "nnUNetTrainerRMR_tiny", "-device", tiny.DEVICE,
+                      "-npp", 0, "-nps", 0, env=nnunet, check=False)
+    assert result.returncode == 1 and "(-prev_stage_predictions) has to say where" in result.stdout
     result = tiny.run("nnUNetv2_rmr_benchmark", "-i", difficult / "imagesTs", "-l", difficult / "labelsTr", "-m",
                       f"cascade={model_folder('3d_cascade_fullres', nnunet)}", "-o", tmp_path / "benchmark",
                       "-f", "all", "-device", tiny.DEVICE, env=nnunet, check=False)

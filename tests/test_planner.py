@@ -272,7 +272,7 @@ def test_command_plans_with_rmrplanner_and_names_what_is_wrong(dataset):
 
 
 @pytest.mark.slow
-def test_nnunets_own_trainer_and_ours_train_the_same_network_with_rmr_plans(nnunet, tmp_path):
+def test_nnunets_own_trainer_and_ours_train_the_same_network_with_rmr_plans_but_only_ours_to_fuse(nnunet, tmp_path):
     preprocessed = Path(nnunet["nnUNet_preprocessed"]) / f"Dataset{PLAIN}_Tiny"
     plans = json.loads((preprocessed / "nnUNetPlans.json").read_text())
     for configuration in plans["configurations"].values():
@@ -291,6 +291,15 @@ def test_nnunets_own_trainer_and_ours_train_the_same_network_with_rmr_plans(nnun
                           "fold_0" / "checkpoint_final.pth", map_location="cpu", weights_only=False)["network_weights"]
                for trainer in ("nnUNetTrainer_1epoch_tiny", "nnUNetTrainerRMR_tiny")]
     assert {k: v.shape for k, v in weights[0].items()} == {k: v.shape for k, v in weights[1].items()}
+
+    images = Path(nnunet["nnUNet_raw"]) / f"Dataset{PLAIN}_Tiny" / "imagesTs"
+    model = ("-d", PLAIN, "-c", tiny.CONFIGURATION, "-p", "nnUNetRMRPlans", "-tr", "nnUNetTrainer_1epoch_tiny", "-f", 0,
+             "-device", tiny.DEVICE, "--disable_tta")
+    result = tiny.run("nnUNetv2_rmr_predict", "-i", images, "-o", tmp_path / "ours", *model, env=ours)
+    assert "has no fused image to give" in result.stdout and not (tmp_path / "ours" / "fused").exists()
+    tiny.run("nnUNetv2_predict", "-i", images, "-o", tmp_path / "stock", *model, env=ours)
+    for file in (tmp_path / "stock").glob("*.nii.gz"):
+        assert (tmp_path / "ours" / file.name).read_bytes() == file.read_bytes()
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ import torch
 from conftest import REGIONS
 
 from nnunetv2_rmr.cli.predict import _without_workers
-from nnunetv2_rmr.inference.predictor import _warn_of_stage1
+from nnunetv2_rmr.inference.predictor import _logged_losses, _warn_of_stage1
 
 pytestmark = pytest.mark.slow
 
@@ -183,7 +183,7 @@ def test_a_checkpoint_of_stage_1_is_named_as_what_it_is(tmp_path, capsys, losses
     (tmp_path / "fold_0").mkdir()
     torch.save({"logging": losses}, tmp_path / "fold_0" / "checkpoint_latest.pth")
     for folds in (None, (0,), "0"):
-        _warn_of_stage1(str(tmp_path), folds, "checkpoint_latest.pth")
+        _warn_of_stage1(_logged_losses(str(tmp_path), folds, "checkpoint_latest.pth"))
         assert ("was saved in stage 1 of the training" in capsys.readouterr().out) == warned
 
 

@@ -11,6 +11,9 @@ import tiny
 import torch
 from conftest import PLAIN, REGIONS
 
+from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
+from nnunetv2_rmr.training.reproducible import SeedNextSample
+
 pytestmark = pytest.mark.slow
 
 TRAINER = "nnUNetTrainerRMR_tiny"
@@ -85,6 +88,17 @@ def test_resumed_training_equals_uninterrupted_training(nnunet, tmp_path, worker
     assert a["logging"]["val_losses"] == b["logging"]["val_losses"]
 
 
+@pytest.mark.parametrize(("workers", "seeded"), [("0", True), ("1", True), ("2", False)])
+def test_a_seed_that_several_workers_would_share_is_not_used(trainer_of, least_transforms, monkeypatch, capsys, workers,
+                                                             seeded):
+    monkeypatch.setenv("nnUNet_rmr_seed", "3")
+    monkeypatch.setenv("nnUNet_n_proc_DA", workers)
+    transforms = trainer_of(nnUNetTrainerRMR).get_training_transforms().transforms
+    assert any(isinstance(transform, SeedNextSample) for transform in transforms) == seeded
+    warning = "nnUNet_rmr_seed=3 does not seed the training patches: that takes at most one data augmentation worker"
+    assert (warning in capsys.readouterr().out) != seeded
+
+
 def killed(env: dict[str, str], moment: str) -> None:
     """Train until SIGKILL at `moment` (see trainers/tiny_trainers.py)."""
     result = tiny.run(*train_command(), env=env | {"TINY_KILLED_AT": moment}, check=False)
@@ -131,8 +145,6 @@ def test_pretrained_weights_start_a_training(trained, nnunet, tmp_path):
 def test_pretrained_weights_are_all_taken_over_but_the_output_layers(trained, nnunet, monkeypatch):
     from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 
-    from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
-
     for name in ("preprocessed", "results"):
         monkeypatch.setenv(f"nnUNet_{name}", nnunet[f"nnUNet_{name}"])
     folder = Path(nnunet["nnUNet_preprocessed"]) / f"Dataset{PLAIN}_Tiny"
@@ -150,7 +162,6 @@ def test_pretrained_weights_are_all_taken_over_but_the_output_layers(trained, nn
 def test_one_modality_is_refused_with_a_clear_message(nnunet, tmp_path):
     plans = json.loads((Path(nnunet["nnUNet_preprocessed"]) / f"Dataset{PLAIN}_Tiny" / "nnUNetPlans.json").read_text())
     plans["continue_training"] = False
-    from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
     with pytest.raises(NotImplementedError,
                        match="fuses two or more modalities, but the data set Dataset901_Tiny has one"):
         nnUNetTrainerRMR(plans, tiny.CONFIGURATION, 0, {"channel_names": {"0": "CT"}}, torch.device("cpu"))

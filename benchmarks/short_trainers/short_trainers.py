@@ -56,7 +56,7 @@ class nnUNetTrainerRMR_untilNovember2026(nnUNetTrainerRMR):
     """With the defaults that RMR had in all comparisons until 2026-11-26."""
 
     settings = replace(nnUNetTrainerRMR.settings, intensity_norm="l1", intensity_weight=0.5, p_clean=0.35,
-                       front_clip=12.0)
+                       front_clip=None)
 
 
 class nnUNetTrainerRMR_16features(nnUNetTrainerRMR):

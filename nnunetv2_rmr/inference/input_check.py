@@ -1,6 +1,7 @@
 """What has to be true of a case's images before they are worth predicting; every message names the file."""
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -73,9 +74,13 @@ def _explain_channels(files: Sequence[str], names: Sequence[str], file_ending: s
 def absent_channels(files: Sequence[str], names: Sequence[str], file_ending: str) -> list[int]:
     """Indices of the modalities of which a case has no file; by the files' names, CASE_0000, CASE_0001 ...
 
-    Raises BadCaseError if a file belongs to none of the modalities.
+    A list of as many files as modalities may have other names (from Python). Raises BadCaseError if a file belongs to
+    none of the modalities.
     """
     stem, expected, have = _expected_and_given(files, names, file_ending)
+    numbered = re.compile(rf"{re.escape(stem)}_\d{{4}}{re.escape(file_ending)}")
+    if len(files) == len(names) and not all(numbered.fullmatch(file) for file in have):
+        return []
     if surplus := have - set(expected):
         raise BadCaseError(f"case {stem}: remove {', '.join(sorted(surplus))} (the model's modalities are "
                            + ", ".join(f"{i:04d}={name}" for i, name in enumerate(names)) + ")")
@@ -94,7 +99,10 @@ def check_array(data: np.ndarray, names: Sequence[str], files: Sequence[str] = (
                 f"({', '.join(names)})"
         raise BadCaseError(f"{_explain_channels(files, names, file_ending)} ({found})" if files else found)
     given = [i for i in range(len(names)) if i not in absent]
-    sources = dict(zip(given, files)) if len(files) == len(given) else {}
+    if not given:
+        raise BadCaseError(f"{', '.join(files) or 'the image'}: zero in every voxel of every modality")
+    with_file = range(len(names)) if len(files) == len(names) else given
+    sources = dict(zip(with_file, files)) if len(files) == len(with_file) else {}
     for i in given:
         channel, source = data[i], sources.get(i, f"channel {i} ({names[i]})")
         try:
@@ -103,4 +111,5 @@ def check_array(data: np.ndarray, names: Sequence[str], files: Sequence[str] = (
             raise BadCaseError(f"{error}: replace them in the image and run again") from None
         if channel.min() == channel.max():
             raise BadCaseError(f"{source} is constant (every voxel is {channel.min():g}): an empty image can not be "
-                               f"normalised; export it again")
+                               "normalised; export it again"
+                               + (", or give --missing to predict without it" if channel.min() == 0 else ""))

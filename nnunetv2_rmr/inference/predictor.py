@@ -60,16 +60,22 @@ class _FirstPassTap:
         return out.logits
 
 
-def _warn_of_stage1(model_folder: str, folds: Sequence[int | str] | str | None, checkpoint_name: str) -> None:
+def _logged_losses(model_folder: str, folds: Sequence[int | str] | str | None,
+                   checkpoint_name: str) -> dict[Path, list[float]]:
+    """Of each checkpoint the terms of stage 2 in its last epoch, NaN in stage 1; none if it is of another trainer."""
+    files = [file for fold in (["*"] if folds is None else [folds] if isinstance(folds, str) else folds)
+             for file in sorted(Path(model_folder).glob(f"fold_{fold}/{checkpoint_name}"))]
+    logged = {file: torch.load(file, map_location="cpu", weights_only=False, mmap=True)["logging"] for file in files}
+    return {file: [loss for term in ("segmentation", "intensity", "gradient")
+                   for loss in log.get(f"loss_{term}", [])[-1:]] for file, log in logged.items()}
+
+
+def _warn_of_stage1(losses: dict[Path, list[float]]) -> None:
     """Checkpoints of an unfinished training look like any other, but stage 1 knows no fusion and no segmentation."""
-    for fold in ["*"] if folds is None else [folds] if isinstance(folds, str) else folds:
-        for file in sorted(Path(model_folder).glob(f"fold_{fold}/{checkpoint_name}")):
-            logged = torch.load(file, map_location="cpu", weights_only=False, mmap=True)["logging"]
-            of_stage2 = [loss for term in ("segmentation", "intensity", "gradient")
-                         for loss in logged.get(f"loss_{term}", [])[-1:]]
-            if of_stage2 and np.isnan(of_stage2).all():
-                print(f"WARNING: {file} was saved in stage 1 of the training: neither fusion nor segmentation has been "
-                      "trained yet, so that both outputs mean nothing")
+    for file, of_stage2 in losses.items():
+        if of_stage2 and np.isnan(of_stage2).all():
+            print(f"WARNING: {file} was saved in stage 1 of the training: neither fusion nor segmentation has been "
+                  "trained yet, so that both outputs mean nothing")
 
 
 class RMRPredictor(nnUNetPredictor):
@@ -92,6 +98,7 @@ class RMRPredictor(nnUNetPredictor):
     # on the class, because a stock predictor can become one of these after its own __init__ (see stock.py)
     fused_volumes: list[np.ndarray] = ()
     allow_missing: bool = False
+    _trained_to_fuse: bool = True  # if it has the network for it
     _one_case: bool = False
     _presence: torch.Tensor | None = None
     _failures: list[str] = ()
@@ -109,9 +116,11 @@ class RMRPredictor(nnUNetPredictor):
                                              use_folds: Sequence[int | str] | str | None,
                                              checkpoint_name: str = "checkpoint_final.pth"):
         super().initialize_from_trained_model_folder(model_training_output_dir, use_folds, checkpoint_name)
+        losses = _logged_losses(model_training_output_dir, use_folds, checkpoint_name)
+        self._trained_to_fuse = any(losses.values())
         self.remember_intensities()
         if self.fuses:
-            _warn_of_stage1(model_training_output_dir, use_folds, checkpoint_name)
+            _warn_of_stage1(losses)
 
     def manual_initialization(self, *args, **kwargs):
         super().manual_initialization(*args, **kwargs)
@@ -135,8 +144,9 @@ class RMRPredictor(nnUNetPredictor):
 
     @property
     def fuses(self) -> bool:
-        """Whether the loaded model has a fused image to give."""
-        return isinstance(self._rmrnet, RMRNet)
+        """Whether the loaded model has a fused image to give. An RMRNet that nnU-Net's own trainer built from our plans
+        and taught to segment has none."""
+        return self._trained_to_fuse and isinstance(self._rmrnet, RMRNet)
 
     def _presence_in(self, data: torch.Tensor) -> torch.Tensor | None:
         """(1, M): which modalities of a whole case (C, D, H, W) are there; None if all are.
@@ -240,17 +250,22 @@ class RMRPredictor(nnUNetPredictor):
         return tuple([entries[i] for i in todo] for entries in lists)
 
     @wraps(nnUNetPredictor.predict_from_files)  # nnU-Net records the call by its signature
-    def predict_from_files(self, *args, **kwargs):
-        self._start()
-        return super().predict_from_files(*args, **kwargs)
+    def predict_from_files(self, list_of_lists_or_source_folder, output_folder_or_list_of_truncated_output_files,
+                           *args, **kwargs):
+        self._start(to_files=output_folder_or_list_of_truncated_output_files is not None)
+        return super().predict_from_files(list_of_lists_or_source_folder,
+                                          output_folder_or_list_of_truncated_output_files, *args, **kwargs)
 
     def predict_from_files_sequential(self, list_of_lists_or_source_folder,
                                       output_folder_or_list_of_truncated_output_files,
                                       save_probabilities: bool = False, overwrite: bool = True,
                                       folder_with_segs_from_prev_stage: str | None = None):
         """As nnU-Net's: everything in this process. (Its own loop does not let go of what the fused image needs.)"""
-        self._start()
         output = output_folder_or_list_of_truncated_output_files
+        self._start(to_files=output is not None)
+        if self.configuration_manager.previous_stage_name is not None and folder_with_segs_from_prev_stage is None:
+            raise ValueError("this is the second stage of a cascade: folder_with_segs_from_prev_stage "
+                             "(-prev_stage_predictions) has to say where the first one's segmentations are")
         if output is not None:
             folder = output if isinstance(output, str) else os.path.dirname(output[0]) or os.path.curdir
             maybe_mkdir_p(folder)
@@ -281,7 +296,7 @@ class RMRPredictor(nnUNetPredictor):
         self._report_failures()
         return segmentations
 
-    def _start(self) -> None:
+    def _start(self, to_files: bool) -> None:
         """Before a batch: forget the last one, and find out now whether fused images can be written at the end."""
         self._failures = []
         self.fused_volumes = []
@@ -295,7 +310,8 @@ class RMRPredictor(nnUNetPredictor):
             if self.allow_missing and RMRSettings.from_plans(self.plans_manager.plans).modality_dropout == 0:
                 print("WARNING: this model was trained without modality dropout: what it makes of a case with a "
                       "missing modality is a guess (see docs/missing.md)")
-            check_can_write(self.plans_manager.image_reader_writer_class, self.dataset_json["file_ending"])
+            if to_files:
+                check_can_write(self.plans_manager.image_reader_writer_class, self.dataset_json["file_ending"])
 
     def _report_failures(self) -> None:
         failures, self._failures = self._failures, []
@@ -392,7 +408,7 @@ class RMRPredictor(nnUNetPredictor):
     def predict_single_npy_array(self, input_image: np.ndarray, image_properties: dict,
                                  segmentation_previous_stage: np.ndarray | None = None,
                                  output_file_truncated: str | None = None, save_or_return_probabilities: bool = False):
-        self._start()
+        self._start(to_files=output_file_truncated is not None)
         result = super().predict_single_npy_array(input_image, image_properties, segmentation_previous_stage,
                                                   output_file_truncated, save_or_return_probabilities)
         if self.fuses:

@@ -16,8 +16,8 @@ ABSENT = "rmr_absent_modalities"  # their indices; only there if there are any
 class RememberIntensities:
     """Mixed into the preprocessor of the plans: run_case* put an IntensityMap under PROPERTY into the properties.
 
-    With allow_missing a case may lack modalities: those whose file CASE_000X is not there or, if the case comes as an
-    array, those that are zero in every voxel. They are zero in every voxel of the result.
+    With allow_missing a case may lack modalities: those whose file CASE_000X is not there, and those that are zero in
+    every voxel. They are zero in every voxel of the result.
     """
 
     allow_missing: bool = False
@@ -53,14 +53,14 @@ class RememberIntensities:
 
     def _complete(self, data: np.ndarray, names: list[str], file_ending: str) -> tuple[np.ndarray, list[int]]:
         """Zeros in the place of absent modalities, and the indices of these."""
-        if not self._files:
-            return data, [i for i, channel in enumerate(data) if not channel.any()]
-        if len(data) != len(self._files):  # RGB: several channels in a file
+        if self._files and len(data) != len(self._files):  # RGB: several channels in a file
             return data, []
-        absent = absent_channels(self._files, names, file_ending)
-        complete = np.zeros((len(names), *data.shape[1:]), dtype=data.dtype)
-        complete[[i for i in range(len(names)) if i not in absent]] = data
-        return complete, absent
+        if self._files:
+            absent = absent_channels(self._files, names, file_ending)
+            complete = np.zeros((len(names), *data.shape[1:]), dtype=data.dtype)
+            complete[[i for i in range(len(names)) if i not in absent]] = data
+            data = complete
+        return data, [i for i, channel in enumerate(data) if not channel.any()]
 
     def _normalize(self, data, seg, configuration_manager, foreground_intensity_properties_per_channel):
         # the one moment at which raw and normalised intensities exist on the same grid

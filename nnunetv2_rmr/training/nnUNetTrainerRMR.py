@@ -7,6 +7,7 @@ from os.path import join
 import numpy as np
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.helpers import dummy_context
 from torch import autocast
 from torch import distributed as dist
@@ -185,7 +186,11 @@ class nnUNetTrainerRMR(nnUNetTrainer):
 
     def _seeded(self, transforms, stream: int, batches_before: int):
         seed = seed_from_environment()
-        if seed is not None:
+        workers = get_allowed_n_proc_DA()
+        if seed is not None and workers > 1:  # each would count its own samples, and all would draw the same
+            self.print_to_log_file(f"WARNING: nnUNet_rmr_seed={seed} does not seed the training patches: that takes at "
+                                   f"most one data augmentation worker (nnUNet_n_proc_DA=1), not {workers}")
+        elif seed is not None:
             stream += 2 * self.local_rank  # the processes of a distributed training draw different samples
             transforms.transforms.append(SeedNextSample(seed, stream, batches_before * self.batch_size))
         return transforms
@@ -246,7 +251,7 @@ class nnUNetTrainerRMR(nnUNetTrainer):
     def _clip_gradients(self, parameters: list[torch.nn.Parameter]) -> None:
         """As nnU-Net, and in stage 2 the front by itself before: it has no normalisation layers that would hold the
         size of its features, and with squared differences to an image SGD can diverge at nnU-Net's learning rate."""
-        if self.stage == 2:
+        if self.stage == 2 and self.settings.front_clip is not None:
             torch.nn.utils.clip_grad_norm_(self.rmrnet.front_parameters(), self.settings.front_clip)
         torch.nn.utils.clip_grad_norm_(parameters, 12)
 

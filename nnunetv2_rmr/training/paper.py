@@ -44,7 +44,7 @@ class nnUNetTrainerRMR_paper(nnUNetTrainerRMR):
         stage2_weight_decay=1e-5,
         stage2_schedule="cosine",
         stage2_warmup_fraction=50 / 150,
-        front_clip=12.0,  # nnU-Net's norm for the whole network; none is published
+        front_clip=None,  # beside nnU-Net's, of the whole network; none is published
         stage2_degraded=False,
         segmentation_weight=10.0,
         intensity_weight=12.0,

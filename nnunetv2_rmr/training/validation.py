@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from os.path import join
 from typing import TYPE_CHECKING
 
@@ -79,8 +80,7 @@ def export_validation_fusion(trainer: nnUNetTrainerRMR) -> None:
         dist.all_gather_object(gathered, scores)
         scores = {key: value for part in gathered for key, value in part.items()}
     if trainer.local_rank == 0 and scores:
-        mean = {name: float(np.mean([s[name] for s in scores.values()])) for name in ("PSNR", "SSIM")}
-        mean["input"] = {name: float(np.mean([s["input"][name] for s in scores.values()])) for name in ("PSNR", "SSIM")}
+        mean = _mean_scores(scores.values()) | {"input": _mean_scores([s["input"] for s in scores.values()])}
         maybe_mkdir_p(join(folder, "fused"))
         save_json({"mean": mean, "cases": scores}, join(folder, "fused", "restoration.json"), sort_keys=False)
         for name in ("PSNR", "SSIM"):
@@ -88,6 +88,12 @@ def export_validation_fusion(trainer: nnUNetTrainerRMR) -> None:
         trainer.print_to_log_file(f"Restoration of degraded validation cases, fused image: PSNR {mean['PSNR']:.2f} dB, "
                                   f"SSIM {mean['SSIM']:.3f} (input: PSNR {mean['input']['PSNR']:.2f} dB, "
                                   f"SSIM {mean['input']['SSIM']:.3f})")
+
+
+def _mean_scores(scores: Iterable[dict[str, float]]) -> dict[str, float]:
+    """Without infinite PSNR: of a case that the draw left as it was, or whose reference modality is constant."""
+    return {name: float(np.mean([s[name] for s in scores if np.isfinite(s[name])] or [np.nan]))
+            for name in ("PSNR", "SSIM")}
 
 
 def _raw_files(trainer: nnUNetTrainerRMR) -> dict[str, list[str]]:
