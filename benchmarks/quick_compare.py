@@ -14,9 +14,10 @@ is told as by nnUNetv2_rmr_predict --missing. compare_trainers.py compares segme
 scans' own grid, with the benchmark's corruptions; it takes several times as long.
 
 Writes OUT/TRAINER_SEED.json as soon as one is done, OUT/means.csv at the end, and prints tables of what is there: means
-over cases and seeds, and the difference to the first trainer with the 95 % interval of a t-test over seeds. What OUT
-has already, as JSON or in means.csv (those of the tables in benchmarks/README.md are in benchmarks/results/), is not
-done again. One thread each by default: start as many as there are cores, with --parts and --part.
+over cases and seeds, and the difference to the first trainer with the 95 % interval of a t-test over seeds (over folds,
+each the mean of its trainings, with --cross_validate). What OUT has already, as JSON or in means.csv (those of the
+tables in benchmarks/README.md are in benchmarks/results/), is not done again. One thread each by default: start as many
+as there are cores, with --parts and --part.
 """
 
 import argparse
@@ -49,6 +50,7 @@ GROUPS = {CLEAN: (CLEAN,), "noise, blur, fourier": ("noise", "blur", "fourier"),
 SCORES = {"Dice": 3, "HD95": 1, "restored PSNR": 2, "restored SSIM": 3, "fused Qabf": 3, "fused VIF": 3,
           "fused Q_MI": 3}  # and how many decimals are printed
 RUN = ["trainer", "seed"]
+FOLDS = 10  # at most
 Scores = dict[str, float]
 
 
@@ -176,8 +178,10 @@ def means(out: Path) -> pd.DataFrame:
     return found.drop_duplicates([*RUN, "condition"])
 
 
-def report(found: pd.DataFrame, trainers: list[str], seeds: list[int]) -> None:
+def report(found: pd.DataFrame, trainers: list[str], seeds: list[int], cross_validated: bool = False) -> None:
     found = found[found.trainer.isin(trainers) & found.seed.isin(seeds)]
+    if cross_validated:
+        found = found.assign(seed=found.seed % FOLDS)  # several trainings of a fold count as their mean
     without = tuple(c for c in found.condition.unique() if c.startswith(WITHOUT))
     groups = GROUPS | ({"one modality missing": without} | {c: (c,) for c in without} if without else {})
     of_labels = {score: SCORES["Dice"] for score in found if score.startswith("Dice ")}
@@ -220,7 +224,8 @@ def main() -> None:
     parser.add_argument("--settings", type=json.loads, help="of RMR for all trainers that have them, as JSON")
     parser.add_argument("--missing", action="store_true", help="also with every single modality missing")
     parser.add_argument("--cross_validate", action="store_true",
-                        help="a seed is also the fold that is trained, and its validation cases are the test cases")
+                        help="the last digit of a seed is also the fold that is trained, whose validation cases are "
+                             "the test cases: 3, 13 and 23 are three trainings of fold 3")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--parts", type=int, default=1)
@@ -244,7 +249,7 @@ def main() -> None:
         if args.settings:
             plans["rmr"] = args.settings
         start = time.time()
-        trainer = train(name, plans, args.configuration, seed if args.cross_validate else "all",
+        trainer = train(name, plans, args.configuration, seed % FOLDS if args.cross_validate else "all",
                         json.loads((preprocessed / "dataset.json").read_text()), torch.device(args.device))
         seconds = time.time() - start
         result = {"seconds_training": seconds, "arguments": {k: str(v) for k, v in vars(args).items()},
@@ -254,7 +259,7 @@ def main() -> None:
     found = means(args.out)
     with replacing(args.out / "means.csv") as temporary:
         found.sort_values([*RUN, "condition"]).to_csv(temporary, index=False, float_format="%.5g")
-    report(found, args.trainers, args.seeds)
+    report(found, args.trainers, args.seeds, args.cross_validate)
 
 
 if __name__ == "__main__":

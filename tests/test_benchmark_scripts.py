@@ -5,6 +5,7 @@ import runpy
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
@@ -59,3 +60,17 @@ def test_features_that_are_modalities_start_a_segmentation_network_as_nnunet_doe
     shared = image[:, [modality_of_feature(i, modalities, reference) for i in range(features)]]
     found = torch.nn.functional.conv3d(shared, of_features(weight, features, reference))
     torch.testing.assert_close(found, torch.nn.functional.conv3d(image, weight), atol=1e-5, rtol=1e-5)
+
+
+def test_several_trainings_of_a_fold_count_as_one_case_with_their_mean(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    from quick_compare import report
+
+    dice = {("a", 0): .5, ("a", 10): .7, ("a", 1): .4, ("a", 11): .6, ("b", 0): .7, ("b", 10): .9, ("b", 1): .6,
+            ("b", 11): .4}
+    found = pd.DataFrame([{"trainer": trainer, "seed": seed, "condition": "clean", "training_seconds": 1, "Dice": value}
+                          for (trainer, seed), value in dice.items()])
+    report(found, ["a", "b"], [0, 10, 1, 11], cross_validated=True)
+    printed = capsys.readouterr().out
+    assert "| clean | a | 0.550 | 0.600 0.500 |" in printed
+    assert "| clean | b | 0.650 | 0.800 0.500 | +0.100 ± 1.271 |" in printed  # two cases, .2 and 0
