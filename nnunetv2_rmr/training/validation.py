@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from os.path import join
 from typing import TYPE_CHECKING
 
@@ -90,7 +90,7 @@ def export_validation_fusion(trainer: nnUNetTrainerRMR) -> None:
                                   f"SSIM {mean['input']['SSIM']:.3f})")
 
 
-def _mean_scores(scores: Iterable[dict[str, float]]) -> dict[str, float]:
+def _mean_scores(scores: Collection[dict[str, float]]) -> dict[str, float]:
     """Without infinite PSNR: of a case that the draw left as it was, or whose reference modality is constant."""
     return {name: float(np.mean([s[name] for s in scores if np.isfinite(s[name])] or [np.nan]))
             for name in ("PSNR", "SSIM")}
