@@ -116,7 +116,9 @@ class RMRPredictor(nnUNetPredictor):
                                              use_folds: Sequence[int | str] | str | None,
                                              checkpoint_name: str = "checkpoint_final.pth"):
         super().initialize_from_trained_model_folder(model_training_output_dir, use_folds, checkpoint_name)
-        losses = _logged_losses(model_training_output_dir, use_folds, checkpoint_name)
+        losses = {}
+        if isinstance(self._rmrnet, RMRNet):  # of other models nothing has to be read again
+            losses = _logged_losses(model_training_output_dir, use_folds, checkpoint_name)
         self._trained_to_fuse = any(losses.values())
         self.remember_intensities()
         if self.fuses:
