@@ -185,14 +185,13 @@ class nnUNetTrainerRMR(nnUNetTrainer):
         return self._seeded(transforms, stream=1, batches_before=self.current_epoch * self.num_val_iterations_per_epoch)
 
     def _seeded(self, transforms, stream: int, batches_before: int):
-        seed = seed_from_environment()
-        workers = get_allowed_n_proc_DA()
-        if seed is not None and workers > 1:  # each would count its own samples, and all would draw the same
-            self.print_to_log_file(f"WARNING: nnUNet_rmr_seed={seed} does not seed the training patches: that takes at "
-                                   f"most one data augmentation worker (nnUNet_n_proc_DA=1), not {workers}")
-        elif seed is not None:
+        seed, workers = seed_from_environment(), get_allowed_n_proc_DA()
+        if seed is not None and workers <= 1:
             stream += 2 * self.local_rank  # the processes of a distributed training draw different samples
             transforms.transforms.append(SeedNextSample(seed, stream, batches_before * self.batch_size))
+        elif seed is not None and stream == 0:  # each would count its own samples, and all would draw the same
+            self.print_to_log_file(f"WARNING: nnUNet_rmr_seed={seed} does not seed the training patches: that takes at "
+                                   f"most one data augmentation worker (nnUNet_n_proc_DA=1), not {workers}")
         return transforms
 
     # ---- training ---------------------------------------------------------------------------------------------------
