@@ -102,6 +102,11 @@ class RMRSettings:
             if getattr(self, name) not in choices:
                 raise ValueError(f"RMR setting {name} must be {' or '.join(map(repr, choices))}, "
                                  f"got {getattr(self, name)!r}")
+        for name, least in (("features", 1), ("fusion_growth", 1), ("fusion_layers", 1), ("decoder_hidden", 1),
+                            ("decoder_layers", 1), ("panel_every", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"RMR setting {name} must be {least} or more, got {value}")
         for f in fields(self):
             value = getattr(self, f.name)
             if f.name.endswith(("_weight", "_lr", "_weight_decay")) and value is not None and value < 0:

@@ -33,9 +33,9 @@ def architecture(name: str, arch_kwargs: dict, requires_import: tuple = ()) -> d
 
 
 def step(trainer, modalities_and_degraded: int) -> None:
-    scales = trainer._get_deep_supervision_scales()
-    data = torch.randn(2, modalities_and_degraded, *PATCH)
-    target = torch.randint(0, 2, (2, 1, *PATCH)).float()
+    scales, patch = trainer._get_deep_supervision_scales(), trainer.configuration_manager.patch_size
+    data = torch.randn(2, modalities_and_degraded, *patch)
+    target = torch.randint(0, 2, (2, 1, *patch)).float()
     if scales is not None:
         target = [torch.nn.functional.interpolate(target, scale_factor=tuple(s)) for s in scales]
     trainer.network.train()
@@ -48,7 +48,7 @@ def step(trainer, modalities_and_degraded: int) -> None:
     trainer.set_deep_supervision_enabled(False)
     trainer.network.eval()
     with torch.no_grad():
-        assert trainer.network(torch.randn(1, 2, *PATCH)).shape == (1, 2, *PATCH)
+        assert trainer.network(torch.randn(1, 2, *patch)).shape == (1, 2, *patch)
 
 
 NETWORKS = [
@@ -67,6 +67,13 @@ def test_rmr_trains_around_it_with_deep_supervision_where_there_is_any(trainer_o
     trainer = trainer_of(nnUNetTrainerRMR, epochs=1, architecture=network, patch_size=PATCH)  # one epoch: stage 2
     assert trainer.enable_deep_supervision == ("UNet" in network["network_class_name"])
     step(trainer, 4)
+
+
+@pytest.mark.parametrize("name", MONAI)
+def test_rmr_trains_in_2d_around_monais_networks(trainer_of, name):
+    options = MONAI[name] | {"spatial_dims": 2} | ({"img_size": list(PATCH[:2])} if name == "UNETR" else {})
+    step(trainer_of(nnUNetTrainerRMR, epochs=1, architecture=architecture(f"{OURS}.{name}", options),
+                    patch_size=PATCH[:2]), 4)
 
 
 @pytest.mark.slow

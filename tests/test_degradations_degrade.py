@@ -6,6 +6,8 @@ import pytest
 import torch
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from plans import make_plans
 
 from nnunetv2_rmr.degradations import (
     DEFAULT_PROBABILITIES,
@@ -16,6 +18,8 @@ from nnunetv2_rmr.degradations import (
     degrade_case,
     split_clean_degraded,
 )
+from nnunetv2_rmr.degradations.degrade import drawn_by
+from nnunetv2_rmr.settings import RMRSettings
 
 KINDS = list(DEGRADATIONS)
 SPACING = (1.0, 1.0, 1.0)
@@ -129,6 +133,9 @@ def test_only_magnitude_images_get_rician_noise():
     transform = always("noise", magnitude=[True, False], options={"noise": {"p_rician": 1.0}})
     parameters = [transform.get_parameters(image=torch.zeros(2, 4, 4, 4))["parameters"] for _ in range(10)]
     assert all(mri["rician"] and not ct["rician"] for mri, ct in parameters)
+    plans = make_plans(scheme="CTNormalization").plans
+    plans["configurations"]["test"]["normalization_schemes"][1] = "ZScoreNormalization"
+    assert drawn_by(RMRSettings(), PlansManager(plans).get_configuration("test"))["magnitude"] == [False, True]
 
 
 def test_options_reach_the_degradation(image):

@@ -1,5 +1,6 @@
 """Two processes that share a batch learn what one process learns."""
 
+import json
 import os
 import re
 import socket
@@ -12,17 +13,17 @@ import pytest
 import tiny
 import torch
 from conftest import PLAIN
+from nnunetv2.run import run_training
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from torch import distributed as dist
 from torch import multiprocessing as mp
 
 from nnunetv2_rmr.cli import train_ddp
 from nnunetv2_rmr.losses.batch import batch_std
-from nnunetv2_rmr.training.distributed import join_processes, let_nnunet_wrap_for
+from nnunetv2_rmr.training.distributed import join_processes, let_nnunet_wrap_for, place_trainer
 
 TRAINER = "nnUNetTrainerRMR_fixed"
 # as the installed script does it, also where it is not installed yet
-BACKEND = ("-backend", "gloo")  # the default on CPUs; nccl refuses to serve two processes on one GPU
 MODULE = ("-m", "nnunetv2_rmr.cli.train_ddp")
 COMMAND = ("torchrun", "--standalone", "--nproc_per_node", "2", *MODULE)
 
@@ -48,6 +49,22 @@ def test_standard_deviation_is_that_of_the_whole_batch(tmp_path):
     mp.spawn(std_of_parts, args=(free_port(), str(tmp_path)), nprocs=2)
     for rank in range(2):
         assert torch.load(tmp_path / str(rank)).item() == pytest.approx(whole.std().item(), rel=1e-6)
+
+
+def num_gpus(rank: int, *arguments) -> None:
+    """What nnUNetv2_train -num_gpus starts on every GPU, with CPUs and gloo in the place of GPUs and nccl."""
+    run_training.setup_ddp = lambda rank, world_size: dist.init_process_group("gloo", rank=rank, world_size=world_size)
+    torch.cuda.set_device = lambda device: None
+    let_nnunet_wrap_for(torch.device("cpu"))
+    make_trainer = run_training.get_trainer_from_args
+
+    def make_trainer_on_cpu(*args):
+        trainer = make_trainer(*args)
+        place_trainer(trainer, torch.device("cpu"))
+        return trainer
+
+    run_training.get_trainer_from_args = make_trainer_on_cpu
+    run_training.run_ddp(rank, *arguments)
 
 
 def pretrained(rank: int, port: int, folder: str) -> None:
@@ -99,19 +116,47 @@ def on_two_machines(*arguments: str, env: dict[str, str]) -> list[str]:
         return [run.result().stdout for run in runs]
 
 
-@pytest.mark.slow
-def test_two_processes_train_both_stages_and_resume_as_one_process_would(nnunet, tmp_path):
-    arguments = [str(PLAIN), tiny.CONFIGURATION, "0", "-tr", TRAINER, "-device", tiny.DEVICE]
-    env = nnunet | {"nnUNet_rmr_seed": "3", "OMP_NUM_THREADS": "1"}
-    one, two = (env | {"nnUNet_results": str(tmp_path / name)} for name in ("one", "two"))
-    tiny.run("nnUNetv2_train", *arguments, env=one)
-    arguments += BACKEND
-    # both processes die in the third of four epochs, after the stage has changed; then they go on
-    assert tiny.run(*COMMAND, *arguments, env=two | {"TINY_KILLED_AT": "iteration 15"}, check=False).returncode != 0
-    outputs = on_two_machines(*arguments, "--c", env=two)
-    assert [re.findall(r"Stage (\d)", output) for output in outputs] == [["2"] * 2] * 2
+ARGUMENTS = (str(PLAIN), tiny.CONFIGURATION, "0", "-tr", TRAINER, "-device", "cpu")
 
-    a, b = (final(Path(e["nnUNet_results"])) for e in (one, two))
+
+@pytest.fixture(scope="module")
+def seeded(nnunet) -> dict[str, str]:
+    return nnunet | {"nnUNet_rmr_seed": "3", "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def one(seeded, tmp_path_factory) -> dict:
+    """Final checkpoint of a training in one process."""
+    results = tmp_path_factory.mktemp("one")
+    tiny.run("nnUNetv2_train", *ARGUMENTS, env=seeded | {"nnUNet_results": str(results), "TINY_ONLY_TRAINS": "1"})
+    return final(results)
+
+
+@pytest.mark.slow
+def test_two_processes_train_both_stages_and_resume_as_one_process_would(one, seeded, tmp_path):
+    env = seeded | {"nnUNet_results": str(tmp_path)}
+    # both processes die in the third of four epochs, after the stage has changed; then they go on
+    assert tiny.run(*COMMAND, *ARGUMENTS, env=env | {"TINY_KILLED_AT": "iteration 15"}, check=False).returncode != 0
+    outputs = on_two_machines(*ARGUMENTS, "--c", "-backend", "gloo", env=env)
+    assert [re.findall(r"Stage (\d)", output) for output in outputs] == [["2"] * 2] * 2
+    assert_trained_like(one, tmp_path)
+
+
+@pytest.mark.slow
+def test_processes_that_nnunet_starts_train_as_one_process_would(one, seeded, tmp_path, monkeypatch):
+    for name, value in seeded.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("nnUNet_results", str(tmp_path))
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    monkeypatch.setenv("MASTER_PORT", str(free_port()))
+    no = False  # checkpointing is not disabled, nothing to continue, validation not only
+    mp.spawn(num_gpus, args=(str(PLAIN), tiny.CONFIGURATION, 0, TRAINER, "nnUNetPlans", no, no, no, None, no, no, 2),
+             nprocs=2)
+    assert_trained_like(one, tmp_path)
+
+
+def assert_trained_like(a: dict, results: Path) -> None:
+    b = final(results)
     assert a["current_epoch"] == b["current_epoch"] == 4
     for key in ("train_losses", "val_losses", "loss_segmentation", "loss_intensity", "loss_gradient",
                 "loss_image_refinement", "loss_feature_refinement"):
@@ -120,22 +165,38 @@ def test_two_processes_train_both_stages_and_resume_as_one_process_would(nnunet,
     np.testing.assert_allclose(b["logging"]["train_losses"][0], a["logging"]["train_losses"][0], rtol=1e-6)
     for name, weight in a["network_weights"].items():
         torch.testing.assert_close(b["network_weights"][name], weight, rtol=2e-2, atol=2e-2, msg=name)
-    folder = model(tmp_path / "two")
+    folder = model(results)
     assert (folder / "validation" / "summary.json").is_file()
     assert (folder / "validation" / "fused" / "restoration.json").is_file()
     assert not list(folder.glob("*.tmp"))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("trainer", ["nnUNetTrainerRMR_noSegmentationLoss_tiny", "nnUNetTrainerRMR_tiny_everything"])
+@pytest.mark.parametrize("trainer", ["nnUNetTrainerRMR_noSegmentationLoss_tiny", "nnUNetTrainerRMR_tiny_everything",
+                                     "nnUNetTrainerRMR_paper_tiny"])
 def test_processes_do_not_wait_for_gradients_that_no_loss_term_gives(nnunet, tmp_path, trainer):
     env = nnunet | {"nnUNet_results": str(tmp_path), "OMP_NUM_THREADS": "1", "TINY_ONLY_TRAINS": "1"}
-    tiny.run(*COMMAND, PLAIN, tiny.CONFIGURATION, "0", "-tr", trainer, "-device", tiny.DEVICE, *BACKEND, env=env)
+    tiny.run(*COMMAND, PLAIN, tiny.CONFIGURATION, "0", "-tr", trainer, "-device", "cpu", env=env)
     fold = tmp_path / f"Dataset{PLAIN}_Tiny" / f"{trainer}__nnUNetPlans__{tiny.CONFIGURATION}" / "fold_0"
     logged = torch.load(fold / "checkpoint_final.pth", map_location="cpu", weights_only=False)["logging"]
     assert len(logged["train_losses"]) == 4 and np.isfinite(logged["train_losses"]).all()
     log, = fold.glob("training_log_*.txt")  # of one process alone
     assert log.read_text().count("Epoch 3") == 1
+
+
+@pytest.mark.slow
+def test_a_network_with_batch_normalisation_trains_and_validates_in_two_processes(nnunet, tmp_path):
+    folder, name = Path(nnunet["nnUNet_preprocessed"]) / f"Dataset{PLAIN}_Tiny", "nnUNetBatchNormPlans"
+    plans = json.loads((folder / "nnUNetPlans.json").read_text()) | {"plans_name": name}
+    plans["configurations"][tiny.CONFIGURATION]["architecture"]["arch_kwargs"]["norm_op"] = "torch.nn.BatchNorm3d"
+    (folder / f"{name}.json").write_text(json.dumps(plans))
+    env, trainer = nnunet | {"nnUNet_results": str(tmp_path), "OMP_NUM_THREADS": "1"}, "nnUNetTrainerRMR_2epochs_tiny"
+    tiny.run(*COMMAND, PLAIN, tiny.CONFIGURATION, "0", "-tr", trainer, "-p", name, "-device", "cpu", env=env)
+    fold = tmp_path / f"Dataset{PLAIN}_Tiny" / f"{trainer}__{name}__{tiny.CONFIGURATION}" / "fold_0"
+    scores = json.loads((fold / "validation" / "summary.json").read_text())["metric_per_case"]
+    assert len(scores) == 1, "one process has nothing to predict"
+    state = torch.load(fold / "checkpoint_final.pth", map_location="cpu", weights_only=False)["network_weights"]
+    assert any("running_mean" in name for name in state)
 
 
 def model(results: Path) -> Path:

@@ -164,6 +164,7 @@ def test_both_stages_have_an_epoch_whatever_the_fraction(trainer_of, fraction):
 
 
 def test_the_loss_terms_have_the_published_weights():
+    assert (PAPER.mse_weight, PAPER.tv_weight, PAPER.tv_norm, PAPER.ssim_weight) == (40, 20, "l2", 1)
     assert term_weights(1, PAPER) == {"image_refinement": 1, "feature_refinement": 1}
     assert term_weights(2, PAPER) == {"segmentation": 10, "intensity": 12, "gradient": 32}
     # 1 with the published kernels, (-1, 0, 1) along one axis and (1, 2, 1) along the others: 32 on a slope of 1

@@ -116,9 +116,11 @@ def test_small_machines_start_no_worker_processes_unless_told(monkeypatch, cores
     assert _without_workers(["-i", "in", *asked]) == counts
 
 
-def test_parts_share_the_work(trained, nnunet, images, tmp_path):
-    tiny.run("nnUNetv2_rmr_predict", "-i", images, "-o", tmp_path, *MODEL, "-num_parts", 2, "-part_id", 1, env=nnunet)
-    assert set(files(tmp_path)) == set(files(tmp_path / "fused")) == {"caseTs01.nii.gz"}
+@pytest.mark.parametrize(("part", "workers"), [(1, ()), (0, ("-npp", 0, "-nps", 0))])
+def test_parts_share_the_work(trained, nnunet, images, tmp_path, part, workers):
+    tiny.run("nnUNetv2_rmr_predict", "-i", images, "-o", tmp_path, *MODEL, "-num_parts", 2, "-part_id", part, *workers,
+             env=nnunet)
+    assert set(files(tmp_path)) == set(files(tmp_path / "fused")) == {f"caseTs0{part}.nii.gz"}
 
 
 @tiny.bit_by_bit
@@ -210,6 +212,7 @@ def test_find_best_configuration_ensemble_and_model_sharing_work_as_for_vanilla(
     assert files(out / "fused") == files(predicted / "fused")
 
 
+@tiny.bit_by_bit
 def test_predictor_is_a_drop_in_from_files_arrays_and_single_arrays(trained, predicted, nnunet, images, tmp_path):
     script = Path(__file__).parent / "predict_from_python.py"
     subprocess.run([sys.executable, str(script), str(trained), str(images), str(tmp_path)], env=nnunet, check=True)

@@ -32,7 +32,8 @@ def test_plans_without_settings_are_not_a_trained_rmr_model():
 
 @pytest.mark.parametrize("bad", [{"featurs": 3}, {"stage1_fraction": 1.0}, {"p_clean": 2}, {"gradient_weight": -1},
                                  {"intensity_target": "mean"}, {"intensity_weight": "heavy"}, {"features": 8.5},
-                                 {"freeze_autoencoder": 1}, {"stage1_lr": True}, {"degradation_options": []}])
+                                 {"freeze_autoencoder": 1}, {"stage1_lr": True}, {"degradation_options": []},
+                                 {"features": 0}, {"fusion_layers": 0}, {"decoder_layers": 0}, {"panel_every": -1}])
 def test_a_wrong_setting_is_named(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         RMRSettings.from_plans({"rmr": bad}, RMRSettings())

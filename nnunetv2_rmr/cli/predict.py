@@ -4,6 +4,7 @@ nnU-Net's own entry points run, so every option of theirs is there and means wha
 are taken out of the command line before nnU-Net reads it.
 """
 
+import argparse
 import os
 import sys
 from collections.abc import Callable
@@ -47,6 +48,11 @@ def _run(entry_point: str) -> None:
             print(f"Segmentations: {output}" + (f"; fused images: {Path(output, 'fused')}" if self.fuses else ""))
             return results
 
+        def predict_from_files_sequential(self, images, output, **kwargs):
+            # where nnU-Net's entry points go with -npp 0 -nps 0, without handing on which part is asked for
+            return self.predict_from_files(images, output, **kwargs, num_processes_preprocessing=0,
+                                           num_processes_segmentation_export=0, **_part(sys.argv))
+
     predict_from_raw_data.nnUNetPredictor = Predictor  # the entry points look it up under this name
     run: Callable[[], None] = getattr(predict_from_raw_data, entry_point)
     try:
@@ -56,6 +62,13 @@ def _run(entry_point: str) -> None:
         sys.exit(f"{Path(sys.argv[0]).name}: error: {error}")
     except FileNotFoundError as error:
         sys.exit(f"{Path(sys.argv[0]).name}: error: {_explain(error)}")
+
+
+def _part(arguments: list[str]) -> dict[str, int]:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("-num_parts", type=int, default=1)
+    parser.add_argument("-part_id", type=int, default=0)
+    return vars(parser.parse_known_args(arguments)[0])
 
 
 def _without_workers(arguments: list[str]) -> dict[str, int]:

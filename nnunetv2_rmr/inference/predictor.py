@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import wraps
+from inspect import signature
 from multiprocessing import get_context
 from os.path import isfile, join
 from pathlib import Path
@@ -254,9 +255,11 @@ class RMRPredictor(nnUNetPredictor):
     @wraps(nnUNetPredictor.predict_from_files)  # nnU-Net records the call by its signature
     def predict_from_files(self, list_of_lists_or_source_folder, output_folder_or_list_of_truncated_output_files,
                            *args, **kwargs):
+        given = signature(super().predict_from_files).bind(
+            list_of_lists_or_source_folder, output_folder_or_list_of_truncated_output_files, *args, **kwargs)
         self._start(to_files=output_folder_or_list_of_truncated_output_files is not None)
-        return super().predict_from_files(list_of_lists_or_source_folder,
-                                          output_folder_or_list_of_truncated_output_files, *args, **kwargs)
+        self._refuse_without_first_stage(given.arguments.get("folder_with_segs_from_prev_stage"))
+        return super().predict_from_files(*given.args, **given.kwargs)
 
     def predict_from_files_sequential(self, list_of_lists_or_source_folder,
                                       output_folder_or_list_of_truncated_output_files,
@@ -265,9 +268,7 @@ class RMRPredictor(nnUNetPredictor):
         """As nnU-Net's: everything in this process. (Its own loop does not let go of what the fused image needs.)"""
         output = output_folder_or_list_of_truncated_output_files
         self._start(to_files=output is not None)
-        if self.configuration_manager.previous_stage_name is not None and folder_with_segs_from_prev_stage is None:
-            raise ValueError("this is the second stage of a cascade: folder_with_segs_from_prev_stage "
-                             "(-prev_stage_predictions) has to say where the first one's segmentations are")
+        self._refuse_without_first_stage(folder_with_segs_from_prev_stage)
         if output is not None:
             folder = output if isinstance(output, str) else os.path.dirname(output[0]) or os.path.curdir
             maybe_mkdir_p(folder)
@@ -314,6 +315,11 @@ class RMRPredictor(nnUNetPredictor):
                       "missing modality is a guess (see docs/missing.md)")
             if to_files:
                 check_can_write(self.plans_manager.image_reader_writer_class, self.dataset_json["file_ending"])
+
+    def _refuse_without_first_stage(self, folder_with_segs_from_prev_stage: str | None) -> None:
+        if self.configuration_manager.previous_stage_name is not None and folder_with_segs_from_prev_stage is None:
+            raise ValueError("this is the second stage of a cascade: folder_with_segs_from_prev_stage "
+                             "(-prev_stage_predictions) has to say where the first one's segmentations are")
 
     def _report_failures(self) -> None:
         failures, self._failures = self._failures, []

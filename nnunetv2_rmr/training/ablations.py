@@ -30,7 +30,7 @@ class nnUNetTrainer_RMRDegradations(nnUNetTrainer):
         settings = RMRSettings.from_plans(self.plans_manager.plans, nnUNetTrainerRMR.settings)
         num_modalities = len(channel_names(self.dataset_json))
         transforms = add_degradations(
-            nnUNetTrainer.get_training_transforms(*args, **kwargs), num_modalities=num_modalities,
+            super().get_training_transforms(*args, **kwargs), num_modalities=num_modalities,
             spacing=self.configuration_manager.spacing, p_clean=settings.p_clean,
             **drawn_by(settings, self.configuration_manager))
         transforms.transforms.append(OnlyDegraded(num_modalities))

@@ -156,7 +156,7 @@ class nnUNetTrainerRMR(nnUNetTrainer):
         if settings.stage2_schedule == "cosine":
             epochs = self.num_epochs - self.stage1_epochs
             scheduler = WarmupCosineLR(optimizer, self.initial_lr, self.stage1_epochs, epochs,
-                                       int(settings.stage2_warmup_fraction * epochs))
+                                       min(round(settings.stage2_warmup_fraction * epochs), epochs - 1))
         return optimizer, scheduler
 
     def _enter_stage(self, stage: int) -> None:
@@ -171,7 +171,7 @@ class nnUNetTrainerRMR(nnUNetTrainer):
     def get_training_transforms(self, *args, **kwargs):
         # an instance method, where nnU-Net has a static one, because the degradations need spacing and settings
         transforms = add_degradations(
-            nnUNetTrainer.get_training_transforms(*args, **kwargs),
+            super().get_training_transforms(*args, **kwargs),
             num_modalities=self.rmrnet.num_modalities,
             spacing=self.configuration_manager.spacing,
             p_clean=self.settings.p_clean,
@@ -181,7 +181,7 @@ class nnUNetTrainerRMR(nnUNetTrainer):
 
     def get_validation_transforms(self, *args, **kwargs):
         # only to seed them; the online validation sees clean patches, so its pseudo Dice compares with nnU-Net's
-        transforms = nnUNetTrainer.get_validation_transforms(*args, **kwargs)
+        transforms = super().get_validation_transforms(*args, **kwargs)
         return self._seeded(transforms, stream=1, batches_before=self.current_epoch * self.num_val_iterations_per_epoch)
 
     def _seeded(self, transforms, stream: int, batches_before: int):

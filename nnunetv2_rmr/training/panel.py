@@ -22,6 +22,9 @@ def save_panel(trainer: nnUNetTrainerRMR, batch: dict, filename: str) -> None:
     degraded, reconstructed; then fused, label and prediction. Grey values: each modality between its 1st and 99th
     percentile, the same in all three rows."""
     target = batch["target"][0] if isinstance(batch["target"], list) else batch["target"]
+    labels = trainer.label_manager
+    if labels.has_ignore_label:  # unannotated is not foreground; regions have it as their last channel
+        target = target[:, :-1] if labels.has_regions else torch.where(target == labels.ignore_label, 0, target)
     network = trainer.rmrnet
     foreground = (target > 0).any(1).flatten(1).sum(1)
     clean, degraded = split_clean_degraded(batch["data"], network.num_modalities)
@@ -37,9 +40,8 @@ def save_panel(trainer: nnUNetTrainerRMR, batch: dict, filename: str) -> None:
 
     label = target[sample]
     where = _slice_with_most((label > 0).any(0))
-    shown = [_labels(label, regions=trainer.label_manager.has_regions),
-             _labels(logits[0].cpu().sigmoid() > 0.5, True) if trainer.label_manager.has_regions
-             else logits[0].cpu().argmax(0)]
+    shown = [_labels(label, regions=labels.has_regions),
+             _labels(logits[0].cpu().sigmoid() > 0.5, True) if labels.has_regions else logits[0].cpu().argmax(0)]
     names = channel_names(trainer.dataset_json)
     degraded = degraded[:, :len(names)]
     fig, axes = plt.subplots(4, max(3, len(names)), figsize=(3 * max(3, len(names)), 12), squeeze=False)
@@ -57,8 +59,8 @@ def save_panel(trainer: nnUNetTrainerRMR, batch: dict, filename: str) -> None:
     low, high = np.percentile(fused, (1, 99))
     axes[3, 0].imshow(fused, cmap="gray", vmin=low, vmax=max(high, low + 1e-3))
     axes[3, 0].set_title(f"fused{untrained or ' (from degraded)'}")
-    for ax, title, labels in zip(axes[3, 1:], ("label", f"prediction{untrained}"), shown):
-        ax.imshow(labels[where], cmap="viridis", vmin=0, vmax=max(1, int(shown[0].max())), interpolation="nearest")
+    for ax, title, drawn in zip(axes[3, 1:], ("label", f"prediction{untrained}"), shown):
+        ax.imshow(drawn[where], cmap="viridis", vmin=0, vmax=max(1, int(shown[0].max())), interpolation="nearest")
         ax.set_title(title)
     fig.suptitle(f"epoch {trainer.current_epoch - 1}, stage {trainer.stage}")
     fig.tight_layout()

@@ -84,6 +84,10 @@ for _base in (ablations.nnUNetTrainer_RMRDegradations, ablations.nnUNetTrainerRM
     globals()[f"{_base.__name__}_tiny"] = type(f"{_base.__name__}_tiny", (Tiny, _base), {})
 
 
+class nnUNetTrainerRMR_tiny_still(nnUNetTrainerRMR_tiny):
+    settings = replace(nnUNetTrainerRMR_tiny.settings, stage1_lr=0.0, stage2_lr=0.0)
+
+
 class nnUNetTrainerRMR_tiny_dropout(nnUNetTrainerRMR_tiny):
     settings = replace(nnUNetTrainerRMR_tiny.settings, modality_dropout=0.5, intensity_target="maximum")
 
