@@ -115,5 +115,5 @@ def test_a_patch_it_can_not_halve_often_enough_is_named(name, edge):
 def test_deep_supervision_of_a_network_without_is_refused():
     from nnunetv2_rmr.networks.monai_networks import SegResNet
 
-    with pytest.raises(ValueError, match="SegResNet has no deep supervision"):
+    with pytest.raises(NotImplementedError, match="SegResNet has no deep supervision"):
         SegResNet(1, 2, deep_supervision=True)

@@ -58,7 +58,7 @@ def _run(entry_point: str) -> None:
     try:
         with wrong_dataset_in_one_line():
             run()
-    except (FailedCasesError, BadCaseError, ValueError) as error:
+    except (FailedCasesError, BadCaseError, NotImplementedError, ValueError) as error:
         sys.exit(f"{Path(sys.argv[0]).name}: error: {error}")
     except FileNotFoundError as error:
         sys.exit(f"{Path(sys.argv[0]).name}: error: {_explain(error)}")

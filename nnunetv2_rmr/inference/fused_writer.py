@@ -61,17 +61,18 @@ _INTEGER_ENDINGS = (".png", ".bmp")
 
 def _writer(reader_writer: type[BaseReaderWriter], file_ending: str):
     if file_ending.lower() in _INTEGER_ENDINGS:
-        raise ValueError(f"fused images are float32, but {file_ending} files hold integers only: "
-                         f"use a data set of .tif, .nii.gz, .nrrd or .mha files, or predict without fused images")
+        raise NotImplementedError(f"fused images are float32, but {file_ending} files hold integers only: "
+                                  "use a data set of .tif, .nii.gz, .nrrd or .mha files, or predict without fused "
+                                  "images")
     for cls, write in _WRITERS:
         if issubclass(reader_writer, cls):
             return write
-    raise ValueError(f"fused images can not be written with the reader/writer {reader_writer.__name__}: supported are "
-                     + ", ".join(cls.__name__ for cls, _ in _WRITERS))
+    raise NotImplementedError(f"fused images can not be written with the reader/writer {reader_writer.__name__}: "
+                              "supported are " + ", ".join(cls.__name__ for cls, _ in _WRITERS))
 
 
 def check_can_write(reader_writer: type[BaseReaderWriter], file_ending: str) -> None:
-    """Raises ValueError if the data set's format can not hold a float image: before hours of prediction, not after."""
+    """Raises NotImplementedError if the data set's format can not hold a float image: before hours of prediction."""
     _writer(reader_writer, file_ending)
 
 

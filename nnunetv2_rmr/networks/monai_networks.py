@@ -13,8 +13,8 @@ class MonaiNetwork(nn.Module):
     """A network of MONAI that gives logits of the input's size, without deep supervision.
 
     arguments: of MONAI's class, but for the numbers of channels, which nnU-Net knows.
-    Raises ValueError if deep supervision is asked for, and from `forward` for an image whose edges are no multiples of
-    `multiple` voxels. Input (B, input_channels, *spatial), output (B, num_classes, *spatial).
+    Raises NotImplementedError if deep supervision is asked for, and ValueError from `forward` for an image whose edges
+    are no multiples of `multiple` voxels. Input (B, input_channels, *spatial), output (B, num_classes, *spatial).
     """
 
     network_class: type[nn.Module]
@@ -24,8 +24,8 @@ class MonaiNetwork(nn.Module):
     def __init__(self, input_channels: int, num_classes: int, deep_supervision: bool | None = None, **arguments):
         super().__init__()
         if deep_supervision:
-            raise ValueError(f"{type(self).__name__} has no deep supervision: train it with a trainer that does "
-                             "without, such as nnU-Net's nnUNetTrainerNoDeepSupervision")
+            raise NotImplementedError(f"{type(self).__name__} has no deep supervision: train it with a trainer that "
+                                      "does without, such as nnU-Net's nnUNetTrainerNoDeepSupervision")
         self.network = self.network_class(in_channels=input_channels, out_channels=num_classes, **arguments)
         self.decoder = nn.Identity()  # nnU-Net switches deep supervision at network.decoder
 

@@ -50,7 +50,7 @@ def export_validation_fusion(trainer: nnUNetTrainerRMR) -> None:
     try:
         check_can_write(trainer.plans_manager.image_reader_writer_class, ending)
         writable = True
-    except ValueError as error:  # no reason to lose a finished training
+    except NotImplementedError as error:  # no reason to lose a finished training
         trainer.print_to_log_file(f"The fused images of the validation are not written: {error}")
         writable = False
     raw_files = _raw_files(trainer)

@@ -60,7 +60,7 @@ class ImageFolder:
             reader_writer = SimpleITKIO
         try:
             check_can_write(reader_writer, ending)
-        except ValueError:
+        except NotImplementedError:
             raise FolderRefused(f"-i {folder}: corrupted images are float32, and {ending} files read with "
                                 f"{reader_writer.__name__} can not be written as such: convert the images to .nii.gz "
                                 f"or .tif") from None
