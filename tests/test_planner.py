@@ -18,7 +18,7 @@ from plans import DATASET_JSON, make_plans
 from nnunetv2_rmr.networks.build import build_rmrnet
 from nnunetv2_rmr.networks.from_plans import RMRNetFromPlans, rmr_architecture
 from nnunetv2_rmr.networks.memory import kept_bytes
-from nnunetv2_rmr.planning.planners import FIXED_GIB, GIB, PLANNERS, RMRPlanner
+from nnunetv2_rmr.planning.planners import FIXED_GIB, GIB, PLANNERS, RMRPlanner, RMRPlannerResEncM
 from nnunetv2_rmr.settings import RMRSettings
 
 FRONT = RMRSettings().network_arguments()
@@ -192,6 +192,20 @@ def test_the_planned_batch_fits_into_the_target_and_one_sample_more_does_not(dat
         of_sample = network.compute_conv_feature_map_size(configuration.patch_size) / GIB
         assert FIXED_GIB + configuration.batch_size * of_sample <= target
         assert FIXED_GIB + (configuration.batch_size + 1) * of_sample > target
+
+
+@pytest.mark.parametrize(("planner", "patch", "batch", "recorded"), [  # rows of a table in benchmarks/README.md
+    (RMRPlanner, (192, 160), 58, 6.72), (RMRPlanner, (96, 128, 96), 2, 7.32),
+    (RMRPlannerResEncM, (96, 128, 96), 2, 7.86)])
+def test_the_estimate_is_still_the_one_that_was_compared_with_gpus(dataset, planner, patch, batch, recorded):
+    planned = plan(planner, dataset(channels=4, shape=(140, 171, 137), cases=40))
+    configuration = PlansManager(json.loads(json.dumps(planned))).get_configuration("2d" if len(patch) == 2 else
+                                                                                    "3d_fullres")
+    with torch.device("meta"):
+        network = get_network_from_plans(configuration.network_arch_class_name, configuration.network_arch_init_kwargs,
+                                         configuration.network_arch_init_kwargs_req_import, 4, 4)
+    estimate = FIXED_GIB + batch * network.compute_conv_feature_map_size(patch) / GIB
+    assert estimate == pytest.approx(recorded, abs=0.006), "measure again: benchmarks/planner_memory.py"
 
 
 def test_a_target_that_is_gone_before_the_first_sample_is_refused(dataset):
