@@ -127,7 +127,14 @@ class RMRSettings:
 
         Raises ValueError for a name that is no setting, and for absent settings if there are no defaults.
         """
+        misplaced = [f"{PLANS_KEY} in configuration {name}" for name, c in plans.get("configurations", {}).items()
+                     if PLANS_KEY in c] + [key for key in plans if key != PLANS_KEY and key.lower() == PLANS_KEY]
+        if misplaced:
+            raise ValueError(f'nobody reads {", ".join(misplaced)} of the plans: RMR settings belong under '
+                             f'"{PLANS_KEY}" at the top level')
         stored = plans.get(PLANS_KEY)
+        if not isinstance(stored, dict | None):
+            raise ValueError(f'RMR settings, under "{PLANS_KEY}" in the plans, must be a dictionary, got {stored!r}')
         if stored is None and defaults is None:
             raise ValueError(f'the plans hold no RMR settings (key "{PLANS_KEY}"): '
                              f"this model was not trained by a trainer of nnunetv2-rmr")
@@ -150,6 +157,11 @@ class RMRSettings:
             if own != getattr(defaults, f.name) and stored.get(f.name, own) != own:
                 raise ValueError(f'{whose} has the RMR setting {f.name}={own!r}, but the plans say '
                                  f'{stored[f.name]!r} under "{PLANS_KEY}": remove it there, or use another trainer')
+
+    def changed(self) -> dict:
+        """Those settings that are not the default ones."""
+        defaults = asdict(RMRSettings())
+        return {name: value for name, value in asdict(self).items() if value != defaults[name]}
 
     def into_plans(self, plans: dict) -> dict:
         """Copy of plans with these settings under "rmr"."""

@@ -159,6 +159,11 @@ def test_impossible_settings_are_refused(settings):
         DegradeTransform(2, SPACING, **settings)
 
 
+def test_an_option_that_a_degradation_does_not_have_is_named():
+    with pytest.raises(ValueError, match=r"degradation_options of noise: .*sigmaa"):
+        DegradeTransform(2, SPACING, options={"noise": {"sigmaa": (0, 1)}})
+
+
 def test_spacing_of_another_dimension_is_refused(image):
     with pytest.raises(ValueError, match="spacing"):
         DegradeTransform(2, (1.0, 1.0))(image=image)

@@ -1,5 +1,6 @@
 """From the network's grid and units back to the user's file."""
 
+import os
 import resource
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from plans import CHANNELS, DATASET_JSON, make_plans
 
+from nnunetv2_rmr.ext_trainer import trainers_folder
 from nnunetv2_rmr.inference.export_fused import export_fused, fused_filename
 from nnunetv2_rmr.inference.fused_writer import check_can_write, write_image
 from nnunetv2_rmr.inference.input_check import BadCaseError, check_files
@@ -310,3 +312,10 @@ def test_mean_scores_of_the_validation_leave_out_infinite_ones():
               {"PSNR": -np.inf, "SSIM": 0.0}]
     assert _mean_scores(scores) == pytest.approx({"PSNR": 25.0, "SSIM": 0.525})
     assert np.isnan(_mean_scores(scores[1:2])["PSNR"])
+
+
+def test_the_predictor_finds_our_trainers_by_itself(monkeypatch, tmp_path):
+    monkeypatch.setenv("nnUNet_extTrainer", "")
+    with pytest.raises(FileNotFoundError):
+        RMRPredictor(device=torch.device("cpu")).initialize_from_trained_model_folder(str(tmp_path), (0,))
+    assert os.environ["nnUNet_extTrainer"] == str(trainers_folder())

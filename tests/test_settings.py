@@ -39,6 +39,20 @@ def test_a_wrong_setting_is_named(bad):
         RMRSettings.from_plans({"rmr": bad}, RMRSettings())
 
 
+@pytest.mark.parametrize(("plans", "named"), [
+    ({"configurations": {"3d_fullres": {"rmr": {"p_clean": 0.5}}}}, "rmr in configuration 3d_fullres"),
+    ({"RMR": {"p_clean": 0.5}}, "RMR"), ({"rmr": [1]}, r"must be a dictionary, got \[1\]")])
+def test_settings_in_the_wrong_place_are_refused(plans, named):
+    with pytest.raises(ValueError, match=named):
+        RMRSettings.from_plans(plans, RMRSettings())
+
+
+def test_changed_settings_are_those_that_differ_from_the_defaults():
+    assert RMRSettings().changed() == {}
+    assert RMRSettings(p_clean=0.5, degradation_options={"blur": {}}).changed() == \
+        {"p_clean": 0.5, "degradation_options": {"blur": {}}}
+
+
 @pytest.mark.parametrize(("wanted", "names", "expected"), [
     (None, ["T1", "T2-FLAIR", "T1ce"], 1),
     (None, ["flair", "T1"], 0),

@@ -81,7 +81,12 @@ class DegradeTransform(BasicTransform):
         self.p_clean = p_clean
         self.probabilities = probabilities
         self.magnitude = [True] * num_modalities if magnitude is None else list(magnitude)
-        self.degradations = {kind: make(self.spacing, **options.get(kind, {})) for kind, make in DEGRADATIONS.items()}
+        self.degradations = {}
+        for kind, make in DEGRADATIONS.items():
+            try:
+                self.degradations[kind] = make(self.spacing, **options.get(kind, {}))
+            except TypeError as error:
+                raise ValueError(f"degradation_options of {kind}: {error}") from None
 
     def get_parameters(self, **data_dict: Any) -> dict[str, Any]:
         shape = tuple(data_dict["image"].shape[1:])

@@ -19,6 +19,13 @@ class BadCaseError(ValueError):
     """The input of one case can not be used. The message names the file and says what to do."""
 
 
+def refuse_without_cases(folder: str, names: Sequence[str], file_ending: str) -> None:
+    """Raises ValueError if no file in the folder has a case's name; nnU-Net would fail without naming any."""
+    if not any(re.fullmatch(rf".+_\d{{4}}{re.escape(file_ending)}", file) for file in os.listdir(folder)):
+        wanted = ", ".join(f"CASE_{i:04d}{file_ending} ({name})" for i, name in enumerate(names))
+        raise ValueError(f"no case in {folder}: the files of one have to be named {wanted}")
+
+
 def check_files(files: Sequence[str]) -> None:
     """All files are there, complete, and on one grid. Raises BadCaseError.
 

@@ -28,9 +28,10 @@ from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 
+from nnunetv2_rmr.ext_trainer import add_to_ext_trainer
 from nnunetv2_rmr.inference.export_fused import export_fused, fused_filename, fused_to_input_grid
 from nnunetv2_rmr.inference.fused_writer import check_can_write
-from nnunetv2_rmr.inference.input_check import BadCaseError
+from nnunetv2_rmr.inference.input_check import BadCaseError, refuse_without_cases
 from nnunetv2_rmr.inference.intensity import IntensityMap
 from nnunetv2_rmr.inference.preprocessing import ABSENT, PROPERTY, RMRConfigurationManager
 from nnunetv2_rmr.inference.sliding_window import FusedAccumulator
@@ -116,6 +117,7 @@ class RMRPredictor(nnUNetPredictor):
     def initialize_from_trained_model_folder(self, model_training_output_dir: str,
                                              use_folds: Sequence[int | str] | str | None,
                                              checkpoint_name: str = "checkpoint_final.pth"):
+        add_to_ext_trainer()
         super().initialize_from_trained_model_folder(model_training_output_dir, use_folds, checkpoint_name)
         losses = {}
         if isinstance(self._rmrnet, RMRNet):  # of other models nothing has to be read again
@@ -237,6 +239,9 @@ class RMRPredictor(nnUNetPredictor):
 
     def _manage_input_and_output_lists(self, list_of_lists_or_source_folder, output, prev=None, overwrite: bool = True,
                                        part_id: int = 0, num_parts: int = 1, save_probabilities: bool = False):
+        if isinstance(list_of_lists_or_source_folder, str):
+            refuse_without_cases(list_of_lists_or_source_folder, channel_names(self.dataset_json),
+                                 self.dataset_json["file_ending"])
         # a case counts as predicted only if its fused image is there, too; nnU-Net would skip it for its segmentation
         lists = super()._manage_input_and_output_lists(list_of_lists_or_source_folder, output, prev, True, part_id,
                                                        num_parts, save_probabilities)

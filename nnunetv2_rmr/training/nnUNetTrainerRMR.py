@@ -59,6 +59,7 @@ class nnUNetTrainerRMR(nnUNetTrainer):
         settings = replace(settings, reference_modality=names[reference] if unique else reference)
         super().__init__(settings.into_plans(plans), configuration, fold, dataset_json, device)
         self._use(settings)
+        self.print_to_log_file("RMR settings other than the defaults:", settings.changed())
         if self.epochs is not None:
             self.num_epochs = self.epochs
             self.save_every = max(1, self.epochs // 10)  # nnU-Net's 50 would leave a short training nothing to resume
