@@ -174,8 +174,8 @@ def test_what_can_not_be_predicted_with_is_named(trained, nnunet, images, tmp_pa
     assert "Traceback" not in message
     (tmp_path / "scans").mkdir()
     (tmp_path / "scans" / "flair.nii.gz").touch()
-    command = ("nnUNetv2_rmr_predict_from_modelfolder", "-i", tmp_path / "scans", *command[3:])
-    message = tiny.run(*command, "-f", 0, "-device", tiny.DEVICE, env=nnunet, check=False).stdout
+    message = tiny.run(*command, "-i", tmp_path / "scans", "-f", 0, "-device", tiny.DEVICE, env=nnunet,
+                       check=False).stdout  # the last -i counts
     assert f"error: no case in {tmp_path / 'scans'}: the files of one have to be named CASE_0000.nii.gz (T1)" in message
     if not torch.cuda.is_available():
         message = tiny.run(*command, "-f", 0, env=nnunet, check=False).stdout
