@@ -20,7 +20,7 @@ from torch import multiprocessing as mp
 
 from nnunetv2_rmr.cli import train_ddp
 from nnunetv2_rmr.losses.batch import batch_std
-from nnunetv2_rmr.training.distributed import join_processes, let_nnunet_wrap_for, place_trainer
+from nnunetv2_rmr.training.distributed import join_processes, let_nnunet_train_on
 
 TRAINER = "nnUNetTrainerRMR_fixed"
 # as the installed script does it, also where it is not installed yet
@@ -55,22 +55,14 @@ def num_gpus(rank: int, *arguments) -> None:
     """What nnUNetv2_train -num_gpus starts on every GPU, with CPUs and gloo in the place of GPUs and nccl."""
     run_training.setup_ddp = lambda rank, world_size: dist.init_process_group("gloo", rank=rank, world_size=world_size)
     torch.cuda.set_device = lambda device: None
-    let_nnunet_wrap_for(torch.device("cpu"))
-    make_trainer = run_training.get_trainer_from_args
-
-    def make_trainer_on_cpu(*args):
-        trainer = make_trainer(*args)
-        place_trainer(trainer, torch.device("cpu"))
-        return trainer
-
-    run_training.get_trainer_from_args = make_trainer_on_cpu
+    let_nnunet_train_on(torch.device("cpu"))
     run_training.run_ddp(rank, *arguments)
 
 
 def pretrained(rank: int, port: int, folder: str) -> None:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "1", "MASTER_ADDR": "localhost",
                    "MASTER_PORT": str(port)}
-    let_nnunet_wrap_for(join_processes("cpu"))
+    let_nnunet_train_on(join_processes("cpu"))
     network = torch.nn.Linear(2, 2)
     load_pretrained_weights(network, f"{folder}/pretrained.pth")
     torch.save(network.weight, f"{folder}/loaded")

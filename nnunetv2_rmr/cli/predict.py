@@ -49,9 +49,8 @@ def _run(entry_point: str) -> None:
             return results
 
         def predict_from_files_sequential(self, images, output, **kwargs):
-            # where nnU-Net's entry points go with -npp 0 -nps 0, without handing on which part is asked for
-            return self.predict_from_files(images, output, **kwargs, num_processes_preprocessing=0,
-                                           num_processes_segmentation_export=0, **_part(sys.argv))
+            # with -npp 0 -nps 0 nnU-Net's entry points do not hand on which part is asked for
+            return super().predict_from_files_sequential(images, output, **kwargs, **_part(sys.argv))
 
     predict_from_raw_data.nnUNetPredictor = Predictor  # the entry points look it up under this name
     run: Callable[[], None] = getattr(predict_from_raw_data, entry_point)

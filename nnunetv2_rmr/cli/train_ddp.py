@@ -34,21 +34,13 @@ def main() -> None:
 
     from torch import distributed as dist
 
-    from nnunetv2_rmr.training.distributed import join_processes, let_nnunet_wrap_for, place_trainer
+    from nnunetv2_rmr.training.distributed import join_processes, let_nnunet_train_on
 
     try:
         device = join_processes(arguments.device, arguments.backend)
     except (ValueError, NotImplementedError) as error:
         sys.exit(f"{parser.prog}: error: {error}")
-    let_nnunet_wrap_for(device)
-    make_trainer = nnunet.get_trainer_from_args
-
-    def make_placed_trainer(*args, **kwargs):
-        trainer = make_trainer(*args, **kwargs)
-        place_trainer(trainer, device)
-        return trainer
-
-    nnunet.get_trainer_from_args = make_placed_trainer  # the entry point looks it up under this name
+    let_nnunet_train_on(device)
     nnunet.run_training_entry()
     dist.destroy_process_group()
 

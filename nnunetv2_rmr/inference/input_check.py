@@ -19,9 +19,15 @@ class BadCaseError(ValueError):
     """The input of one case can not be used. The message names the file and says what to do."""
 
 
+def images_in(folder: str | Path, file_ending: str) -> list[re.Match]:
+    """Of every file named like CASE_0000.nii.gz the name (group 0), the case (1) and the modality's number (2)."""
+    pattern = re.compile(rf"([^.].*)_(\d{{4}}){re.escape(file_ending)}")
+    return [match for file in os.listdir(folder) if (match := pattern.fullmatch(file))]
+
+
 def refuse_without_cases(folder: str, names: Sequence[str], file_ending: str) -> None:
     """Raises ValueError if no file in the folder has a case's name; nnU-Net would fail without naming any."""
-    if not any(re.fullmatch(rf".+_\d{{4}}{re.escape(file_ending)}", file) for file in os.listdir(folder)):
+    if not images_in(folder, file_ending):
         wanted = ", ".join(f"CASE_{i:04d}{file_ending} ({name})" for i, name in enumerate(names))
         raise ValueError(f"no case in {folder}: the files of one have to be named {wanted}")
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from acvl_utils.cropping_and_padding.padding import pad_nd_image
 from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
-from batchgenerators.utilities.file_and_folder_operations import maybe_mkdir_p, save_json, save_pickle
+from batchgenerators.utilities.file_and_folder_operations import save_pickle
 from nnunetv2.configuration import default_num_processes
 from nnunetv2.inference.export_prediction import (
     convert_predicted_logits_to_segmentation_with_correct_shape,
@@ -269,21 +269,16 @@ class RMRPredictor(nnUNetPredictor):
     def predict_from_files_sequential(self, list_of_lists_or_source_folder,
                                       output_folder_or_list_of_truncated_output_files,
                                       save_probabilities: bool = False, overwrite: bool = True,
-                                      folder_with_segs_from_prev_stage: str | None = None):
+                                      folder_with_segs_from_prev_stage: str | None = None, num_parts: int = 1,
+                                      part_id: int = 0):
         """As nnU-Net's: everything in this process. (Its own loop does not let go of what the fused image needs.)"""
         output = output_folder_or_list_of_truncated_output_files
-        self._start(to_files=output is not None)
-        self._refuse_without_first_stage(folder_with_segs_from_prev_stage)
-        if output is not None:
-            folder = output if isinstance(output, str) else os.path.dirname(output[0]) or os.path.curdir
-            maybe_mkdir_p(folder)
-            # nnU-Net's postprocessing and ensembling look for these
-            save_json(self.dataset_json, join(folder, "dataset.json"), sort_keys=False)
-            save_json(self.plans_manager.plans, join(folder, "plans.json"), sort_keys=False)
-        files, outputs, previous = self._manage_input_and_output_lists(
-            list_of_lists_or_source_folder, output, folder_with_segs_from_prev_stage, overwrite,
-            save_probabilities=save_probabilities)
-        return self._predict_one_by_one(self._preprocess(files, previous, outputs, num_processes=0), save_probabilities)
+        if isinstance(output, list):  # files without a folder are allowed here, but not there
+            output = [join(os.path.curdir, file) for file in output]
+        return self.predict_from_files(list_of_lists_or_source_folder, output, save_probabilities, overwrite,
+                                       num_processes_preprocessing=0, num_processes_segmentation_export=0,
+                                       folder_with_segs_from_prev_stage=folder_with_segs_from_prev_stage,
+                                       num_parts=num_parts, part_id=part_id)
 
     def _predict_one_by_one(self, items: Iterable[dict], save_probabilities: bool) -> list:
         """Everything in this process. Returns the segmentations of items without a file to write to."""

@@ -45,13 +45,23 @@ def join_processes(device_type: str, backend: str | None = None) -> torch.device
     return device
 
 
-def let_nnunet_wrap_for(device: torch.device) -> None:
-    """Let nnU-Net, in this process, wrap networks for `device` and read pretrained weights to the CPU first.
+def let_nnunet_train_on(device: torch.device) -> None:
+    """Let nnU-Net's training commands, in this process, train on `device` and read pretrained weights to the CPU first.
 
-    It does both for the GPU with the number of the process, which is wrong on a second machine and on CPUs.
+    In a process group they take the GPU with the number of the process for granted, in all they do, which is wrong on a
+    second machine and on CPUs.
     """
-    from nnunetv2.run import load_pretrained_weights
+    from nnunetv2.run import load_pretrained_weights, run_training
     from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as module
+
+    make_trainer = run_training.get_trainer_from_args
+
+    def make_placed_trainer(*args, **kwargs):
+        trainer = make_trainer(*args, **kwargs)
+        _place(trainer, device)
+        return trainer
+
+    run_training.get_trainer_from_args = make_placed_trainer  # the commands look it up under this name
 
     device_ids = [device.index] if device.type == "cuda" else None
     load_pretrained_weights.dist = SimpleNamespace(is_initialized=lambda: False)
@@ -61,11 +71,11 @@ def let_nnunet_wrap_for(device: torch.device) -> None:
         torch.nn.SyncBatchNorm.convert_sync_batchnorm = classmethod(lambda cls, network, process_group=None: network)
 
 
-def place_trainer(trainer, device: torch.device) -> None:
+def _place(trainer, device: torch.device) -> None:
     """Give a new trainer this process's device, and let rank 0 alone write the split.
 
-    In a process group nnU-Net's trainers take the GPU with the number of the process for granted. Their `local_rank`
-    is the number among all processes, as they use it: to let one write files, and to share out validation cases.
+    The trainers' `local_rank` stays the number among all processes, as nnU-Net uses it: to let one write files, and to
+    share out validation cases.
     """
     trainer.device = device
     if device.type == "cpu":

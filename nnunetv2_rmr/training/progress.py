@@ -2,6 +2,7 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from nnunetv2_rmr.atomic import replacing
 from nnunetv2_rmr.losses.coupled import TERMS
@@ -20,6 +21,7 @@ def plot_loss_terms(logged: dict[str, list], filename: str) -> None:
         ax.set_ylabel(term.replace("_", " "))
         ax.grid(alpha=0.3)
     axes[-1].set_xlabel("epoch")
+    axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0].set_title("unweighted loss terms (training)")
     fig.tight_layout()
     with replacing(filename) as temporary:

@@ -13,7 +13,7 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from nnunetv2_rmr.evaluation.readers import reader_writer_of
 from nnunetv2_rmr.inference.fused_writer import check_can_write
-from nnunetv2_rmr.inference.input_check import BadCaseError, check_array, check_files
+from nnunetv2_rmr.inference.input_check import BadCaseError, check_array, check_files, images_in
 from nnunetv2_rmr.settings import channel_names
 
 
@@ -45,7 +45,7 @@ class ImageFolder:
                                  if f.is_file()), None)
         description = {} if dataset_json is None else _read(dataset_json)
         ending = description.get("file_ending") or _only_ending(folder)
-        found = [m for f in folder.iterdir() if (m := re.fullmatch(rf"([^.].*)_(\d{{4}}){re.escape(ending)}", f.name))]
+        found = images_in(folder, ending)
         if not found:
             raise FolderRefused(f"-i {folder}: no file there is named like CASE_0000{ending}")
         if description:
