@@ -9,6 +9,7 @@ import pytest
 import tiny
 from conftest import REGIONS
 
+from nnunetv2_rmr.evaluation.benchmark.conditions import CLEAN, Condition, conditions
 from nnunetv2_rmr.evaluation.benchmark.job import Benchmark, BenchmarkOptions
 from nnunetv2_rmr.evaluation.benchmark.model import BenchmarkRefused
 
@@ -152,6 +153,12 @@ def test_a_model_left_out_in_between_is_still_known(tmp_path):
     begin(a={"checkpoints": ["1"]}, c={"checkpoints": ["3"]})
     with pytest.raises(BenchmarkRefused, match=r"-m b: another model .* checkpoints differ"):
         begin(b={"checkpoints": ["4"]})
+    begin(a={"checkpoints": ["1"], "folder": "the same model elsewhere"})
+
+
+def test_what_is_asked_for_twice_is_tested_once():
+    planned = conditions(("noise", "noise", "missing"), (1, 1), ("all", "all"), ("T1",))
+    assert planned == [CLEAN, Condition("noise", 1), Condition("missing", 1, "T1")]
 
 
 def test_a_case_that_can_not_be_read_is_named_and_the_others_are_done(done, benchmark, data, tmp_path):

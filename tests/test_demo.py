@@ -33,17 +33,28 @@ def test_folder_that_is_not_empty_is_refused(tmp_path, capsys):
 
 def test_overwrite_replaces_a_demo(tmp_path):
     (tmp_path / "nnUNet_raw" / "Dataset999_Phantom").mkdir(parents=True)
-    (tmp_path / "demo.html").write_text("old")
+    (tmp_path / "demo.log").write_text("old")
     prepare_folder(DemoOptions(tmp_path, overwrite=True))
     assert not list(tmp_path.iterdir())
 
 
 def test_overwrite_leaves_what_no_demo_has_written(tmp_path):
-    (tmp_path / "demo.html").write_text("old")
+    (tmp_path / "demo.log").write_text("old")
     (tmp_path / "thesis.doc").write_text("precious")
     with pytest.raises(DemoRefused, match=r"thesis\.doc"):
         prepare_folder(DemoOptions(tmp_path, overwrite=True))
     assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize(("log", "message"), [((), "no earlier demo's folder"),
+                                              (("demo.log",), "holds nnUNet_raw/Dataset101_BraTS, which no demo")])
+def test_overwrite_leaves_the_users_own_nnunet_folders(tmp_path, log, message):
+    (tmp_path / "nnUNet_raw" / "Dataset101_BraTS").mkdir(parents=True)
+    for name in log:
+        (tmp_path / name).write_text("old")
+    with pytest.raises(DemoRefused, match=message):
+        prepare_folder(DemoOptions(tmp_path, overwrite=True))
+    assert (tmp_path / "nnUNet_raw" / "Dataset101_BraTS").is_dir()
 
 
 @pytest.mark.parametrize(("option", "value", "message"), [("cases", 4, "at least 5"), ("epochs", 1, "at least 2")])

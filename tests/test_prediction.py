@@ -116,7 +116,7 @@ def test_small_machines_start_no_worker_processes_unless_told(monkeypatch, cores
     assert _without_workers(["-i", "in", *asked]) == counts
 
 
-@pytest.mark.parametrize(("part", "workers"), [(1, ()), (0, ("-npp", 0, "-nps", 0))])
+@pytest.mark.parametrize(("part", "workers"), [(1, ()), (0, ("-npp", 0, "-nps", 0, "-p", "nnUNetPlans"))])
 def test_parts_share_the_work(trained, nnunet, images, tmp_path, part, workers):
     tiny.run("nnUNetv2_rmr_predict", "-i", images, "-o", tmp_path, *MODEL, "-num_parts", 2, "-part_id", part, *workers,
              env=nnunet)
@@ -150,9 +150,12 @@ def test_bad_cases_are_named_and_the_others_done(trained, predicted, nnunet, ima
     truncated.write_bytes(truncated.read_bytes()[:2000])
     shutil.copy(images / "caseTs00_0000.nii.gz", folder / "surplus_0003.nii.gz")
     bad_case("surplus")
+    for stray in ("caseTs00_seg.nii.gz", "._caseTs00_0000.nii.gz"):  # the second is macOS's
+        shutil.copy(images / "caseTs00_0000.nii.gz", folder / stray)
 
     result = tiny.run("nnUNetv2_rmr_predict", "-i", folder, "-o", out, *MODEL, env=nnunet, check=False)
     assert result.returncode == 1
+    assert "passed over, since not named like CASE_0000.nii.gz: caseTs00_seg.nii.gz\n" in result.stdout
     report = result.stdout[result.stdout.index("nnUNetv2_rmr_predict: error:"):]
     assert "Traceback" not in report
     assert "6 case(s) could not be predicted" in report

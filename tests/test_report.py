@@ -10,6 +10,7 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import pandas as pd
 import pytest
 from report_data import MODALITIES, write_benchmark, write_nifti
 
@@ -159,6 +160,16 @@ def test_any_number_of_models(tmp_path, models):
     assert "<b>&\"'third" not in page
     assert ("better / worse" in page) == (len(models) > 1)
     assert len(models) == 1 or "&lt;b&gt;&amp;&quot;&#x27;third − vanilla" in page
+
+
+def test_restoration_and_image_change_are_shown_of_single_modalities_if_there_are_no_others(two_models, tmp_path):
+    shutil.copytree(two_models, tmp_path, dirs_exist_ok=True)
+    together = (two_models / "report.html").read_text()
+    assert "noise, FLAIR only" not in together and "how much the images changed" in together
+    cases = pd.read_csv(tmp_path / "cases.csv")
+    cases[cases.modality != "all"].to_csv(tmp_path / "cases.csv", index=False)
+    alone = write_report(tmp_path).read_text()
+    assert "noise, FLAIR only" in alone and "how much the images changed" in alone
 
 
 def test_numbers_that_are_missing_everywhere_leave_a_page(tmp_path):

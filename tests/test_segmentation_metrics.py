@@ -92,14 +92,27 @@ def test_dice_is_nnunets(random_labels, label, tmp_path):
     assert scores(*random_labels, label=label)["Dice"] == expected
 
 
+def in_one_slice(*ranges: tuple[int, int]) -> np.ndarray:
+    return box((5, 30, 30), (2, 3), *ranges)
+
+
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (3.0, 0.5, 0.8)])
-def test_surface_scores_are_monais(random_labels, spacing):
+@pytest.mark.parametrize("pair", ["random labels", "in one slice", "with a hole", "one voxel"])
+def test_surface_scores_are_monais(random_labels, pair, spacing):
+    square = in_one_slice((5, 25), (5, 25))
+    pairs = {"random labels": random_labels, "in one slice": (square, in_one_slice((8, 20), (6, 18))),
+             "with a hole": (square, square - in_one_slice((12, 16), (12, 16))),
+             "one voxel": (in_one_slice((7, 8), (7, 8)),) * 2}
+    check_against_monai(*pairs[pair], spacing)
+
+
+def check_against_monai(reference: np.ndarray, prediction: np.ndarray, spacing: tuple[float, ...]) -> None:
     torch = pytest.importorskip("torch")
     metrics = pytest.importorskip("monai.metrics")
-    one_hot = [torch.from_numpy(np.stack([x != 1, x == 1])[None].astype(np.float32)) for x in random_labels]
+    one_hot = [torch.from_numpy(np.stack([x != 1, x == 1])[None].astype(np.float32)) for x in (reference, prediction)]
     hd95 = metrics.compute_hausdorff_distance(one_hot[1], one_hot[0], percentile=95, spacing=list(spacing))
     nsd = metrics.compute_surface_dice(one_hot[1], one_hot[0], [1.0], spacing=list(spacing))
-    result = scores(*random_labels, spacing=spacing)
+    result = scores(reference, prediction, spacing=spacing)
     assert result["HD95"] == pytest.approx(float(hd95), abs=1e-4)
     assert result["NSD"] == pytest.approx(float(nsd), abs=1e-4)
 

@@ -38,7 +38,6 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("-num_parts", type=int, default=1, help="share the cases among so many processes, e.g. one per GPU; "
                                                            "the last one to finish writes the results")
     p.add_argument("-part_id", type=int, default=0, help="which part this process does, from 0")
-    p.add_argument("--merge", action="store_true", help="predict nothing, only write the results of what is there")
     return p
 
 
@@ -82,9 +81,8 @@ def main(argv: list[str] | None = None) -> None:
     except (BenchmarkRefused, ImportError) as error:
         p.error(str(error))
 
-    if not args.merge:
-        with tqdm(total=len(benchmark.part) * len(benchmark.keys), unit="prediction", smoothing=0.05) as bar:
-            benchmark.run(bar.update)
+    with tqdm(total=len(benchmark.part) * len(benchmark.keys), unit="prediction", smoothing=0.05) as bar:
+        benchmark.run(bar.update)
     summary, failed, left = benchmark.finish()
     if summary is None and left:
         print(f"{left} prediction(s) of other parts are not there yet; the last part to finish writes the results")

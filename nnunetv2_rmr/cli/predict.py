@@ -67,7 +67,9 @@ def _part(arguments: list[str]) -> dict[str, int]:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("-num_parts", type=int, default=1)
     parser.add_argument("-part_id", type=int, default=0)
-    return vars(parser.parse_known_args(arguments)[0])
+    parser.add_argument("-p")  # of nnU-Net, which argparse would take for -part_id otherwise
+    found = parser.parse_known_args(arguments)[0]
+    return {"num_parts": found.num_parts, "part_id": found.part_id}
 
 
 def _without_workers(arguments: list[str]) -> dict[str, int]:

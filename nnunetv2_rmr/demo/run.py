@@ -1,6 +1,5 @@
 """The demo from the first file to the last."""
 
-import json
 import shutil
 import sys
 from collections.abc import Iterator
@@ -8,7 +7,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TextIO
 
-from nnunetv2_rmr.atomic import replacing
+from nnunetv2_rmr.atomic import write_json
 from nnunetv2_rmr.datasets.phantom import CHANNELS, write_phantom_dataset
 from nnunetv2_rmr.demo.degraded import DEGRADATIONS, write_degraded
 from nnunetv2_rmr.demo.job import (
@@ -26,7 +25,8 @@ from nnunetv2_rmr.demo.report import write_page
 from nnunetv2_rmr.demo.results import CONDITIONS, DemoOptions, DemoResults
 
 LARGE = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "degraded", "predictions")  # kept only if asked for
-SMALL = ("demo.html", "results.json", "demo.log")
+LOG = "demo.log"
+SMALL = ("demo.html", "results.json", LOG)
 MIN_CASES = 5  # nnU-Net makes five folds
 
 
@@ -47,7 +47,10 @@ def prepare_folder(options: DemoOptions) -> None:
     if found and not options.overwrite:
         raise DemoRefused(f"--out {out}: the folder is not empty; choose another one, or replace an earlier demo with "
                           "--overwrite")
-    strangers = sorted(set(found) - {*LARGE, *SMALL})
+    if found and LOG not in found:  # the first thing that a demo writes; nnU-Net's folders can be anybody's
+        raise DemoRefused(f"--out {out}: is no earlier demo's folder ({LOG} is not there); --overwrite replaces those "
+                          "only")
+    strangers = sorted({*found} - {*LARGE, *SMALL}) or _other_datasets(out)
     if strangers:
         raise DemoRefused(f"--out {out}: holds {', '.join(strangers[:3])}{' ...' if len(strangers) > 3 else ''}, which "
                           "no demo has written; --overwrite replaces earlier demos only")
@@ -55,6 +58,13 @@ def prepare_folder(options: DemoOptions) -> None:
         path = out / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     out.mkdir(parents=True, exist_ok=True)
+
+
+def _other_datasets(out: Path) -> list[str]:
+    """What nnU-Net's folders hold beside the demo's data set."""
+    ours = f"Dataset{DATASET_ID:03d}_{DATASET_NAME}"
+    return sorted(f"{folder.name}/{path.name}" for folder in out.glob("nnUNet_*") for path in folder.iterdir()
+                  if path.name != ours)
 
 
 @contextmanager
@@ -88,7 +98,7 @@ def run_demo(options: DemoOptions, stream: TextIO = sys.stdout) -> DemoResults:
     results = DemoResults(options)
     progress = Progress(expected_seconds(options), stream)
     try:
-        with _output_to(options.out / "demo.log"):
+        with _output_to(options.out / LOG):
             _run(options, results, progress)
     finally:
         progress.close()
@@ -129,11 +139,9 @@ def _run(options: DemoOptions, results: DemoResults, progress: Progress) -> None
     with progress.step("write the page", 1):
         results.seconds.update(progress.seconds)
         write_page(results, out / "demo.html")
-        with replacing(out / "results.json") as temporary:
-            Path(temporary).write_text(json.dumps({
-                "dice": results.dice, "psnr_db": results.psnr, "seconds": results.seconds,
-                "cases": options.cases, "epochs": options.epochs, "iterations_per_epoch": options.iterations,
-                "seed": options.seed}, indent=4))
+        write_json({"dice": results.dice, "psnr_db": results.psnr, "seconds": results.seconds, "cases": options.cases,
+                    "epochs": options.epochs, "iterations_per_epoch": options.iterations, "seed": options.seed},
+                   out / "results.json")
         if not options.keep:
             for name in LARGE:
                 shutil.rmtree(out / name, ignore_errors=True)

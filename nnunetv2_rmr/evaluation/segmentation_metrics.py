@@ -57,10 +57,10 @@ def surface_distances(a: np.ndarray, b: np.ndarray, spacing: tuple[float, ...]) 
 
     a, b: boolean (Z, Y, X). The surface are the voxels of the mask with a face towards its outside, or the image's.
     """
+    # an image of one voxel in an axis (2D) has no faces there; where the image ends, the mask does
+    shape = [1 if n == 1 else 3 for n in a.shape]
     box = find_objects((a | b).astype(np.uint8))[0]
     a, b = a[box], b[box]
-    # an axis of one voxel (2D) has no faces of its own; where the image ends, the mask does
-    shape = [1 if n == 1 else 3 for n in a.shape]
     structure = np.zeros(shape, bool)
     structure[tuple(n // 2 for n in shape)] = True
     for axis, n in enumerate(shape):

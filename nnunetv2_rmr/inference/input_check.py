@@ -25,11 +25,24 @@ def images_in(folder: str | Path, file_ending: str) -> list[re.Match]:
     return [match for file in os.listdir(folder) if (match := pattern.fullmatch(file))]
 
 
-def refuse_without_cases(folder: str, names: Sequence[str], file_ending: str) -> None:
-    """Raises ValueError if no file in the folder has a case's name; nnU-Net would fail without naming any."""
-    if not images_in(folder, file_ending):
+def files_of_cases(folder: str, names: Sequence[str], file_ending: str) -> list[list[str]]:
+    """Of every case of a folder its files; both sorted, as nnU-Net has them, which takes any file for a case's.
+
+    Other files of this ending are named and passed over. names: the model's modalities. Raises ValueError if no file
+    has a case's name.
+    """
+    cases: dict[str, list[str]] = {}
+    for image in sorted(images_in(folder, file_ending), key=lambda image: image.group(1, 2)):
+        cases.setdefault(image[1], []).append(os.path.join(folder, image[0]))
+    if not cases:
         wanted = ", ".join(f"CASE_{i:04d}{file_ending} ({name})" for i, name in enumerate(names))
         raise ValueError(f"no case in {folder}: the files of one have to be named {wanted}")
+    ours = {os.path.basename(file) for files in cases.values() for file in files}
+    others = sorted(file for file in os.listdir(folder)
+                    if file.endswith(file_ending) and not file.startswith(".") and file not in ours)
+    if others:
+        print(f"passed over, since not named like CASE_0000{file_ending}: {', '.join(others)}")
+    return list(cases.values())
 
 
 def check_files(files: Sequence[str]) -> None:

@@ -31,7 +31,7 @@ from torch.nn.parallel import DistributedDataParallel
 from nnunetv2_rmr.ext_trainer import add_to_ext_trainer
 from nnunetv2_rmr.inference.export_fused import export_fused, fused_filename, fused_to_input_grid
 from nnunetv2_rmr.inference.fused_writer import check_can_write
-from nnunetv2_rmr.inference.input_check import BadCaseError, refuse_without_cases
+from nnunetv2_rmr.inference.input_check import BadCaseError, files_of_cases
 from nnunetv2_rmr.inference.intensity import IntensityMap
 from nnunetv2_rmr.inference.preprocessing import ABSENT, PROPERTY, RMRConfigurationManager
 from nnunetv2_rmr.inference.sliding_window import FusedAccumulator
@@ -240,8 +240,8 @@ class RMRPredictor(nnUNetPredictor):
     def _manage_input_and_output_lists(self, list_of_lists_or_source_folder, output, prev=None, overwrite: bool = True,
                                        part_id: int = 0, num_parts: int = 1, save_probabilities: bool = False):
         if isinstance(list_of_lists_or_source_folder, str):
-            refuse_without_cases(list_of_lists_or_source_folder, channel_names(self.dataset_json),
-                                 self.dataset_json["file_ending"])
+            list_of_lists_or_source_folder = files_of_cases(
+                list_of_lists_or_source_folder, channel_names(self.dataset_json), self.dataset_json["file_ending"])
         # a case counts as predicted only if its fused image is there, too; nnU-Net would skip it for its segmentation
         lists = super()._manage_input_and_output_lists(list_of_lists_or_source_folder, output, prev, True, part_id,
                                                        num_parts, save_probabilities)

@@ -43,7 +43,7 @@ def conditions(corruptions: Sequence[str], severities: Sequence[int], modalities
             planned += [Condition("missing", 1, channel) for channel in channels]
         else:
             planned += [Condition(corruption, severity, modality) for modality in modalities for severity in severities]
-    return planned
+    return list(dict.fromkeys(planned))
 
 
 def try_out(corruptions: Sequence[str]) -> None:

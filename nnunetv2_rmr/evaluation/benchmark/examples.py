@@ -1,6 +1,5 @@
 """Volumes of a few telling predictions for the report: they are made again, since no prediction is kept."""
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
-from nnunetv2_rmr.atomic import replacing
+from nnunetv2_rmr.atomic import replacing, write_json
 from nnunetv2_rmr.evaluation.benchmark.conditions import CLEAN, Condition, apply
 from nnunetv2_rmr.evaluation.benchmark.model import BenchmarkModel
 from nnunetv2_rmr.evaluation.benchmark.run import Case
@@ -54,8 +53,7 @@ def write_examples(out: Path, chosen: Sequence[tuple[str, Condition]], cases: di
         except Exception as error:  # the results do not depend on pictures
             shutil.rmtree(folder / name, ignore_errors=True)
             problems.append(f"no pictures of {name}: {str(error).strip()}")
-    with replacing(folder / "INDEX.json") as temporary:
-        Path(temporary).write_text(json.dumps(index, indent=1))
+    write_json(index, folder / "INDEX.json")
     return problems
 
 

@@ -6,9 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
-from nnunetv2.utilities.utils import get_identifiers_from_splitted_dataset_folder
 
-from nnunetv2_rmr.atomic import replacing
+from nnunetv2_rmr.atomic import write_json
 from nnunetv2_rmr.evaluation.benchmark.conditions import ALL, KNOWN, Condition, conditions
 from nnunetv2_rmr.evaluation.benchmark.examples import choose, write_examples
 from nnunetv2_rmr.evaluation.benchmark.model import BenchmarkModel, BenchmarkRefused, check_comparable
@@ -17,6 +16,7 @@ from nnunetv2_rmr.evaluation.benchmark.run import Case, Scoring, run_case
 from nnunetv2_rmr.evaluation.benchmark.summary import tables, write_summary
 from nnunetv2_rmr.evaluation.readers import reader_writer_of
 from nnunetv2_rmr.evaluation.segmentation_metrics import label_names, labels_and_regions
+from nnunetv2_rmr.inference.input_check import images_in
 
 SETTINGS = "benchmark.json"
 
@@ -81,13 +81,12 @@ class Benchmark:
                     raise BenchmarkRefused(f"-o {self.options.out} was begun with {key} {begun[key]}, not "
                                            f"{self.settings[key]}: choose another folder")
             for name, model in models.items():
-                if name in begun["models"] and begun["models"][name] != json.loads(json.dumps(model)):
-                    changed = [k for k, v in model.items() if begun["models"][name].get(k) != v]
+                before = begun["models"].get(name, model)
+                if changed := [k for k, v in model.items() if k != "folder" and before.get(k) != v]:
                     raise BenchmarkRefused(f"-m {name}: another model than the one -o {self.options.out} was begun "
                                            f"with (its {', '.join(changed)} differ): choose another folder or name")
             models = begun["models"] | models  # the records of models that are not asked for now are still there
-        with replacing(file) as temporary:
-            Path(temporary).write_text(json.dumps(self.settings | {"models": models}, indent=1))
+        write_json(self.settings | {"models": models}, file)
 
     @property
     def part(self) -> list[Case]:
@@ -129,7 +128,7 @@ def find_cases(options: BenchmarkOptions, dataset_json: dict, n_channels: int) -
     for flag, folder in (("-i", options.images), ("-l", options.labels)):
         if not folder.is_dir():
             raise BenchmarkRefused(f"{flag} {folder}: no such folder")
-    names = sorted(get_identifiers_from_splitted_dataset_folder(str(options.images), ending))
+    names = sorted({image[1] for image in images_in(options.images, ending)})
     if not names:
         raise BenchmarkRefused(f"-i {options.images}: no files CASE_0000{ending} there")
     cases = [Case(name, tuple(options.images / f"{name}_{i:04d}{ending}" for i in range(n_channels)),

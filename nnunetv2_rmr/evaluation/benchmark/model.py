@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
-from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunetv2_rmr.degradations.degrade import DEGRADATIONS
 from nnunetv2_rmr.inference.checkpoints import list_checkpoints
@@ -59,7 +58,7 @@ class BenchmarkModel:
         self.channels = channel_names(self.dataset_json)
 
     def description(self) -> dict:
-        """What identifies the model, for the results: where it is, what it is, and its checkpoints' hashes."""
+        """For the results: where the model is, what it is, and its checkpoints' hashes, which identify it."""
         return {"folder": str(self.folder), "trainer": self.predictor.trainer_name,
                 "plans": self.predictor.plans_manager.plans_name,
                 "configuration": self.folder.name.split("__")[-1], "folds": self.folds,
@@ -93,8 +92,6 @@ class BenchmarkModel:
         """
         predictor, properties = self.predictor, deepcopy(properties)
         configuration = predictor.configuration_manager
-        if not self.fuses:  # nnU-Net's own preprocessing; ours tells a model of ours which modalities are missing
-            configuration = ConfigurationManager(configuration.configuration)
         preprocessor = configuration.preprocessor_class(verbose=False)
         data, _, properties = preprocessor.run_case_npy(images, None, properties, predictor.plans_manager,
                                                         configuration, self.dataset_json)

@@ -1,14 +1,12 @@
 """From the records to results.csv, cases.csv and summary.json, which hold all that the report shows."""
 
-import json
-import math
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
 
-from nnunetv2_rmr.atomic import replacing
+from nnunetv2_rmr.atomic import replacing, write_json
 from nnunetv2_rmr.evaluation.benchmark.statistics import (
     GROUPS,
     METRICS,
@@ -97,18 +95,8 @@ def write_summary(out: Path, records: Sequence[dict], failed: Sequence[dict], se
         with replacing(out / name) as temporary:
             table.to_csv(temporary, index=False)
     summary = summarise(records, failed, settings, reference, n_bootstrap, confidence)
-    with replacing(out / "summary.json") as temporary:
-        Path(temporary).write_text(json.dumps(without_nan(summary), indent=1))
+    write_json(summary, out / "summary.json")
     return summary
-
-
-def without_nan(value):
-    """The same with None for NaN, which JSON does not have."""
-    if isinstance(value, dict):
-        return {k: without_nan(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [without_nan(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def table_of_groups(summary: dict) -> list[list[str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -13,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from nnunetv2_rmr.atomic import replacing
+from nnunetv2_rmr.atomic import replacing, write_json
 from nnunetv2_rmr.evaluation.corruptions.base import body_mask
 from nnunetv2_rmr.evaluation.corruptions.case import corrupt_case
 from nnunetv2_rmr.evaluation.corruptions.difference import image_difference
@@ -174,5 +173,4 @@ def _write_record(request: CorruptRequest, copy: Copy, differences: dict[str, di
               "parameter": corruption.parameters[copy.severity - 1], "unit": corruption.unit,
               "modality": copy.modality, "seed": request.seed, "images": str(request.images.folder),
               "image_difference": dict(sorted(differences.items()))}
-    with replacing(request.folder(copy) / RECORD) as temporary:
-        Path(temporary).write_text(json.dumps(record, indent=2) + "\n")
+    write_json(record, request.folder(copy) / RECORD)

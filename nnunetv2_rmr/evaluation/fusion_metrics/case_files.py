@@ -1,7 +1,6 @@
 """Which files belong to which case of a folder of fused images, and reading them."""
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
 from nnunetv2_rmr.evaluation.readers import reader_writer_of
-from nnunetv2_rmr.inference.input_check import BadCaseError, check_array, check_files
+from nnunetv2_rmr.inference.input_check import BadCaseError, check_array, check_files, images_in
 from nnunetv2_rmr.settings import channel_names
 
 NONZERO, NO_MASK = "nonzero", "none"  # instead of a folder of masks
@@ -63,12 +62,11 @@ def find_case_files(fused_folder: Path, images_folder: Path, mask: str = NONZERO
                    if f.is_file() and f.name.endswith(ending) and not f.name.startswith("."))
     if not cases:
         raise FolderError(f"-fused {fused_folder}: holds no {ending} file")
-    numbers_by_case = _channel_numbers(images_folder, ending)
+    images = images_in(images_folder, ending)
     if dataset_file:
         channels = channel_names(content)
     else:
-        present = {number for case in cases for number in numbers_by_case.get(case, ())}
-        channels = [f"{number:04d}" for number in range(max(present, default=-1) + 1)]
+        channels = [f"{i:04d}" for i in range(1 + max((int(m[2]) for m in images if m[1] in cases), default=-1))]
     if len(channels) < 2:
         raise FolderError(f"-i {images_folder}: fusion needs at least two channels (CASE_0000{ending}, "
                           f"CASE_0001{ending}, ...) of the cases in {fused_folder}, found {len(channels)}"
@@ -77,7 +75,7 @@ def find_case_files(fused_folder: Path, images_folder: Path, mask: str = NONZERO
                        tuple(str(images_folder / f"{case}_{i:04d}{ending}") for i in range(len(channels))),
                        mask if mask in (NONZERO, NO_MASK) else str(Path(mask) / (case + ending))) for case in cases]
     return Found(files, channels, ending, _reader(content, files), str(dataset_file) if dataset_file else None,
-                 sorted(set(numbers_by_case) - set(cases)))
+                 sorted({image[1] for image in images} - set(cases)))
 
 
 def _dataset_json_near(fused_folder: Path, images_folder: Path) -> Path | None:
@@ -93,15 +91,6 @@ def _load(file: Path) -> dict:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FolderError(f"{file}: is no dataset.json of nnU-Net v2 ({type(error).__name__}: {error})") from error
     return content
-
-
-def _channel_numbers(folder: Path, ending: str) -> dict[str, set[int]]:
-    pattern = re.compile(rf"(?!\.)(.+)_(\d{{4}}){re.escape(ending)}")
-    found: dict[str, set[int]] = {}
-    for file in folder.iterdir():
-        if match := pattern.fullmatch(file.name):
-            found.setdefault(match[1], set()).add(int(match[2]))
-    return found
 
 
 def _reader(dataset_json: dict, cases: Sequence[CaseFiles]) -> type[BaseReaderWriter]:

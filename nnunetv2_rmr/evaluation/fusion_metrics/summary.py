@@ -1,7 +1,6 @@
 """From scores of cases to summary JSON, long CSV and the table that is printed."""
 
 import csv
-import json
 import math
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunetv2_rmr.atomic import replacing
+from nnunetv2_rmr.atomic import replacing, write_json
 from nnunetv2_rmr.evaluation.fusion_metrics.scores import METRICS
 
 CSV_COLUMNS = ("case", "method", "metric", "value")
@@ -40,8 +39,7 @@ def write_summary(summary: dict, json_file: Path) -> Path:
         for case in summary["metric_per_case"]:
             writer.writerows((case["case"], method, metric, "" if math.isnan(value) else value)
                              for method, scores in case["metrics"].items() for metric, value in scores.items())
-    with replacing(json_file) as temporary:
-        Path(temporary).write_text(json.dumps(_finite(summary), indent=4, allow_nan=False), encoding="utf-8")
+    write_json(summary, json_file)
     return csv_file
 
 
@@ -57,15 +55,6 @@ def table(summary: dict) -> str:
 
 def _number(value: float) -> str:
     return f"{value:.3f}" if math.isfinite(value) else "–"
-
-
-def _finite(content):
-    """Copy with None for what JSON has no number for."""
-    if isinstance(content, dict):
-        return {key: _finite(value) for key, value in content.items()}
-    if isinstance(content, (list, tuple)):
-        return [_finite(value) for value in content]
-    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def _versions() -> dict[str, str]:

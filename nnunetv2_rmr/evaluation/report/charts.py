@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from nnunetv2_rmr.evaluation.report import svg
-from nnunetv2_rmr.evaluation.report.data import ALL, GROUPS, Benchmark, Difference, Score
+from nnunetv2_rmr.evaluation.report.data import GROUPS, Benchmark, Difference, Score
 from nnunetv2_rmr.evaluation.report.html import Markup, number, tag
 from nnunetv2_rmr.evaluation.report.verdict import BETTER, WORSE, interval, signed
 
@@ -71,7 +71,7 @@ def _curve(benchmark: Benchmark, model: str, corruption: str, label: str, modali
     return points
 
 
-def image_differences(benchmark: Benchmark, modality: str = ALL) -> dict[tuple[str, int], float]:
+def image_differences(benchmark: Benchmark, modality: str) -> dict[tuple[str, int], float]:
     """(corruption, severity) -> mean over cases of how much the corruption changed the images."""
     table = benchmark.cases
     if "image_difference" not in table:

@@ -99,13 +99,13 @@ def restoration(benchmark: Benchmark) -> Markup:
     rows = rows[rows["fused_PSNR"].notna() & (rows["corruption"] != "clean")].replace([np.inf, -np.inf], np.nan)
     if rows.empty:
         return tag("p", "Not measured: no model fuses.")
+    if (rows["modality"] == ALL).any():
+        rows = rows[rows["modality"] == ALL]
     listed = []
     for (model, corruption, modality), part in rows.groupby(["model", "corruption", "modality"], sort=False):
-        if modality != ALL and corruption != "missing":
-            continue
         means = part[columns].mean()
         gain = (part["fused_PSNR"] - part["degraded_PSNR"]).mean()
-        listed.append([corruption if modality == ALL else f"{modality} missing", model, str(len(part)),
+        listed.append([corruption if modality == ALL else f"{corruption}, {modality} only", model, str(len(part)),
                        *(number(means[c], 1 if "PSNR" in c else 3) for c in columns[:2]), signed(gain, 1),
                        *(number(means[c], 3) for c in columns[2:])])
     return table(["corruption", "model", "images", "PSNR of the corrupted scan, dB", "PSNR of the fused image, dB",

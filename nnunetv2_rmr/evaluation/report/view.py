@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 from nnunetv2_rmr.atomic import replacing
@@ -12,6 +11,7 @@ from nnunetv2_rmr.datasets.refused import ImportRefused
 from nnunetv2_rmr.evaluation.report.html import page, tag
 from nnunetv2_rmr.evaluation.report.viewer import LoadedStudy, Study, load_study, viewer
 from nnunetv2_rmr.evaluation.segmentation_metrics import label_names
+from nnunetv2_rmr.inference.input_check import images_in
 from nnunetv2_rmr.settings import channel_names
 
 FILE_ENDING = ".nii.gz"
@@ -54,8 +54,7 @@ def _description(predictions: Path) -> dict:
 
 
 def _study(case: str, images: Path, predictions: Path, labels: Path | None, names: list[str], ending: str) -> Study:
-    pattern = re.compile(re.escape(case) + r"_(\d{4})" + re.escape(ending))
-    found = sorted((int(m[1]), file) for file in images.iterdir() if (m := pattern.fullmatch(file.name)))
+    found = sorted((int(m[2]), images / m[0]) for m in images_in(images, ending) if m[1] == case)
     if not found:
         raise ImportRefused(f"{images / case}_0000{ending} does not exist")
     modalities = {names[i] if i < len(names) else f"modality {i}": file for i, file in found}

@@ -82,9 +82,9 @@ def _sections(b: Benchmark, title: str, shown: list[examples.Example], problems:
 
 def _curves(b: Benchmark, per_label: Callable) -> list[Markup]:
     axes = {"severity": "severity"}
-    if charts.image_differences(b):
-        axes["image difference"] = "how much the images changed"
     modalities = {m: "all modalities" if m == ALL else f"{m} only" for m in b.modalities or [ALL]}
+    if any(charts.image_differences(b, m) for m in modalities):
+        axes["image difference"] = "how much the images changed"
 
     def per_modality(label: str) -> Markup:
         return switched({m: switched({x: charts.curves(b, label, m, x) for x in axes}, by="axis")
