@@ -64,6 +64,12 @@ def test_a_dice_loss_below_zero_is_not_given_weight_without_end():
     assert gradient < 0  # descending, s rises again
 
 
+def test_a_term_that_is_always_zero_is_not_given_weight_without_end():
+    learned = log_variances()  # as refinement is, if nothing is degraded
+    total = uncertainty_weighted({"intensity": torch.zeros((), requires_grad=True)}, WEIGHTS, learned)
+    assert torch.autograd.grad(total, learned["intensity"])[0] == 0
+
+
 def test_the_network_carries_a_log_variance_for_every_weighted_term_of_stage_2():
     settings = {"balance": "uncertainty", "gradient_weight": 0.0}
     plain, balanced = network(gradient_weight=0.0), network(**settings)

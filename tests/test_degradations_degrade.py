@@ -10,7 +10,6 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from plans import make_plans
 
 from nnunetv2_rmr.degradations import (
-    DEFAULT_PROBABILITIES,
     DEGRADATIONS,
     DegradeTransform,
     RememberForegroundTransform,
@@ -119,7 +118,7 @@ def test_samples_stay_clean_with_the_stated_probability():
 
 
 def test_kinds_beyond_the_published_ones_are_off_by_default():
-    assert set(DEFAULT_PROBABILITIES) == {"none", "noise", "blur", "fourier"}
+    assert set(RMRSettings().degradation_probabilities) == {"none", "noise", "blur", "fourier"}
 
 
 def test_kinds_kept_for_the_benchmark_can_not_be_trained_on():

@@ -11,6 +11,7 @@ import tiny
 import torch
 from conftest import PLAIN, REGIONS
 
+from nnunetv2_rmr.settings import RMRSettings
 from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
 from nnunetv2_rmr.training.reproducible import SeedNextSample
 
@@ -97,6 +98,20 @@ def test_a_seed_that_several_workers_would_share_is_not_used(trainer_of, least_t
     assert any(isinstance(transform, SeedNextSample) for transform in transforms) == seeded
     warning = "nnUNet_rmr_seed=3 does not seed the training patches: that takes at most one data augmentation worker"
     assert (warning in capsys.readouterr().out) != seeded
+
+
+class _FastTrainer(nnUNetTrainerRMR):
+    settings = RMRSettings(stage2_lr=1e-3)
+
+
+def test_a_resumed_training_has_the_settings_of_its_checkpoint_and_says_what_is_passed_over(trainer_of, tmp_path,
+                                                                                             capsys):
+    begun, resumed = trainer_of(nnUNetTrainerRMR), trainer_of(_FastTrainer)
+    begun.save_checkpoint(str(tmp_path / "latest.pth"))
+    assert (begun.initial_lr, resumed.initial_lr) == (1e-2, 1e-3)
+    resumed.load_checkpoint(str(tmp_path / "latest.pth"))
+    assert resumed.initial_lr == 1e-2 and resumed.settings == begun.settings
+    assert "those of now are passed over: {'stage2_lr': 0.001}" in capsys.readouterr().out
 
 
 def killed(env: dict[str, str], moment: str) -> None:

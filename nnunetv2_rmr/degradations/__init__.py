@@ -9,8 +9,6 @@ from nnunetv2_rmr.degradations.base import Degradation
 from nnunetv2_rmr.degradations.bias_field import BiasFieldTransform, shade
 from nnunetv2_rmr.degradations.blur import BlurTransform, gaussian_blur
 from nnunetv2_rmr.degradations.degrade import (
-    DEFAULT_P_CLEAN,
-    DEFAULT_PROBABILITIES,
     DEGRADATIONS,
     DegradeTransform,
     add_degradations,
@@ -25,8 +23,6 @@ from nnunetv2_rmr.degradations.noise import NoiseTransform, add_gaussian_noise, 
 from nnunetv2_rmr.degradations.spikes import SpikesTransform, add_stripes
 
 __all__ = [
-    "DEFAULT_PROBABILITIES",
-    "DEFAULT_P_CLEAN",
     "DEGRADATIONS",
     "BiasFieldTransform",
     "BlurTransform",

@@ -34,8 +34,6 @@ DEGRADATIONS: dict[str, Callable[..., Degradation]] = {
     "low_resolution": LowResolutionTransform,
     "spikes": lambda spacing, **options: SpikesTransform(**options),
 }
-DEFAULT_P_CLEAN = 0.7
-DEFAULT_PROBABILITIES = {NONE: 0.25, "noise": 0.25, "blur": 0.25, "fourier": 0.25}
 
 
 class DegradeTransform(BasicTransform):
@@ -52,6 +50,7 @@ class DegradeTransform(BasicTransform):
         p_clean: probability that the sample stays clean.
         probabilities: of "none" and the kinds in DEGRADATIONS in a sample that does not; what is left out is 0, and
             their sum is 1.
+            None: the default settings'.
         options: per kind, arguments of its transform other than the spacing, e.g. {"noise": {"p_rician": 0}}.
         magnitude: for every modality, whether it is a magnitude image, as MRI is: only these get Rician noise. None:
             all are.
@@ -61,14 +60,14 @@ class DegradeTransform(BasicTransform):
         self,
         num_modalities: int,
         spacing: Sequence[float],
-        p_clean: float = DEFAULT_P_CLEAN,
+        p_clean: float = RMRSettings.p_clean,
         probabilities: Mapping[str, float] | None = None,
         options: Mapping[str, Mapping[str, Any]] | None = None,
         magnitude: Sequence[bool] | None = None,
     ) -> None:
         super().__init__()
         options = options or {}
-        probabilities = dict(DEFAULT_PROBABILITIES if probabilities is None else probabilities)
+        probabilities = dict(RMRSettings().degradation_probabilities if probabilities is None else probabilities)
         unknown = (set(probabilities) - {NONE, *DEGRADATIONS}) | (set(options) - set(DEGRADATIONS))
         if unknown:
             raise ValueError(f"unknown degradations {sorted(unknown)}; known: {[NONE, *DEGRADATIONS]}")
@@ -174,7 +173,7 @@ def degrade_case(
         seed: decides everything, 0 to 2^32 - 1; the global generators are left as they were.
         settings: of `DegradeTransform`; `p_clean` and the probability of "none" are taken as 0.
     """
-    probabilities = dict(settings.get("probabilities") or DEFAULT_PROBABILITIES)
+    probabilities = dict(settings.get("probabilities") or RMRSettings().degradation_probabilities)
     probabilities.pop(NONE, None)
     total = sum(probabilities.values())
     if total == 0:

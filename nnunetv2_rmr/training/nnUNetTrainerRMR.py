@@ -6,6 +6,7 @@ from os.path import join
 
 import numpy as np
 import torch
+from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.helpers import dummy_context
@@ -58,6 +59,7 @@ class nnUNetTrainerRMR(nnUNetTrainer):
         unique = [name.casefold() for name in names].count(names[reference].casefold()) == 1
         settings = replace(settings, reference_modality=names[reference] if unique else reference)
         super().__init__(settings.into_plans(plans), configuration, fold, dataset_json, device)
+        self._replaced = {}
         self._use(settings)
         self.print_to_log_file("RMR settings other than the defaults:", settings.changed())
         if self.epochs is not None:
@@ -73,10 +75,12 @@ class nnUNetTrainerRMR(nnUNetTrainer):
     def _use(self, settings: RMRSettings) -> None:
         self.settings = settings
         self.reference = reference_channel(settings.reference_modality, channel_names(self.dataset_json))
-        if settings.stage2_lr is not None:
-            self.initial_lr = settings.stage2_lr
-        if settings.stage2_weight_decay is not None:
-            self.weight_decay = settings.stage2_weight_decay
+        for name, value in (("initial_lr", settings.stage2_lr), ("weight_decay", settings.stage2_weight_decay)):
+            if value is not None:
+                self._replaced.setdefault(name, getattr(self, name))
+                setattr(self, name, value)
+            elif name in self._replaced:  # by the settings before these
+                setattr(self, name, self._replaced.pop(name))
 
     @property
     def stage1_epochs(self) -> int:
@@ -142,16 +146,16 @@ class nnUNetTrainerRMR(nnUNetTrainer):
             if "fused" not in outputs and "reconstructions" not in outputs:
                 self.rmrnet.fusion_decoder.requires_grad_(False)
         optimizer, scheduler = super().configure_optimizers()
-        settings, poly = self.settings, type(scheduler)
+        settings = self.settings
         if self.stage == 1:
             optimizer = torch.optim.Adam(autoencoder, settings.stage1_lr, weight_decay=settings.stage1_weight_decay)
             if settings.stage1_schedule == "cosine":
                 return optimizer, WarmupCosineLR(optimizer, settings.stage1_lr, 0, self.stage1_epochs)
-            return optimizer, poly(optimizer, settings.stage1_lr, self.num_epochs)
+            return optimizer, PolyLRScheduler(optimizer, settings.stage1_lr, self.num_epochs)
         if settings.stage2_optimizer == "adamw":
             trained = [parameter for parameter in self.rmrnet.parameters() if parameter.requires_grad]
             optimizer = torch.optim.AdamW(trained, self.initial_lr, weight_decay=self.weight_decay)
-            scheduler = poly(optimizer, self.initial_lr, self.num_epochs)
+            scheduler = PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
         if len(self.rmrnet.log_variances):
             separate_log_variances(optimizer, list(self.rmrnet.log_variances.values()))
         if settings.stage2_schedule == "cosine":
@@ -327,6 +331,8 @@ class nnUNetTrainerRMR(nnUNetTrainer):
         if isinstance(checkpoint, str):
             checkpoint = torch.load(checkpoint, map_location="cpu", weights_only=False)
         settings = RMRSettings.from_plans(checkpoint["init_args"]["plans"])
+        if passed_over := self.settings.changed(settings):
+            self.print_to_log_file(f"The checkpoint's settings hold; those of now are passed over: {passed_over}")
         self._use(settings)
         self.plans_manager.plans.update(settings.into_plans({}))
         stage = self.stage_of(checkpoint["current_epoch"] - 1)

@@ -108,11 +108,17 @@ def _raw_files(trainer: nnUNetTrainerRMR) -> dict[str, list[str]]:
     return {key: case["images"] for key, case in cases.items()}
 
 
+class _WithoutResampling(RMRConfigurationManager):
+    """Normalisation comes before resampling, which is most of preprocessing's time."""
+
+    resampling_fn_data = resampling_fn_seg = property(lambda self: lambda data, *args: data)
+
+
 def _intensity_map(trainer: nnUNetTrainerRMR, files: list[str] | None) -> IntensityMap | None:
     """How the case was normalised: by repeating nnU-Net's preprocessing, since its files do not hold the raw values."""
     if files is None:
         return None
-    configuration = RMRConfigurationManager(trainer.configuration_manager.configuration)
+    configuration = _WithoutResampling(trainer.configuration_manager.configuration)
     try:
         _, _, properties = configuration.preprocessor_class(verbose=False).run_case(
             files, None, trainer.plans_manager, configuration, trainer.dataset_json)
