@@ -65,7 +65,7 @@ def _interval(values: np.ndarray, rng: np.random.Generator) -> dict:
 
 def _summary(scores: dict, conditions, models, cases, rng) -> dict:
     selections = {("clean", 0, "all"): [k == "clean" for _, k, _, _ in conditions]}
-    selections |= {(g, "mean", "all"): [k == g for _, k, _, _ in conditions] for g in ("seen", "unseen", "missing")}
+    selections |= {(g, "mean", "mean"): [k == g for _, k, _, _ in conditions] for g in ("seen", "unseen", "missing")}
     for corruption, _, severity, modality in conditions[1:]:
         selections[corruption, "mean", modality] = [(c, m) == (corruption, modality) for c, _, _, m in conditions]
         selections[corruption, severity, modality] = [(c, s, m) == (corruption, severity, modality)

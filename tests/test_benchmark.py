@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -11,7 +12,7 @@ from conftest import REGIONS
 
 from nnunetv2_rmr.evaluation.benchmark.conditions import CLEAN, Condition, conditions
 from nnunetv2_rmr.evaluation.benchmark.job import Benchmark, BenchmarkOptions
-from nnunetv2_rmr.evaluation.benchmark.model import BenchmarkRefused
+from nnunetv2_rmr.evaluation.benchmark.model import BenchmarkRefused, check_comparable
 
 pytestmark = pytest.mark.slow
 
@@ -113,10 +114,14 @@ def test_killed_and_started_again_it_gives_the_same_numbers(done, benchmark, tmp
         (out / name).unlink()
     first, second = sorted((out / "records").iterdir())
     lines = first.read_text().splitlines()
+    kept, failed = json.loads(lines[0]), json.loads(lines[1])
+    lines[0] = json.dumps(kept | {"seconds": 12345.0})  # to be seen again, if it is not predicted again
+    lines[1] = json.dumps({k: v for k, v in failed.items() if k != "scores"} | {"error": "to be tried again"})
     first.write_text("\n".join(lines[:5]) + "\n" + lines[5][:40])  # killed while it wrote
     second.unlink()
     benchmark(out)
     same_numbers(out, done)
+    assert (pd.read_csv(out / "cases.csv").seconds == 12345).sum() == 1
 
 
 def test_parts_give_the_same_numbers_and_the_last_one_writes_them(done, benchmark, tmp_path):
@@ -126,7 +131,7 @@ def test_parts_give_the_same_numbers_and_the_last_one_writes_them(done, benchmar
     same_numbers(tmp_path, done)
 
 
-def test_results_of_another_seed_or_model_are_not_mixed_in(done, benchmark, trained, vanilla):
+def test_results_of_another_seed_or_model_are_not_mixed_in(done, benchmark):
     before = {f: f.read_bytes() for f in done.rglob("*") if f.is_file()}
     result = benchmark(done, "--seed", 7, check=False)
     assert result.returncode == 2 and "was begun with seed 0, not 7" in result.stdout
@@ -154,6 +159,19 @@ def test_a_model_left_out_in_between_is_still_known(tmp_path):
     with pytest.raises(BenchmarkRefused, match=r"-m b: another model .* checkpoints differ"):
         begin(b={"checkpoints": ["4"]})
     begin(a={"checkpoints": ["1"], "folder": "the same model elsewhere"})
+
+
+@pytest.mark.parametrize(("what", "other"), [("channels", ["FLAIR", "T1"]), ("labels", {"background": 0, "edema": 2}),
+                                             ("file_ending", ".mha")])
+def test_models_of_other_modalities_labels_or_formats_are_refused(what, other):
+    def model(name: str, **changed) -> SimpleNamespace:
+        facts = {"labels": {"background": 0, "edema": 1}, "file_ending": ".nii.gz", "channels": ["T1", "FLAIR"]}
+        facts |= changed
+        return SimpleNamespace(name=name, channels=facts["channels"], dataset_json=facts)
+
+    check_comparable([model("a"), model("b")])
+    with pytest.raises(BenchmarkRefused, match=f"-m b: its {what} are"):
+        check_comparable([model("a"), model("b", **{what: other})])
 
 
 def test_what_is_asked_for_twice_is_tested_once():

@@ -209,7 +209,7 @@ def test_wrong_arguments_are_named_and_nothing_is_written(images, tmp_path, caps
     assert not (tmp_path / "out").exists()
 
 
-def test_folders_without_images_are_refused(images, tmp_path, capsys):
+def test_folders_without_images_are_refused(tmp_path, capsys):
     some = ("--corruption", "blur", "--severity", "1")
     assert "no such folder" in refused(capsys, tmp_path / "nowhere", tmp_path / "out", *some)
     (tmp_path / "empty").mkdir()

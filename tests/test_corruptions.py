@@ -47,6 +47,15 @@ def apply(name: str, volume: np.ndarray, parameter, seed: int = 0, spacing=SPACI
 
 # ------------------------------------------------------------------------------------------------------ all of them
 
+def test_severities_are_those_of_the_documentation():
+    documented = {}
+    for line in (Path(__file__).parents[1] / "docs" / "corruptions.md").read_text().splitlines():
+        name, *cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if name in CORRUPTIONS and len(cells) == 8:
+            documented[name] = tuple(map(float, cells[2:7]))
+    assert documented == {name: tuple(corruption.parameters) for name, corruption in CORRUPTIONS.items()}
+
+
 def test_there_are_trained_and_never_trained_corruptions_with_five_parameters_each():
     assert {name for name, corruption in CORRUPTIONS.items() if corruption.seen} == {"noise", "blur", "fourier"}
     assert {name for name, corruption in CORRUPTIONS.items() if not corruption.seen} == {
@@ -90,7 +99,7 @@ def test_results_are_reproducible_and_do_not_depend_on_the_order_of_calls(name, 
     np.testing.assert_array_equal(one[1], first[1])  # the same whether or not channel 0 was corrupted before
 
 
-def test_realisations_are_the_same_on_every_machine_and_in_every_session(images):
+def test_realisations_are_the_same_on_every_machine_and_in_every_session():
     """Python's hash() changes from session to session; these numbers were written down once."""
     from nnunetv2_rmr.evaluation.corruptions.case import generator
 
@@ -112,7 +121,7 @@ def test_every_channel_has_a_realisation_of_its_own(name, images):
     assert not np.array_equal(corrupted[0], corrupted[1])
 
 
-@pytest.mark.parametrize("name", CORRUPTIONS)
+@each
 def test_one_realisation_gets_stronger(name, images):
     """The change at one severity looks like that at the next, much more than like that of another realisation."""
     body = body_mask(images)
@@ -420,7 +429,7 @@ def test_thick_slices_are_in_mm():
     assert kept[0] < 0.6
 
 
-def test_one_axis_gets_thick_slices_and_never_the_one_that_has_them(images):
+def test_one_axis_gets_thick_slices_and_never_the_one_that_has_them():
     changed_axes = set()
     for seed in range(8):
         dot = np.zeros((16, 32, 32), np.float32)

@@ -82,7 +82,7 @@ def test_worker_processes_give_the_same_numbers(folders):
     assert together["metric_per_case"] == alone["metric_per_case"]
 
 
-def test_bad_cases_are_named_and_do_not_stop_the_others(folders, tmp_path, capsys):
+def test_bad_cases_are_named_and_do_not_stop_the_others(folders, tmp_path):
     fused, images = folders
     (images / "a_0001.nii.gz").unlink()
     broken = (fused / "b.nii.gz").read_bytes()

@@ -57,7 +57,7 @@ def test_fused_volumes_of_all_folds_are_the_mean_of_the_single_ones(predicted, s
     np.testing.assert_allclose(read(ensemble / "fused"), alone.mean(axis=0), rtol=1e-4, atol=1e-3)
 
 
-def test_best_configuration_is_found_from_all_five_validations(single, env):
+def test_best_configuration_is_found_from_all_five_validations(env):
     tiny.run("nnUNetv2_find_best_configuration", PLAIN, "-c", tiny.CONFIGURATION, "-tr", MODEL[-1], "-np", 1, env=env)
     model = Path(env["nnUNet_results"]) / f"Dataset{PLAIN}_Tiny" / \
         f"{MODEL[-1]}__nnUNetPlans__{tiny.CONFIGURATION}"

@@ -271,13 +271,14 @@ def test_the_command_trains_with_dropout_and_predicts_without_modalities(nnunet,
     tiny.run("nnUNetv2_train", PLAIN, tiny.CONFIGURATION, 0, "-tr", trainer, "-device", tiny.DEVICE, env=env)
     command = ["nnUNetv2_rmr_predict", "-i", raw, "-d", PLAIN, "-c", tiny.CONFIGURATION, "-tr", trainer, "-f", 0,
                "-device", tiny.DEVICE, "--disable_tta"]
+    in_this_process = ("-npp", 0, "-nps", 0)
 
-    result = tiny.run(*command, "-o", tmp_path / "out", "--missing", env=env)
+    result = tiny.run(*command, "-o", tmp_path / "out", "--missing", *in_this_process, env=env)
     assert "case caseTs00 is predicted without caseTs00_0001.nii.gz (T2)" in result.stdout
     assert "case caseTs01 is predicted without caseTs01_0002.nii.gz (FLAIR)" in result.stdout
     assert "caseTs01: FLAIR would give the fused image its units" in result.stdout
     assert "WARNING: this model was trained without modality dropout" not in result.stdout
-    refused = tiny.run(*command, "-o", tmp_path / "strict", env=env, check=False)
+    refused = tiny.run(*command, "-o", tmp_path / "strict", *in_this_process, env=env, check=False)
     assert refused.returncode == 1
     assert "caseTs00_0001.nii.gz (T2) missing" in refused.stdout
     assert "caseTs01_0002.nii.gz (FLAIR) missing" in refused.stdout

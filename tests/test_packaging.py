@@ -89,12 +89,12 @@ def printed_folder(installed: dict[str, str]) -> Path:
     return Path(run.stdout.removesuffix("\n"))
 
 
-def test_the_wheel_holds_every_module_and_nothing_else(wheel):
-    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "nnunetv2_rmr").rglob("*.py")}
+def test_the_wheel_holds_every_module_script_and_style_and_nothing_else(wheel):
+    files = {str(path.relative_to(ROOT)) for path in (ROOT / "nnunetv2_rmr").rglob("*.*")
+             if path.is_file() and "__pycache__" not in path.parts}
     shims = {f"nnunetv2_rmr/trainers/{shim.name}" for shim in SHIMS}
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    assert {name for name in packed if name.endswith(".py")} == modules | shims
-    assert {name.split("/")[0] for name in packed} == {"nnunetv2_rmr"}
+    assert packed == files | shims
 
 
 def test_the_trainers_command_prints_the_folder_with_the_shims(installed):

@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 import pytest
+import torch
+from monai import metrics
 from nnunetv2.evaluation.evaluate_predictions import compute_metrics
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from tiny import write_image
@@ -107,8 +109,6 @@ def test_surface_scores_are_monais(random_labels, pair, spacing):
 
 
 def check_against_monai(reference: np.ndarray, prediction: np.ndarray, spacing: tuple[float, ...]) -> None:
-    torch = pytest.importorskip("torch")
-    metrics = pytest.importorskip("monai.metrics")
     one_hot = [torch.from_numpy(np.stack([x != 1, x == 1])[None].astype(np.float32)) for x in (reference, prediction)]
     hd95 = metrics.compute_hausdorff_distance(one_hot[1], one_hot[0], percentile=95, spacing=list(spacing))
     nsd = metrics.compute_surface_dice(one_hot[1], one_hot[0], [1.0], spacing=list(spacing))

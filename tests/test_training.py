@@ -100,6 +100,17 @@ def test_a_seed_that_several_workers_would_share_is_not_used(trainer_of, least_t
     assert (warning in capsys.readouterr().out) != seeded
 
 
+def test_with_a_seed_every_process_and_kind_of_patches_draws_samples_of_its_own(trainer_of, least_transforms,
+                                                                                monkeypatch):
+    monkeypatch.setenv("nnUNet_rmr_seed", "3")
+    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
+    trainer, streams = trainer_of(nnUNetTrainerRMR), []
+    for trainer.local_rank in (0, 1):
+        streams += [transforms.transforms[-1].stream for transforms in (trainer.get_training_transforms(),
+                                                                        trainer.get_validation_transforms(None))]
+    assert len(set(streams)) == 4
+
+
 class _FastTrainer(nnUNetTrainerRMR):
     settings = RMRSettings(stage2_lr=1e-3)
 
@@ -159,7 +170,7 @@ def test_pretrained_weights_of_another_data_set_start_a_training_all_but_the_out
     assert different and all(".seg_layers." in name for name in different)
 
 
-def test_one_modality_is_refused_with_a_clear_message(nnunet, tmp_path):
+def test_one_modality_is_refused_with_a_clear_message(nnunet):
     plans = json.loads((Path(nnunet["nnUNet_preprocessed"]) / f"Dataset{PLAIN}_Tiny" / "nnUNetPlans.json").read_text())
     plans["continue_training"] = False
     with pytest.raises(NotImplementedError,
