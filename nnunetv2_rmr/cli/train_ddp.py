@@ -19,7 +19,7 @@ def main() -> None:
     if {"-h", "--help"} & set(rest):
         print("Start with torchrun, e.g. torchrun --nproc_per_node 2 --no-python nnUNetv2_rmr_train_ddp 101 3d_fullres "
               "0 -tr nnUNetTrainerRMR\n-backend NAME: of torch.distributed (default nccl on cuda, gloo on cpu). "
-              "The rest are nnUNetv2_train's:\n")
+              "The rest are nnUNetv2_train's, but for -num_gpus, which torchrun replaces:\n")
     elif arguments.num_gpus != 1:
         sys.exit(f"{parser.prog}: error: -num_gpus {arguments.num_gpus}: torchrun sets the number of processes "
                  "(--nnodes, --nproc_per_node)")
