@@ -13,6 +13,12 @@ from plans import DATASET_JSON, make_plans
 PLAIN, REGIONS = 901, 902
 
 
+def pytest_configure() -> None:
+    # The caller's switches. Not while importing: processes that tests start import this, too, and have switches set.
+    for name in [name for name in os.environ if name.startswith(("nnUNet_rmr_", "nnUNet_wandb_", "TINY_"))]:
+        del os.environ[name]
+
+
 @pytest.fixture(scope="session")
 def nnunet(tmp_path_factory) -> dict[str, str]:
     """Environment of an nnU-Net with two tiny data sets, preprocessed: 901 with labels, 902 with regions."""

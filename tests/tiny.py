@@ -90,8 +90,6 @@ _copies = multiprocessing.get_context("forkserver")
 _copies.set_forkserver_preload(["nnunetv2.run.run_training", "nnunetv2_rmr.training.nnUNetTrainerRMR",
                                 "nnunetv2_rmr.inference.predictor"])
 ENV = {"nnUNet_def_n_proc": "1", "MPLBACKEND": "agg"}  # read while importing
-for name in [name for name in os.environ if name.startswith(("nnUNet_rmr_", "nnUNet_wandb_", "TINY_"))]:
-    del os.environ[name]  # the caller's switches
 os.environ.update(ENV)
 
 
