@@ -83,6 +83,7 @@ def main(argv: list[str] | None = None) -> None:
 
     with tqdm(total=len(benchmark.part) * len(benchmark.keys), unit="prediction", smoothing=0.05) as bar:
         benchmark.run(bar.update)
+    print("Intervals, pictures and report, if all predictions are there ...", flush=True)
     summary, failed, left = benchmark.finish()
     if summary is None and left:
         print(f"{left} prediction(s) of other parts are not there yet; the last part to finish writes the results")

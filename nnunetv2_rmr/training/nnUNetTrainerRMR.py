@@ -53,6 +53,7 @@ class nnUNetTrainerRMR(nnUNetTrainer):
                                       f"{plans['dataset_name']} has one channel only ({names[0]}): use nnUNetTrainer")
         self.settings.refuse_contradiction(plans, type(self).__name__)
         settings = RMRSettings.from_plans(plans, self.settings)
+        chosen = settings.changed()
         # resolved now, so that the model keeps its reference modality whatever later versions take as default; by
         # number where channels share a name, as they do if they are named by their normalisation
         reference = reference_channel(settings.reference_modality, names)
@@ -61,7 +62,7 @@ class nnUNetTrainerRMR(nnUNetTrainer):
         super().__init__(settings.into_plans(plans), configuration, fold, dataset_json, device)
         self._replaced = {}
         self._use(settings)
-        self.print_to_log_file("RMR settings other than the defaults:", settings.changed())
+        self.print_to_log_file("RMR settings other than the defaults:", chosen or "none")
         if self.epochs is not None:
             self.num_epochs = self.epochs
             self.save_every = max(1, self.epochs // 10)  # nnU-Net's 50 would leave a short training nothing to resume
