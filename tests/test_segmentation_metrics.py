@@ -105,10 +105,7 @@ def test_surface_scores_are_monais(random_labels, pair, spacing):
     pairs = {"random labels": random_labels, "in one slice": (square, in_one_slice((8, 20), (6, 18))),
              "with a hole": (square, square - in_one_slice((12, 16), (12, 16))),
              "one voxel": (in_one_slice((7, 8), (7, 8)),) * 2}
-    check_against_monai(*pairs[pair], spacing)
-
-
-def check_against_monai(reference: np.ndarray, prediction: np.ndarray, spacing: tuple[float, ...]) -> None:
+    reference, prediction = pairs[pair]
     one_hot = [torch.from_numpy(np.stack([x != 1, x == 1])[None].astype(np.float32)) for x in (reference, prediction)]
     hd95 = metrics.compute_hausdorff_distance(one_hot[1], one_hot[0], percentile=95, spacing=list(spacing))
     nsd = metrics.compute_surface_dice(one_hot[1], one_hot[0], [1.0], spacing=list(spacing))

@@ -8,7 +8,6 @@ lie between those of white matter and of a watery tissue. Numbers without a sour
 good for demonstrations and tests, not for conclusions about patients.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,7 +18,7 @@ import nibabel
 import numpy as np
 from scipy import ndimage
 
-from nnunetv2_rmr.atomic import replacing
+from nnunetv2_rmr.atomic import replacing, write_json
 from nnunetv2_rmr.datasets.mri_signals import CSF, GREY_MATTER, SEQUENCES, WHITE_MATTER, Tissue
 
 CHANNELS = tuple(SEQUENCES)  # the order of the files _0000, _0001, _0002
@@ -267,6 +266,5 @@ def write_phantom_dataset(nnunet_raw: str | Path, dataset_id: int, name: str, n_
         "name": name,
         "description": f"Simulated brains with lesions (phantom of nnunetv2-rmr, seed {seed}); no patients",
     }
-    with replacing(folder / "dataset.json") as temporary:
-        Path(temporary).write_text(json.dumps(description, indent=4))
+    write_json(description, folder / "dataset.json")
     return folder

@@ -49,8 +49,7 @@ class DegradeTransform(BasicTransform):
         spacing: of the patches in mm, one per spatial axis.
         p_clean: probability that the sample stays clean.
         probabilities: of "none" and the kinds in DEGRADATIONS in a sample that does not; what is left out is 0, and
-            their sum is 1.
-            None: the default settings'.
+            their sum is 1. None: those of the default settings.
         options: per kind, arguments of its transform other than the spacing, e.g. {"noise": {"p_rician": 0}}.
         magnitude: for every modality, whether it is a magnitude image, as MRI is: only these get Rician noise. None:
             all are.

@@ -31,17 +31,16 @@ def files_of_cases(folder: str, names: Sequence[str], file_ending: str) -> list[
     Other files of this ending are named and passed over. names: the model's modalities. Raises ValueError if no file
     has a case's name.
     """
-    cases: dict[str, list[str]] = {}
-    for image in sorted(images_in(folder, file_ending), key=lambda image: image.group(1, 2)):
-        cases.setdefault(image[1], []).append(os.path.join(folder, image[0]))
-    if not cases:
+    images = sorted(images_in(folder, file_ending), key=lambda image: image.group(1, 2))
+    if not images:
         wanted = ", ".join(f"CASE_{i:04d}{file_ending} ({name})" for i, name in enumerate(names))
         raise ValueError(f"no case in {folder}: the files of one have to be named {wanted}")
-    ours = {os.path.basename(file) for files in cases.values() for file in files}
-    others = sorted(file for file in os.listdir(folder)
-                    if file.endswith(file_ending) and not file.startswith(".") and file not in ours)
-    if others:
-        print(f"passed over, since not named like CASE_0000{file_ending}: {', '.join(others)}")
+    others = {file for file in os.listdir(folder) if file.endswith(file_ending) and not file.startswith(".")}
+    if others := others.difference(image[0] for image in images):
+        print(f"passed over, since not named like CASE_0000{file_ending}: {', '.join(sorted(others))}")
+    cases: dict[str, list[str]] = {}
+    for image in images:
+        cases.setdefault(image[1], []).append(os.path.join(folder, image[0]))
     return list(cases.values())
 
 
