@@ -9,6 +9,8 @@ import nibabel
 import numpy as np
 import pandas as pd
 
+from nnunetv2_rmr.evaluation.benchmark.statistics import p_values, shares_of_cases, sign_flips
+
 MODALITIES = ("T1", "FLAIR")
 LABELS = ("whole", "core")
 CORRUPTIONS = {"noise": ("seen", "Rician noise"), "blur": ("seen", "Gaussian blur"),
@@ -85,7 +87,9 @@ def _summary(scores: dict, conditions, models, cases, rng) -> dict:
         for i, model in enumerate(models[1:], 1):
             paired, sign = table[i] - table[0], -1 if metric == "HD95" else 1
             interval = _interval(paired, rng)
+            p = p_values(shares_of_cases(paired[:, None, None], ["any"]), sign_flips(len(cases)))[0]
             differences.append({"model": model, **key, "difference": interval.pop("mean"), **interval,
+                                "p": p if interval["n"] else None,
                                 "better": int((sign * paired > 0).sum()), "worse": int((sign * paired < 0).sum())})
     means = [{"model": m, "label": label, "mCE": 0.8 if i else 1, "rmCE": 0.7 if i else 1, "mCE_seen": 0.75 if i else 1,
               "mCE_unseen": 0.85 if i else 1} for i, m in enumerate(models) for label in ("mean", *LABELS)]

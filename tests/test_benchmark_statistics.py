@@ -1,20 +1,28 @@
 """Means, paired intervals and corruption errors, against values computed by hand."""
 
+from dataclasses import fields
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import permutation_test
 
 from nnunetv2_rmr.evaluation.benchmark.model import BenchmarkModel
 from nnunetv2_rmr.evaluation.benchmark.statistics import (
+    METRICS,
     Bootstrap,
     corruption_errors,
     finished_by_all,
+    p_values,
     scores_and_differences,
+    shares_of_cases,
+    sign_flips,
 )
 from nnunetv2_rmr.evaluation.benchmark.summary import _not_held_out
 from nnunetv2_rmr.evaluation.corruptions import CORRUPTIONS
+from nnunetv2_rmr.evaluation.report.data import Difference
+from nnunetv2_rmr.evaluation.report.verdict import finding
 
 NAN = float("nan")
 CASES, LABELS = ["a", "b", "c"], ["whole", "core"]
@@ -129,6 +137,7 @@ def test_a_model_does_not_differ_from_itself():
     twin = pd.concat([TABLE[TABLE.model == "vanilla"], TABLE[TABLE.model == "vanilla"].assign(model="rmr")])
     _, differences = evaluate(twin)
     assert all(d["difference"] == d["low"] == d["high"] == d["better"] == d["worse"] == 0 for d in differences)
+    assert all(d["p"] == 1 for d in differences)
 
 
 def test_a_label_that_no_case_has_does_not_count():
@@ -146,6 +155,76 @@ def test_the_bootstrap_is_the_plain_one():
     expected = np.quantile(values[drawn].mean((1, 2)), (0.025, 0.975))
     mean = Bootstrap(3, 500, 0).intervals(values[:, None], ["clean"])[-1]
     assert (mean["low"], mean["high"]) == pytest.approx(tuple(expected))
+
+
+def said(scores: np.ndarray) -> list[str]:
+    """The report's word for each metric and label. scores: (2 models, METRICS, cases, labels), on clean images."""
+    _, _, n_cases, n_labels = scores.shape
+    models, cases, labels = (["vanilla", "rmr"], [f"case{i}" for i in range(n_cases)],
+                             [f"label{i}" for i in range(n_labels)])
+    keys = pd.MultiIndex.from_product([models, ["clean"], ["clean"], [0], ["all"], cases, labels],
+                                      names=["model", "corruption", "seen", "severity", "modality", "case", "label"])
+    table = pd.DataFrame(np.moveaxis(scores, 1, 3).reshape(-1, len(METRICS)), keys, METRICS).reset_index()
+    _, differences = scores_and_differences(table, models, cases, labels, "vanilla", Bootstrap(n_cases, 500, 0))
+    return [finding(Difference(**{f.name: d[f.name] for f in fields(Difference)}), 0.95, d["metric"] == "HD95")
+            for d in differences if d["label"] != "mean"]
+
+
+@pytest.mark.parametrize("n", [6, 7, 10, 20])
+def test_of_models_that_do_not_differ_one_in_twenty_is_called_better_or_worse(n):
+    rng, shape = np.random.default_rng(n), (2, n, 1334)
+    dice = np.clip(rng.beta(6, 2, shape[1:]) + rng.normal(0, 0.05, shape), 0, 1)  # cases of unequal difficulty
+    far_outliers, nearly_perfect = rng.lognormal(1, 1.5, shape), rng.beta(8, 2, shape)
+    words = said(np.stack((dice, far_outliers, nearly_perfect), 1))
+    wrong = words.count("better") + words.count("worse")
+    assert wrong + words.count("no difference shown") == len(words) == 4002
+    assert 0.02 < wrong / len(words) <= 0.055
+
+
+def test_a_clear_effect_is_found_in_seven_cases():
+    rng, shape = np.random.default_rng(0), (7, 100)
+    vanilla = rng.beta(6, 2, shape) * 0.8
+    dice = np.stack((vanilla, vanilla + rng.normal(0.05, 0.025, shape)))
+    words = said(np.stack((dice, 1 - dice, -dice), 1))  # as Dice, as distance, and the other way round
+    assert words[:100].count("better") == words[100:200].count("better") == words[200:].count("worse") > 95
+
+
+@pytest.mark.parametrize(("n", "tolerance"), [(8, 1e-12), (14, 1e-12), (16, 0.01)])
+def test_p_is_that_of_scipys_permutation_test(n, tolerance):
+    values = np.random.default_rng(n).exponential(size=(n, 3)) - [0.6, 0.8, 0.4]
+    expected = permutation_test((values,), np.mean, permutation_type="samples", n_resamples=np.inf, vectorized=True)
+    np.testing.assert_allclose(p_values(values / n, sign_flips(n)), expected.pvalue, rtol=0, atol=tolerance)
+
+
+def test_equal_sums_count_as_equal_whatever_their_last_digits():
+    whole = np.random.default_rng(0).integers(-5, 6, (8, 200)).astype(float)  # sums of these have no rounding
+    np.testing.assert_array_equal(p_values(whole / 10, sign_flips(8)), p_values(whole, sign_flips(8)))
+
+
+def test_p_is_at_least_that_of_one_choice_of_signs_and_the_same_in_every_run():
+    ones = np.ones((40, 1))
+    assert p_values(ones, sign_flips(40)) == pytest.approx(1 / 10000)
+    for n in range(1, 8):
+        assert p_values(ones[:n], sign_flips(n)) == pytest.approx(2 / 2 ** n)
+    np.testing.assert_array_equal(sign_flips(40), sign_flips(40))
+
+
+def test_p_leaves_out_cases_without_score_and_is_none_without_any():
+    values = np.random.default_rng(0).normal(1, 1, (8, 1, 2))
+    values[3, 0, 0] = values[:, 0, 1] = NAN
+    of_label, of_nothing, mean = p_values(shares_of_cases(values, ["noise"]), sign_flips(8))
+    assert of_label == mean == p_values(np.delete(values[:, :, 0], 3, 0), sign_flips(7)).item() < 1
+    assert np.isnan(of_nothing)
+
+
+def test_what_is_tested_is_the_difference_that_is_shown():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(7, 6, 3))
+    values[rng.random(values.shape) < 0.3] = NAN
+    values[:, 2, 1] = NAN  # no case has this label under one condition
+    corruptions = ["noise"] * 3 + ["ghosting"] * 2 + ["blur"]
+    shown = [interval["mean"] for interval in Bootstrap(7, 10, 0).intervals(values, corruptions)]
+    np.testing.assert_allclose(shares_of_cases(values, corruptions).sum(0), shown)
 
 
 def test_corruption_errors_are_ratios_of_errors_to_the_references():

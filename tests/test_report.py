@@ -5,6 +5,7 @@ import math
 import re
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -34,18 +35,21 @@ def two_models(tmp_path_factory) -> Path:
 
 # ------------------------------------------------------------------------------------------------------------- words
 
-BETTER = Difference(0.04, 0.01, 0.07, 12, 10, 2)
-WORSE = Difference(-0.04, -0.07, -0.01, 12, 2, 10)
-UNCLEAR = Difference(0.01, -0.02, 0.04, 12, 7, 5)
-SINGLE = Difference(0.03, 0.03, 0.03, 1, 1, 0)
-THREE = Difference(0.03, 0.01, 0.05, 3, 3, 0)
+BETTER = Difference(0.04, 0.01, 0.07, 12, 10, 2, 0.02)
+WORSE = Difference(-0.04, -0.07, -0.01, 12, 2, 10, 0.02)
+UNCLEAR = Difference(0.01, -0.02, 0.04, 12, 7, 5, 0.4)
+SINGLE = Difference(0.03, 0.03, 0.03, 1, 1, 0, 1.0)
+THREE = Difference(0.03, 0.01, 0.05, 3, 3, 0, 0.25)
 
 
 @pytest.mark.parametrize(("difference", "expected"), [
     (BETTER, "better"), (WORSE, "worse"), (UNCLEAR, "no difference shown"), (SINGLE, "one case only"),
     (THREE, "too few cases"), (None, "not measured"),
-    (Difference(0.0, 0.0, 0.0, 12, 0, 0), "no difference shown"),
-    (Difference(0.1, math.nan, math.nan, 12, 12, 0), "no difference shown"),
+    (Difference(0.0, 0.0, 0.0, 12, 0, 0, 1.0), "no difference shown"),
+    (replace(BETTER, p=math.nan), "no difference shown"),  # of an older version's summary
+    (replace(BETTER, p=0.06), "no difference shown"),  # whatever the interval says
+    (replace(BETTER, low=-0.01), "better"), (replace(BETTER, low=math.nan, high=math.nan), "better"),
+    (replace(UNCLEAR, n=5), "too few cases"),
     (Difference(math.nan, math.nan, math.nan, 0, 0, 0), "not measured")])
 def test_finding(difference, expected):
     assert words.finding(difference, 0.95) == expected
@@ -99,6 +103,19 @@ def test_signed(value, text):
 def test_verdict_says_that_cases_are_few(tmp_path, cases, said):
     lines = words.verdict(Benchmark(write_benchmark(tmp_path, cases=cases, examples=False)))
     assert said in lines[-1] and ("better than" in lines[0]) == (cases > 5)
+
+
+def test_a_summary_without_p_shows_no_difference_and_says_why(two_models, tmp_path):
+    shutil.copytree(two_models, tmp_path / "out")
+    assert "<b>better than" in (two_models / "report.html").read_text()
+    assert "without p" not in (two_models / "report.html").read_text()
+    summary = json.loads((two_models / "summary.json").read_text())
+    for difference in summary["differences"]:
+        del difference["p"]
+    (tmp_path / "out" / "summary.json").write_text(json.dumps(summary))
+    page = write_report(tmp_path / "out").read_text()
+    assert "<b>better than" not in page and "▲" not in page and "▼" not in page
+    assert "without p: no difference is called shown" in page
 
 
 # ----------------------------------------------------------------------------------------------------------- numbers

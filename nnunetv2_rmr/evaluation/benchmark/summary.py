@@ -10,6 +10,8 @@ from nnunetv2_rmr.atomic import replacing, write_json
 from nnunetv2_rmr.evaluation.benchmark.statistics import (
     GROUPS,
     METRICS,
+    MOST_CASES_EXACT,
+    SIGNS_DRAWN,
     SMALLEST_ERROR,
     Bootstrap,
     corruption_errors,
@@ -63,7 +65,10 @@ def summarise(records: Sequence[dict], failed: Sequence[dict], settings: dict, r
             "HD95 in mm between surface voxels; NSD with a tolerance of "
             f"{settings['tolerance_mm']:g} mm. Nothing in one of the two: Dice and NSD 0, HD95 the image's diagonal.",
             f"Intervals: {confidence:.0%} percentile bootstrap over cases, {n_bootstrap} resamples; differences are "
-            "paired by case. With few cases they are too narrow.",
+            "paired by case. With few cases they are too narrow, so they do not decide what is called better.",
+            "p: two-sided sign-flip test over cases of the paired difference, which decides what is called better or "
+            f"worse (every choice of signs up to {MOST_CASES_EXACT} cases, {SIGNS_DRAWN} random ones for more); not "
+            "corrected for the number of comparisons.",
             "CE: mean error (1 - Dice) over severities divided by the reference model's; rCE: the same of the error "
             f"beyond the clean one. Denominators below {SMALLEST_ERROR:g} are taken as {SMALLEST_ERROR:g}.",
             "missing: one modality at a time replaced by zeros; models of nnunetv2-rmr are told, as with --missing.",
@@ -109,7 +114,7 @@ def table_of_groups(summary: dict) -> list[list[str]]:
                      and (group == "clean" or e["modality"] == "mean")), None)
 
     others = [m for m in models if m != reference]
-    rows = [["test images", *(f"Dice, {m}" for m in models), *(f"{m} - {reference} [interval], better/worse"
+    rows = [["test images", *(f"Dice, {m}" for m in models), *(f"{m} - {reference} [interval], better/worse, p"
                                                                for m in others)]]
     for group in GROUPS:
         if find(summary["scores"], models[0], group) is None:
@@ -120,7 +125,7 @@ def table_of_groups(summary: dict) -> list[list[str]]:
             row.append(f"{score['mean']:.3f}" if score else "")
         for model in others:
             d = find(summary["differences"], model, group)
-            row.append(f"{d['difference']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}], {d['better']}/{d['worse']}"
-                       if d else "")
+            row.append(f"{d['difference']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}], {d['better']}/{d['worse']}, "
+                       f"{d['p']:.3g}" if d else "")
         rows.append(row)
     return rows

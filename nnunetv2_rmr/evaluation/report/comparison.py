@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from nnunetv2_rmr.evaluation.report.charts import whisker
 from nnunetv2_rmr.evaluation.report.data import ALL, METRICS, Benchmark, Difference, Score
 from nnunetv2_rmr.evaluation.report.html import Markup, joined, number, table, tag
-from nnunetv2_rmr.evaluation.report.verdict import BETTER, WORSE, finding, interval, signed
+from nnunetv2_rmr.evaluation.report.verdict import BETTER, WORSE, finding, interval, p_text, signed
 
 BREAK = Markup("<br>")
 _MARKS = {BETTER: "▲ better", WORSE: "▼ worse"}  # for those who do not see the colours
@@ -81,5 +81,7 @@ def _difference(d: Difference | None, reach: float, confidence: float, digits: i
     if d is None:
         return ["", "–", "–", word]
     limits = interval(d, digits) if d.n > 1 else ""
+    if d.n > 1:
+        word = tag("span", word, BREAK, tag("small", p_text(d)))
     numbers = tag("span", tag("b", signed(d.difference, digits)), BREAK, tag("small", limits))
     return [whisker(d, reach, shows, digits), numbers, f"{d.better} / {d.worse} of {d.n}", word]

@@ -35,7 +35,10 @@ class Score:
 
 @dataclass(frozen=True)
 class Difference:
-    """Model minus reference, paired over n cases, and in how many of them the model was better or worse."""
+    """Model minus reference, paired over n cases, and in how many of them the model was better or worse.
+
+    p: of the sign-flip test; NaN in summaries of versions that made none.
+    """
 
     difference: float
     low: float
@@ -43,6 +46,7 @@ class Difference:
     n: int
     better: int
     worse: int
+    p: float = math.nan
 
 
 def number(value) -> float:
@@ -150,7 +154,7 @@ class Benchmark:
         if row is None or row["difference"] is None:
             return None
         return Difference(*(number(row[key]) for key in ("difference", "low", "high")),
-                          *(int(row[key] or 0) for key in ("n", "better", "worse")))
+                          *(int(row[key] or 0) for key in ("n", "better", "worse")), number(row.get("p")))
 
     def case_means(self, label: str = MEAN, metric: str = "Dice") -> pd.DataFrame:
         """Columns model, seen, case and `metric`: mean of each case over the conditions of a group, without NaN."""

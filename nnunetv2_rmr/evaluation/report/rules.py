@@ -13,13 +13,16 @@ def rules(benchmark: Benchmark) -> Markup:
     cases = s.get("cases", [])
     entries = [
         f"Test cases: {len(cases)}. The same corrupted images were given to every model.",
-        f"Intervals: {level}, bootstrap over cases ({s.get('n_bootstrap', '?')} resamples, seed {s.get('seed', '?')}). "
-        "Differences are paired: model minus reference on the same image, averaged over cases, then over conditions. "
-        "They are not corrected for the number of comparisons: of twenty corruptions without any effect one may show a "
-        "difference at 95 %.",
-        "'Better' or 'worse' is said when the interval of the paired difference leaves out 0 and there are at least "
-        f"{fewest_cases(benchmark.confidence)} cases; below that even unanimous cases are no evidence at this level "
-        "(sign test). 'No difference shown' does not mean that there is none.",
+        f"Intervals and bands: {level}, bootstrap over cases ({s.get('n_bootstrap', '?')} resamples, seed "
+        f"{s.get('seed', '?')}). Differences are paired: model minus reference on the same image, averaged over cases, "
+        "then over conditions.",
+        "'Better' or 'worse' is said by a test of the paired difference over cases (two-sided, sign-flip): p is how "
+        "often a difference as large or larger comes out if each case's sign is left to chance, and "
+        f"{percent(1 - benchmark.confidence)} or less is called a difference. Intervals do not decide: with few cases "
+        "they are too narrow, and one may leave out 0 though no difference is shown.",
+        f"With fewer than {fewest_cases(benchmark.confidence)} cases even unanimity is no evidence at this level. "
+        "'No difference shown' does not mean that there is none. Nothing is corrected for the number of comparisons: "
+        "of twenty corruptions without any effect one may show a difference at 95 %.",
         "The intervals speak of the choice of test cases, not of another training: each model is one training run per "
         "fold, and another seed changes its numbers, too.",
         "Seen: the corruption's kind is in the default training of nnunetv2-rmr's trainers, though not necessarily in "
@@ -46,4 +49,7 @@ def rules(benchmark: Benchmark) -> Markup:
         entries.append(f"Failed: {len(benchmark.failed) - 10} more, see records/.")
     if len(cases) < FEW:
         entries.insert(1, f"Fewer than {FEW} cases: read every interval as rough.")
+    if any("p" not in d for d in s.get("differences", [])):
+        entries.insert(0, "An older version made this summary, without p: no difference is called shown. The same "
+                          "nnUNetv2_rmr_benchmark command again adds the test.")
     return tag("ul", *(tag("li", entry) for entry in entries))

@@ -15,23 +15,23 @@ FEW = 20  # cases below which bootstrap intervals are called rough
 def fewest_cases(confidence: float) -> int:
     """The number of cases below which no difference can be shown.
 
-    If models do not differ, all n cases agree in sign with probability 2 * 0.5^n (sign test): with 5 cases in 6 %
-    of all comparisons, whatever a bootstrap of so few values says.
+    If models do not differ, all n cases agree in sign with probability 2 * 0.5^n, the smallest p of the sign-flip test:
+    with 5 cases in 6 % of all comparisons.
     """
     return math.ceil(1 - math.log2(1 - confidence))
 
 
 def finding(difference: Difference | None, confidence: float, lower_is_better: bool = False) -> str:
-    """What a paired difference shows: one of the words above. Intervals that hold 0 show no difference."""
+    """What a paired difference shows: one of the words above, by its p. Without one no difference is shown."""
     if difference is None or difference.n == 0 or math.isnan(difference.difference):
         return NOT_MEASURED
     if difference.n == 1:
         return ONE_CASE
-    if not (difference.low > 0 or difference.high < 0):  # NaN limits show nothing either
-        return NOT_SHOWN
     if difference.n < fewest_cases(confidence):
         return TOO_FEW
-    return BETTER if (difference.low > 0) != lower_is_better else WORSE
+    if not difference.p <= 1 - confidence:  # NaN shows nothing either
+        return NOT_SHOWN
+    return BETTER if (difference.difference > 0) != lower_is_better else WORSE
 
 
 def percent(part: float) -> str:
@@ -52,6 +52,13 @@ def interval(difference: Difference, digits: int = 3) -> str:
     if math.isnan(difference.low) or math.isnan(difference.high):
         return ""
     return f"{signed(difference.low, digits)} to {signed(difference.high, digits)}"
+
+
+def p_text(difference: Difference) -> str:
+    """'p = 0.031', 'p < 0.001'; empty if there was no test."""
+    if math.isnan(difference.p):
+        return ""
+    return "p < 0.001" if difference.p < 0.001 else f"p = {difference.p:.3g}"
 
 
 def emphasised(sentence_: str) -> Markup:
@@ -135,5 +142,6 @@ def _cases(n: int, confidence: float, compared: bool) -> str:
                 f"{percent(2 * 0.5 ** n)} of comparisons. To show a difference at {percent(confidence)} takes "
                 f"{fewest_cases(confidence)} cases.")
     if n < FEW:
-        return f"{count} So few make rough intervals, and bootstrap intervals of small samples tend to be too narrow."
+        tested = " 'Better' and 'worse' are said by a test that holds for few cases, too." if compared else ""
+        return f"{count} So few make rough intervals, which tend to be too narrow.{tested}"
     return count

@@ -45,7 +45,7 @@ def _sections(b: Benchmark, title: str, shown: list[examples.Example], problems:
              per_label(lambda label: tables.summary(b, label)), per_label(lambda label: tables.models(b, label))]
     if b.others:
         parts += [tag("h2", "Where: every corruption, mean over severities"),
-                  tag("p", "Largest gains first. Intervals of single corruptions are not corrected for their number.",
+                  tag("p", "Largest gains first. Single corruptions are tested without correction for their number.",
                       class_="note"),
                   per_label(lambda label: tables.where(b, label))]
     parts += [tag("h2", "Dice against severity"), *_curves(b, per_label),
@@ -93,7 +93,7 @@ def _curves(b: Benchmark, per_label: Callable) -> list[Markup]:
     return [tag("p", selector("modality", "Corrupted:", modalities), "  ", selector("axis", "Horizontal axis:", axes)),
             charts.legend(b), per_label(per_modality),
             tag("p", f"Bands: {b.confidence:.0%} intervals of the mean (bootstrap over cases)"
-                     + ("; they overlap more than the paired differences above, which are what decides" if b.others
+                     + ("; who is better is not read off them, but tested by the paired differences above" if b.others
                         else "")
                      + ". Equal severities of two corruptions are not equally harmful; on the axis of image change "
                      "they can be compared.", class_="note")]
