@@ -29,7 +29,7 @@ class RMRSettings:
     """
 
     # what is fused
-    reference_modality: str | int | None = None  # channel name or index; None: the channel named FLAIR, else the last
+    reference_modality: str | int | None = None  # channel name or index; None: FLAIR, else PET, else the last
     intensity_target: str = "reference"  # or "maximum" or "saliency", voxel-wise over the modalities
 
     # network (see networks/)
@@ -186,14 +186,15 @@ def channel_names(dataset_json: dict) -> list[str]:
 
 
 def reference_channel(reference_modality: str | int | None, names: list[str]) -> int:
-    """Index of the reference modality: as set, else the first channel whose name holds FLAIR, else the last.
+    """Index of the reference modality: as set, else the first channel whose name holds FLAIR, else PET, else the last.
 
     Raises ValueError if the data set has no such channel, or several of this name.
     """
     folded = [name.casefold() for name in names]
     numbered = ", ".join(f"{i}={name}" for i, name in enumerate(names))
     if reference_modality is None:
-        return next((i for i, name in enumerate(folded) if "flair" in name), len(names) - 1)
+        shows_lesions = (i for wanted in ("flair", "pet") for i, name in enumerate(folded) if wanted in name)
+        return next(shows_lesions, len(names) - 1)
     if isinstance(reference_modality, int):
         if 0 <= reference_modality < len(names):
             return reference_modality

@@ -56,6 +56,8 @@ def test_changed_settings_are_those_that_differ_from_the_defaults():
 @pytest.mark.parametrize(("wanted", "names", "expected"), [
     (None, ["T1", "T2-FLAIR", "T1ce"], 1),
     (None, ["flair", "T1"], 0),
+    (None, ["CT", "PET", "MR_T1"], 1),
+    (None, ["PET", "FLAIR", "T1"], 1),
     (None, ["T2", "ADC"], 1),
     ("adc", ["T2", "ADC", "DWI"], 1),
     (0, ["T2", "ADC"], 0),

@@ -5,9 +5,10 @@ import sys
 from pathlib import Path
 
 from nnunetv2_rmr.cli.argument_types import whole_number
-from nnunetv2_rmr.evaluation.fusion_baselines import BASELINES
+from nnunetv2_rmr.evaluation.fusion_baselines import METHODS
 
 DEFAULT_OUTPUT = "fusion_metrics.json"
+DEFAULT_BASELINES = ("copy", "gradient", "average", "maximum")
 
 
 def json_file(text: str) -> Path:
@@ -20,23 +21,28 @@ def json_file(text: str) -> Path:
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="nnUNetv2_rmr_evaluate_fusion",
-        description="All fusion metrics (entropy, mutual information, Qabf, VIF, SSIM ...) of fused images against "
-                    "the images they were fused from, beside those of classical fusion methods. Writes a JSON file "
-                    "like nnU-Net's summary.json, in which every rule is stated, and a CSV file. How to read each "
-                    "metric: docs/fusion_metrics.md. Exit status 1 if a case failed; the others are evaluated.")
+        description="All fusion metrics (own edges, Qabf, VIF, SSIM, mutual information, contrast of lesions ...) of "
+                    "fused images against the images they were fused from, beside those of classical fusion methods "
+                    "and of copies of single modalities; and in words what of each modality is in the image. Writes a "
+                    "JSON file like nnU-Net's summary.json, in which every rule is stated, and a CSV file. How to read "
+                    "each metric: docs/fusion_metrics.md. Exit status 1 if a case failed; the others are evaluated.")
     p.add_argument("-fused", type=Path, required=True, metavar="FOLDER", help="fused images, CASE.nii.gz")
     p.add_argument("-i", dest="images", type=Path, required=True, metavar="FOLDER",
                    help="the images they were fused from, in nnU-Net's format, CASE_0000.nii.gz ...")
     p.add_argument("-o", dest="output", type=json_file, metavar="FILE.json",
                    help=f"default: {DEFAULT_OUTPUT} in the folder of fused images; the CSV file is written beside it")
-    p.add_argument("--mask", default="nonzero", metavar="FOLDER|nonzero|none",
-                   help="what counts: voxels > 0 of CASE.nii.gz in a folder; voxels where any image is not zero, which "
-                        "fits skull-stripped MRI (default); every voxel")
+    p.add_argument("-l", dest="labels", type=Path, metavar="FOLDER",
+                   help="label maps of lesions, CASE.nii.gz: how well the fused image shows each label or region of "
+                        "dataset.json (without one: each value)")
+    p.add_argument("--mask", default="body", metavar="FOLDER|body|none",
+                   help="what counts: voxels > 0 of CASE.nii.gz in a folder; the body, as found in the images "
+                        "(default); every voxel")
     p.add_argument("--mode", choices=("3d", "compat"), default="3d",
                    help="the whole volume (default), or the mean over 2D axial slices, to compare with papers")
-    p.add_argument("--baselines", nargs="*", choices=BASELINES, default=["average", "maximum"], metavar="NAME",
-                   help=f"classical methods to compare with: {', '.join(BASELINES)} (default: average maximum; "
-                        "--baselines without a name: none). wavelet needs PyWavelets, in the extra [benchmark]")
+    p.add_argument("--baselines", nargs="*", choices=METHODS, default=DEFAULT_BASELINES, metavar="NAME",
+                   help=f"what to compare with: {', '.join(METHODS)} (default: {' '.join(DEFAULT_BASELINES)}; "
+                        "--baselines without a name: none). copy: every modality alone. wavelet needs PyWavelets, in "
+                        "the extra [benchmark]")
     p.add_argument("-d", "--dataset_json", type=Path, metavar="FILE",
                    help="dataset.json with file ending and channel names (default: the one in or beside one of the "
                         "folders, else .nii.gz and channel numbers)")
@@ -58,7 +64,7 @@ def main(argv: list[str] | None = None) -> None:
     output = args.output or args.fused / DEFAULT_OUTPUT
     try:
         summary = evaluate_folder(args.fused, args.images, args.mask, args.mode, args.baselines, args.dataset_json,
-                                  args.num_processes, progress=True)
+                                  args.num_processes, args.labels, progress=True)
         csv_file = write_summary(summary, output)
     except (FolderError, PyWaveletsMissing, OSError) as error:
         sys.exit(f"{p.prog}: error: {error}")
@@ -69,7 +75,8 @@ def main(argv: list[str] | None = None) -> None:
     if done:
         print(f"\nMean over {len(done)} case{'s' * (len(done) > 1)}. {rules['mode']}. Mask: {rules['mask']}. "
               f"Sources: {', '.join(rules['sources'])}.\n\n{table(summary)}\n\n"
-              "EN, SD, SF and AG reward noise; MI, Q_MI and Q_NCIE depend on the number of sources.")
+              "Read the first lines: a copy of one modality wins most of the others. EN, SD, SF and AG reward noise; "
+              "MI, Q_MI and Q_NCIE depend on the number of sources.\n\n" + summary["verdict"]["fused"])
     if not_fused := rules["images_without_fused_image"]:
         print(f"Not evaluated, {len(not_fused)} case{'s' * (len(not_fused) > 1)} of {args.images} without fused image: "
               + ", ".join(not_fused[:5]) + (" ..." if len(not_fused) > 5 else ""))

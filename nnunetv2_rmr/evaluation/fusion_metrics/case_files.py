@@ -9,10 +9,11 @@ import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
 from nnunetv2_rmr.evaluation.readers import reader_writer_of
+from nnunetv2_rmr.evaluation.segmentation_metrics import LabelOrRegion, labels_and_regions
 from nnunetv2_rmr.inference.input_check import BadCaseError, check_array, check_files, images_in
 from nnunetv2_rmr.settings import channel_names
 
-NONZERO, NO_MASK = "nonzero", "none"  # instead of a folder of masks
+BODY, NO_MASK = "body", "none"  # instead of a folder of masks
 
 
 class FolderError(ValueError):
@@ -21,38 +22,42 @@ class FolderError(ValueError):
 
 @dataclass(frozen=True)
 class CaseFiles:
-    """images: in the order of the channels. mask: a file, "nonzero" or "none"."""
+    """images: in the order of the channels. mask: a file, "body" or "none". label: a file, if lesions count."""
 
     case: str
     fused: str
     images: tuple[str, ...]
     mask: str
+    label: str | None = None
 
 
 @dataclass(frozen=True)
 class Found:
-    """channels: their names. not_fused: cases of the images folder that have no fused image."""
+    """channels: their names. regions: name -> label or labels, by dataset.json; empty if it says nothing of them.
+    not_fused: cases of the images folder that have no fused image.
+    """
 
     cases: list[CaseFiles]
     channels: list[str]
+    regions: dict[str, LabelOrRegion]
+    ignore_label: int | None
     file_ending: str
     reader: type[BaseReaderWriter]
     dataset_json: str | None
     not_fused: list[str]
 
 
-def find_case_files(fused_folder: Path, images_folder: Path, mask: str = NONZERO,
-                    dataset_json: Path | None = None) -> Found:
+def find_case_files(fused_folder: Path, images_folder: Path, mask: str = BODY, dataset_json: Path | None = None,
+                    labels_folder: Path | None = None) -> Found:
     """Every file of fused_folder, CASE.nii.gz, with its CASE_0000.nii.gz, ... of images_folder; they need not exist.
 
-    mask: "nonzero", "none", or a folder with CASE.nii.gz. File ending and channels are those of dataset_json; by
+    mask: "body", "none", or a folder with CASE.nii.gz. labels_folder: with CASE.nii.gz. File ending and channels are those of dataset_json; by
     default of a dataset.json in one of the folders or beside them (where nnU-Net's predictions and data sets have it).
     Without any: .nii.gz, and the channel numbers found. Raises FolderError.
     """
-    for argument, folder in (("-fused", fused_folder), ("-i", images_folder), ("--mask", Path(mask))):
-        if argument == "--mask" and mask in (NONZERO, NO_MASK):
-            continue
-        if not folder.is_dir():
+    for argument, folder in (("-fused", fused_folder), ("-i", images_folder),
+                             ("--mask", None if mask in (BODY, NO_MASK) else Path(mask)), ("-l", labels_folder)):
+        if folder is not None and not folder.is_dir():
             raise FolderError(f"{argument} {folder}: there is no such folder")
     dataset_file = dataset_json or _dataset_json_near(fused_folder, images_folder)
     content = _load(dataset_file) if dataset_file else {"file_ending": ".nii.gz"}
@@ -73,9 +78,11 @@ def find_case_files(fused_folder: Path, images_folder: Path, mask: str = NONZERO
                           + (f" ({', '.join(channels)} by {dataset_file})" if dataset_file else ""))
     files = [CaseFiles(case, str(fused_folder / (case + ending)),
                        tuple(str(images_folder / f"{case}_{i:04d}{ending}") for i in range(len(channels))),
-                       mask if mask in (NONZERO, NO_MASK) else str(Path(mask) / (case + ending))) for case in cases]
-    return Found(files, channels, ending, _reader(content, files), str(dataset_file) if dataset_file else None,
-                 sorted({image[1] for image in images} - set(cases)))
+                       mask if mask in (BODY, NO_MASK) else str(Path(mask) / (case + ending)),
+                       str(labels_folder / (case + ending)) if labels_folder else None) for case in cases]
+    labels = content.get("labels", {})
+    return Found(files, channels, labels_and_regions(labels), labels.get("ignore"), ending, _reader(content, files),
+                 str(dataset_file) if dataset_file else None, sorted({image[1] for image in images} - set(cases)))
 
 
 def _dataset_json_near(fused_folder: Path, images_folder: Path) -> Path | None:
@@ -103,24 +110,28 @@ def _reader(dataset_json: dict, cases: Sequence[CaseFiles]) -> type[BaseReaderWr
 
 @dataclass(frozen=True)
 class CaseImages:
-    """Arrays (D, H, W), (H, W) for 2D files. axial_axis: of the arrays, the one closest to head-to-foot."""
+    """Arrays (D, H, W), (H, W) for 2D files. spacing: mm, of their axes. axial_axis: of the arrays, the one closest to
+    head-to-foot. mask, label: None if no file was given.
+    """
 
     fused: np.ndarray
     sources: list[np.ndarray]
-    mask: np.ndarray | None  # None if no file was given
+    spacing: tuple[float, ...]
     axial_axis: int
+    mask: np.ndarray | None
+    label: np.ndarray | None
 
 
 def read_case(files: CaseFiles, channels: Sequence[str], file_ending: str,
               reader: type[BaseReaderWriter]) -> CaseImages:
     """Raises BadCaseError for files that are missing, broken, on different grids, constant, or hold NaN."""
-    has_mask = files.mask not in (NONZERO, NO_MASK)
     images = [*files.images, files.fused]
-    check_files(images + [files.mask] * has_mask)
+    masks = {"mask": None if files.mask in (BODY, NO_MASK) else files.mask, "label": files.label}
+    check_files([*images, *filter(None, masks.values())])
     try:
         # one by one: nnU-Net's readers print a page if the last digits of the headers differ
         read = [reader().read_images([file]) for file in images]
-        mask = reader().read_seg(files.mask)[0][0] > 0 if has_mask else None
+        masks = {name: reader().read_seg(file)[0][0] if file else None for name, file in masks.items()}
     except Exception as error:  # readers raise whatever they like
         raise BadCaseError(f"can not read case {files.case}: {str(error).strip() or type(error).__name__}") from error
     arrays, properties = [array for array, _ in read], read[0][1]
@@ -129,10 +140,16 @@ def read_case(files: CaseFiles, channels: Sequence[str], file_ending: str,
         raise BadCaseError(f"case {files.case}: images of one channel and one shape are needed, found {sorted(shapes)}")
     data = np.concatenate(arrays).astype(np.float32, copy=False)
     check_array(data, [*channels, "fused"], images, file_ending)
-    axial_axis = _axial_axis(properties)
+    label = masks["label"]
+    if label is not None and not np.array_equal(label, np.rint(label)):
+        raise BadCaseError(f"{files.label}: holds values that are no whole numbers, so it can not be a label map")
+    axial_axis, spacing = _axial_axis(properties), tuple(float(mm) for mm in properties["spacing"])
     if data.shape[1] == 1:  # 2D files, with nnU-Net's extra axis
-        data, mask, axial_axis = data[:, 0], None if mask is None else mask[0], 0
-    return CaseImages(data[-1], list(data[:-1]), mask, axial_axis)
+        data, axial_axis, spacing = data[:, 0], 0, spacing[1:]
+        masks = {name: None if values is None else values[0] for name, values in masks.items()}
+    mask = masks["mask"]
+    return CaseImages(data[-1], list(data[:-1]), spacing, axial_axis, None if mask is None else mask > 0,
+                      masks["label"])
 
 
 def refuse_segmentation(fused: np.ndarray, files: CaseFiles) -> None:

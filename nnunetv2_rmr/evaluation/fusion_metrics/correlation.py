@@ -31,3 +31,9 @@ def correlation_scores(fused: np.ndarray, sources: Sequence[np.ndarray]) -> dict
         "CC": float(np.mean([r(covariance[s, f], covariance[s, s], covariance[f, f]) for s in sources_n])),
         "SCD": float(2 * np.mean([of_difference(a, b) for a, b in permutations(sources_n, 2)])),
     }
+
+
+def pearson(a: np.ndarray, b: np.ndarray) -> float:
+    """Pearson's r of two images, one dimension each. NaN if one is constant."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return float(np.corrcoef(a, b, dtype=np.float64)[0, 1])

@@ -1,6 +1,7 @@
 """How well the edges of the sources are preserved: Qabf, also called Q_G."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy.ndimage import binary_erosion, correlate1d
@@ -9,12 +10,22 @@ PARAMETER_SET = "Xydeas-Petrovic 2000"
 STRENGTH = (0.9994, -15.0, 0.5)  # Gamma, kappa, sigma of the sigmoid for edge strength
 ORIENTATION = (0.9879, -22.0, 0.8)  # and for edge orientation
 WEIGHT_EXPONENT = 1  # L: a voxel weighs as much as the source's edge is strong
+STRONGEST = 0.9  # quantile of a source's edge strength above which edges may be its own
+FEWEST_OWN = 50  # voxels
+COMPLETE = 0.975  # Qabf of identical images
 
 
 @dataclass(frozen=True)
 class _Edges:
     gradient: np.ndarray  # (axes, voxels), Sobel
     strength: np.ndarray  # (voxels,)
+
+    @cached_property
+    def median(self) -> float:
+        return float(np.median(self.strength))
+
+    def at(self, voxels: np.ndarray) -> "_Edges":
+        return _Edges(self.gradient[:, voxels], self.strength[voxels])
 
 
 class EdgePreservation:
@@ -47,6 +58,23 @@ class EdgePreservation:
             preserved += float((_quality(source, fused) * weight).sum(dtype=np.float64))
             weights += float(weight.sum(dtype=np.float64))
         return preserved / weights if weights > 0 else float("nan")
+
+    def own(self, source: _Edges, others: list[_Edges]) -> np.ndarray:
+        """Which of the counted voxels are the source's own edges, that none of the others could have given: its
+        gradient is among its strongest tenth, and that of each of the others below its median. Boolean, (voxels,).
+        """
+        if not source.strength.size:
+            return np.zeros(0, bool)
+        own = source.strength > np.quantile(source.strength, STRONGEST)
+        for other in others:
+            own &= other.strength < other.median
+        return own
+
+    def compare_at(self, voxels: np.ndarray, fused: _Edges, source: _Edges) -> float:
+        """Qabf of one source over the given of the counted voxels, 0..0.975. NaN for fewer than 50."""
+        if np.count_nonzero(voxels) < FEWEST_OWN:
+            return float("nan")
+        return self.compare(fused.at(voxels), [source.at(voxels)])
 
 
 def _quality(source: _Edges, fused: _Edges) -> np.ndarray:

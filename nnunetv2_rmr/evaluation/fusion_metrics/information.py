@@ -23,6 +23,12 @@ def joint_entropy(a: np.ndarray, b: np.ndarray) -> float:
     return entropy(np.bincount(a.astype(np.intp) * BINS + b, minlength=BINS ** 2))
 
 
+def mutual_information(a: np.ndarray, b: np.ndarray) -> float:
+    """I(A;B) in bits, of the values of two images in 0..1, one dimension each."""
+    a, b = quantise(a), quantise(b)
+    return sum(entropy(np.bincount(image, minlength=BINS)) for image in (a, b)) - joint_entropy(a, b)
+
+
 def information_scores(fused: np.ndarray, sources: Sequence[np.ndarray]) -> dict[str, float]:
     """EN, MI, Q_MI and Q_NCIE. fused and each source: values in 0..1 of the voxels that count, one dimension.
 

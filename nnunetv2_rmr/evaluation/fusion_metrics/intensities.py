@@ -1,15 +1,8 @@
-"""Which voxels count, and one linear intensity map per image and volume: what every metric starts from."""
-
-from collections.abc import Sequence
+"""One linear intensity map per image and volume: what every metric starts from."""
 
 import numpy as np
 
 PERCENTILES = (0.1, 99.9)  # mapped to 0 and 1
-
-
-def body_mask(sources: Sequence[np.ndarray]) -> np.ndarray:
-    """Voxels where any source is not zero: the brain of skull-stripped scans, the body of many others."""
-    return np.logical_or.reduce([source != 0 for source in sources])
 
 
 def bounding_box(mask: np.ndarray) -> tuple[slice, ...]:

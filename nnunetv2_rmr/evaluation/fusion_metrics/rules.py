@@ -1,12 +1,37 @@
 """The fixed rules behind the numbers, in words: they are written into every output."""
 
-from nnunetv2_rmr.evaluation.fusion_baselines import guided, laplacian, wavelet
-from nnunetv2_rmr.evaluation.fusion_metrics import edges, information, intensities, scores, similarity, vif
-from nnunetv2_rmr.evaluation.fusion_metrics.case_files import NO_MASK, NONZERO
+from nnunetv2_rmr.evaluation import body
+from nnunetv2_rmr.evaluation.fusion_baselines import COPY, gradient, guided, laplacian, wavelet
+from nnunetv2_rmr.evaluation.fusion_metrics import (
+    copies,
+    edges,
+    information,
+    intensities,
+    lesion_contrast,
+    scores,
+    similarity,
+    vif,
+)
+from nnunetv2_rmr.evaluation.fusion_metrics.case_files import BODY, NO_MASK
+from nnunetv2_rmr.evaluation.fusion_metrics.evaluate_case import LESION_CONTRAST, expanded
+from nnunetv2_rmr.settings import reference_channel
 
-_MASKS = {NONZERO: "voxels where any source is not zero", NO_MASK: "none, every voxel counts"}
+_MASKS = {BODY: "the body: voxels where any source is not zero, if at least a third of the voxels on the image's faces "
+                "are zero in all sources; else voxels above Otsu's threshold in any source, largest connected part, "
+                f"closed by {body.CLOSED} voxels, holes filled", NO_MASK: "none, every voxel counts"}
 
+_NEAR, _FAR = lesion_contrast.RING_MM
 _METRICS = {
+    LESION_CONTRAST: f"per region (mean inside - mean in a ring of {_NEAR:g} to {_FAR:g} mm around it, in the body) / "
+                     "standard deviation in the body outside of all regions, of the image / of the source where its "
+                     "magnitude is largest; the smallest over regions; below 0: dark where that source is bright, or "
+                     "the reverse",
+    **{f"smallest {name}": f"{text}, the smallest over sources" for name, text in {
+        "own edges": f"Qabf of one source over its own edges: voxels where its gradient is in its strongest "
+                     f"{1 - edges.STRONGEST:.0%} and that of every other source below its median; NaN for fewer than "
+                     f"{edges.FEWEST_OWN} voxels",
+        "Qabf": "Qabf of one source", "VIF": "VIF of one source", "SSIM": "SSIM to one source",
+        "MI": "I(S;F) of one source, bits"}.items()},
     "EN": "entropy of the fused image, bits",
     "SD": "standard deviation, intensities in 0..1",
     "SF": "root of the sum over axes of the mean squared first difference, neighbours inside the mask, per voxel step",
@@ -27,6 +52,10 @@ _METRICS = {
 }
 
 _BASELINES = {
+    "gradient": "screened Poisson equation: gradients of all sources in units of their root mean square, per mm, signs "
+                "as they are, weighted by their squared magnitude; coarse scales (Gaussian, "
+                f"{gradient.COARSE_MM:g} mm, weight {gradient.COARSE_WEIGHT:g} per mm^2) of the reference modality and of "
+                f"what another source alone has brighter than {gradient.BRIGHT:g} standard deviations above its median",
     "average": "mean of the sources",
     "maximum": "largest of the sources",
     "laplacian": f"Laplacian pyramid, {laplacian.LEVELS} levels, strongest detail, average base (Burt & Adelson 1983)",
@@ -37,12 +66,17 @@ _BASELINES = {
 }
 
 
-def rules(mode: str, mask: str, channels: list[str], baselines: list[str]) -> dict:
-    """For the "rules" of summary.json. mask: "nonzero", "none" or a folder."""
+def rules(mode: str, mask: str, channels: list[str], baselines: list[str], lesions: bool) -> dict:
+    """For the "rules" of summary.json. mask: "body", "none" or a folder. lesions: whether labels were given."""
     low, high = intensities.PERCENTILES
     dimensions = ("3D, the whole volume" if mode == "3d" else
                   "2D, mean over the axial slices with at least "
-                  f"{scores.MIN_SLICE_FRACTION:.0%} of the non-zero voxels of the fullest slice")
+                  f"{scores.MIN_SLICE_FRACTION:.0%} of the voxels in the body of the fullest slice; contrast of lesions "
+                  "in 3D")
+    measured = [LESION_CONTRAST] * lesions + list(scores.METRICS)
+    described = {name: f"{_BASELINES[name]}; of the mapped sources, then mapped like any fused image"
+                 for name in baselines if name != "copy"}
+    described |= {name: "the source as it is" for name in expanded(baselines, channels) if name.startswith(COPY)}
     return {
         "mode": f"{mode}: {dimensions}",
         "mask": _MASKS.get(mask, f"files in {mask}, voxels > 0"),
@@ -51,10 +85,14 @@ def rules(mode: str, mask: str, channels: list[str], baselines: list[str]) -> di
                          "count, in PSNR and SSIM neither",
         "windows": "local statistics see only the part of a window inside the mask; every voxel of the mask counts",
         "histograms": f"{information.BINS} bins of equal width over 0..1, logarithms to base 2",
-        "units": "filters and differences count voxels, not mm",
+        "units": "filters and differences count voxels, not mm, but for the contrast of lesions and the baseline "
+                 "gradient",
         "sources": channels,
+        "reference_modality": channels[reference_channel(None, channels)],
+        "copy": f"correlation with a source above {copies.CORRELATION:g}; or Qabf of that source of at least "
+                f"{copies.SHOWS_ITSELF:g}, and the own edges of every other source, where its gradient is below its "
+                f"median, below {copies.OWN_EDGES:g}",
         "not_finite": "null stands for NaN (undefined) and for infinite; means are over the n finite values",
-        "metrics": {name: _METRICS[name] for name in scores.METRICS},
-        "baselines": {name: f"{_BASELINES[name]}; of the mapped sources, then mapped like any fused image"
-                      for name in baselines},
+        "metrics": {name: _METRICS[name] for name in measured},
+        "baselines": described,
     }

@@ -1,0 +1,60 @@
+"""`nnUNetv2_rmr_fuse`: fused volumes of anybody's scans by classical methods, without any training."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from nnunetv2_rmr.cli.argument_types import whole_number
+from nnunetv2_rmr.evaluation.fusion_baselines import METHODS
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="nnUNetv2_rmr_fuse",
+        description="Fuses the modalities of every case of a folder into one volume, OUT/CASE.nii.gz, by a classical "
+                    "method that needs no training: float32, on the grid of the input, about 0 to 1, zero outside the "
+                    "body. What the methods do: docs/fusion_metrics.md. Exit status 1 if a case failed; the others are "
+                    "done.")
+    p.add_argument("-i", dest="images", type=Path, required=True, metavar="IMAGES",
+                   help="folder with CASE_0000.nii.gz, CASE_0001.nii.gz ..., e.g. imagesTs")
+    p.add_argument("-o", dest="output", type=Path, required=True, metavar="OUT", help="folder for the fused volumes")
+    p.add_argument("--method", choices=METHODS, default="gradient", metavar="NAME",
+                   help=f"{', '.join(METHODS)} (default %(default)s, which shows the edges of all modalities over the "
+                        "coarse scales of the reference modality). wavelet needs PyWavelets, in the extra [benchmark]")
+    p.add_argument("--reference", metavar="NAME",
+                   help="the reference modality of gradient, and the modality that copy copies (default: the one called "
+                        "FLAIR, else PET, else the last). Without a dataset.json the names are the files' numbers: "
+                        "0000, 0001, ...")
+    p.add_argument("-djfile", type=Path, metavar="FILE",
+                   help="dataset.json of the images (default: the one in IMAGES or beside it, if any)")
+    p.add_argument("--overwrite", action="store_true", help="replace files of an earlier run")
+    p.add_argument("-np", dest="num_processes", type=whole_number(1), default=min(4, os.cpu_count() or 1), metavar="N",
+                   help="cases worked on at once (default %(default)s)")
+    return p
+
+
+def main(argv: list[str] | None = None) -> None:
+    p = parser()
+    values = p.parse_args(argv)
+
+    # Here and not above: --help and usage errors should not wait for the imports
+    from nnunetv2_rmr.evaluation.corruptions.image_folder import FolderRefused, ImageFolder
+    from nnunetv2_rmr.evaluation.fusion_baselines.fuse_folder import FuseRequest, fuse_folder, reference_of
+    from nnunetv2_rmr.evaluation.fusion_baselines.wavelet import PyWaveletsMissing
+
+    try:
+        images = ImageFolder.open(values.images, values.djfile)
+        reference = reference_of(images, values.reference)
+        failures = fuse_folder(FuseRequest(images, values.output, values.method, reference, values.overwrite,
+                                           values.num_processes))
+    except (FolderRefused, PyWaveletsMissing, OSError) as error:
+        sys.exit(f"{p.prog}: error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(f"{p.prog}: stopped; the files that are there are complete")
+    what = f" of {images.names[reference]}" if values.method == "copy" else (
+        f", reference modality {images.names[reference]}" if values.method == "gradient" else "")
+    print(f"{len(images.cases) - len(failures)} case(s) under {values.output}: {values.method}{what}")
+    if failures:
+        sys.exit(f"{p.prog}: error: {len(failures)} case(s) could not be fused:\n"
+                 + "\n".join(f"  {case}: {reason}" for case, reason in failures.items()))

@@ -1,0 +1,90 @@
+"""Fused volumes of a folder of images by a classical method, many cases at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from nnunetv2_rmr.evaluation.body import body_mask
+from nnunetv2_rmr.evaluation.corruptions.image_folder import FolderRefused, ImageFolder
+from nnunetv2_rmr.evaluation.fusion_baselines.fuse import fuse
+from nnunetv2_rmr.evaluation.fusion_baselines.wavelet import load_pywavelets
+from nnunetv2_rmr.evaluation.fusion_metrics.intensities import bounding_box, to_unit_range
+from nnunetv2_rmr.inference.fused_writer import write_image
+from nnunetv2_rmr.settings import reference_channel
+from nnunetv2_rmr.workers import WorkerDied, as_ready
+
+
+@dataclass(frozen=True)
+class FuseRequest:
+    """What to write. method: of METHODS. reference: number of the modality that gradient and copy look at."""
+
+    images: ImageFolder
+    output: Path
+    method: str
+    reference: int
+    overwrite: bool = False
+    num_processes: int = 1
+
+    def file(self, case: str) -> Path:
+        return self.output / (case + self.images.file_ending)
+
+
+def reference_of(images: ImageFolder, name: str | None) -> int:
+    """Number of the modality of this name; None: see reference_channel. Raises FolderRefused."""
+    try:
+        return reference_channel(name, list(images.names))
+    except ValueError:
+        raise FolderRefused(f"--reference {name}: unknown, or several; the modalities are "
+                            + ", ".join(images.names)) from None
+
+
+def fuse_folder(request: FuseRequest) -> dict[str, str]:
+    """Write OUT/CASE.nii.gz of all cases: float32, on the input's grid, about 0..1, zero outside the body.
+
+    Returns the cases that failed, with the reason; all others are done. Raises FolderRefused, PyWaveletsMissing.
+    """
+    if request.method == "wavelet":
+        load_pywavelets()
+    if len(request.images.names) < 2:
+        raise FolderRefused(f"-i {request.images.folder}: fusion needs at least two modalities, found "
+                            + ", ".join(request.images.names))
+    if request.output.resolve() == request.images.folder.resolve():
+        raise FolderRefused(f"-o {request.output}: the fused images would lie among the images they are made of")
+    cases = request.images.cases
+    if not request.overwrite and (there := [str(f) for c in cases if (f := request.file(c)).exists()]):
+        raise FolderRefused(f"{', '.join(there[:3])}{' ...' if len(there) > 3 else ''} exist{'s' * (len(there) == 1)} "
+                            "already; --overwrite replaces")
+    failures = {}
+    ready = as_ready(_fuse_or_say_why, [(request, case) for case in cases], request.num_processes)
+    for i, reason in tqdm(ready, total=len(cases), desc="cases", disable=None):
+        if isinstance(reason, str | WorkerDied):
+            failures[cases[i]] = str(reason)
+    return dict(sorted(failures.items()))
+
+
+def _fuse_or_say_why(request: FuseRequest, case: str) -> str | None:
+    try:
+        _fuse_case(request, case)
+    except Exception as error:  # whatever it is, the other cases are not to blame
+        return f"{error}" if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: {error}"
+
+
+def _fuse_case(request: FuseRequest, case: str) -> None:
+    source = request.images
+    images, properties = source.read(case)
+    body = body_mask(images)
+    box = bounding_box(body)
+    mask = body[box]
+    mapped = []
+    for name, image in zip(source.names, images):
+        try:
+            mapped.append(to_unit_range(image[box], mask))
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+    fused = np.zeros(body.shape, np.float32)
+    fused[box] = fuse(request.method, mapped, mask, [float(mm) for mm in properties["spacing"]], request.reference)
+    write_image(fused, str(request.file(case)), source.reader_writer, source.file_ending, properties)

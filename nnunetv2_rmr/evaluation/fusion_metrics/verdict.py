@@ -1,0 +1,94 @@
+"""In words: what of each modality is in a fused image, and whether it is a copy of one of them."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from nnunetv2_rmr.evaluation.fusion_metrics.copies import copied_source
+from nnunetv2_rmr.evaluation.fusion_metrics.correlation import pearson
+from nnunetv2_rmr.evaluation.fusion_metrics.edges import COMPLETE, EdgePreservation
+from nnunetv2_rmr.evaluation.fusion_metrics.intensities import bounding_box, to_unit_range
+from nnunetv2_rmr.evaluation.fusion_metrics.lesion_contrast import LesionContrast, relative_contrast
+
+Facts = dict  # of one case: "own_edges" {modality: value}, "copy_of" name or None, "contrast" {region: {"relative",
+#               "best" modality}}; plain, so that it can be kept as JSON (null for NaN)
+
+
+def facts(own_edges: Mapping[str, float], copy_of: str | None, relative: Mapping[str, float],
+          contrast: Mapping[str, Mapping[str, float]]) -> Facts:
+    """relative: of the fused image by region, see relative_contrast. contrast: modality -> region -> contrast."""
+    best = {region: max(contrast, key=lambda modality: abs(contrast[modality][region])) for region in relative}
+    return {"own_edges": dict(own_edges), "copy_of": copy_of,
+            "contrast": {region: {"relative": value, "best": best[region]} for region, value in relative.items()}}
+
+
+def facts_of(fused: np.ndarray, images: Mapping[str, np.ndarray], body: np.ndarray, regions: Mapping[str, np.ndarray],
+             spacing: Sequence[float]) -> Facts:
+    """Facts alone, without all other metrics.
+
+    fused, body (boolean): (D, H, W), as each of the images (by modality, any units) and of the regions (boolean, by
+    name). spacing: mm per axis. Raises ValueError for images without contrast.
+    """
+    box = bounding_box(body)
+    body, fused = body[box], to_unit_range(fused[box], body[box])
+    sources = {name: to_unit_range(image[box], body) for name, image in images.items()}
+    metric = EdgePreservation(body)
+    of_fused, edges = metric.describe(fused), {name: metric.describe(image) for name, image in sources.items()}
+    own = {name: metric.compare_at(metric.own(e, [other for other in edges.values() if other is not e]), of_fused, e)
+           for name, e in edges.items()}
+    copied = copied_source(metric, of_fused, list(edges.values()),
+                           [pearson(fused[body], image[body]) for image in sources.values()])
+    contrast = LesionContrast({name: region[box] for name, region in regions.items() if region.any()}, body, spacing)
+    of_sources = {name: contrast(image) for name, image in sources.items()}
+    return facts(own, None if copied is None else list(images)[copied],
+                 relative_contrast(contrast(fused), list(of_sources.values())), of_sources)
+
+
+def verdict(name: str, cases: Sequence[Facts]) -> str:
+    """One paragraph on the fused images `name` of all cases, means over them."""
+    sentences = [f"{name}: of each modality's own edges it shows "
+                 + ", ".join(f"{modality} {_number(value)}" for modality, value in _own_edges(cases).items())
+                 + f" ({COMPLETE:.2f} is all of them)."]
+    regions = list(dict.fromkeys(region for case in cases for region in case["contrast"]))
+    if regions:
+        sentences.append("Contrast of lesions, in proportion to the modality that shows each best: "
+                         + "; ".join(_region(region, cases) for region in regions) + ".")
+    return " ".join([*sentences, copy_sentence(cases)])
+
+
+def copy_sentence(cases: Sequence[Facts]) -> str:
+    """'This is a copy of FLAIR.', with how many of the cases if not all; 'This is no copy of one modality.'"""
+    copies = Counter(case["copy_of"] for case in cases)
+    named = [(modality, n) for modality, n in copies.most_common() if modality is not None]
+    if not named:
+        return "This is no copy of one modality."
+    return "This is a copy of " + ", ".join(
+        modality + ("" if n == len(cases) else f" in {n} of {len(cases)} cases") for modality, n in named) + "."
+
+
+def _own_edges(cases: Sequence[Facts]) -> dict[str, float]:
+    modalities = dict.fromkeys(modality for case in cases for modality in case["own_edges"])
+    return {modality: _mean([case["own_edges"].get(modality) for case in cases]) for modality in modalities}
+
+
+def _region(region: str, cases: Sequence[Facts]) -> str:
+    found = [case["contrast"][region] for case in cases if region in case["contrast"]]
+    relative = [entry["relative"] for entry in found if entry["relative"] is not None]
+    best = Counter(entry["best"] for entry in found).most_common()
+    shown_by = ", ".join(modality + (f" {n}" if len(best) > 1 else "") for modality, n in best)
+    turned = sum(value < 0 for value in relative)
+    wrong = f", reversed in {turned} of {len(relative)}" if turned else ""
+    return f"{region} {_number(_mean(relative))} (best in {shown_by}{wrong})"
+
+
+def _mean(values: Sequence[float | None]) -> float:
+    present = [v for v in values if v is not None and not math.isnan(v)]
+    return sum(present) / len(present) if present else math.nan
+
+
+def _number(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.2f}"
