@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -13,7 +14,7 @@ import tiny
 
 from nnunetv2_rmr.cli.evaluate_fusion import main
 from nnunetv2_rmr.evaluation.fusion_metrics.evaluate_folder import evaluate_folder
-from nnunetv2_rmr.evaluation.fusion_metrics.scores import METRICS
+from nnunetv2_rmr.evaluation.fusion_metrics.scores import METRICS, OF_SOURCE
 
 SHAPE = (14, 18, 16)
 BRATS = Path(__file__).parents[2] / "shared" / "data" / "brats2021"
@@ -52,6 +53,7 @@ def test_all_cases_and_baselines_are_scored_and_the_rules_are_stated(folders, ca
     assert summary["metric_per_case"][0]["n_voxels"] == 12 * 15 * 16
     assert list(summary["mean"]) == ["fused", "average", "wavelet"]
     assert summary["n"]["fused"] == dict.fromkeys(METRICS, 3)
+    assert list(summary["metric_per_case"][0]["sources"]["average"]) == ["0000", "0001"]
     values = [case["metrics"]["fused"]["SSIM"] for case in summary["metric_per_case"]]
     assert summary["mean"]["fused"]["SSIM"] == pytest.approx(np.mean(values))
     assert summary["std"]["fused"]["SSIM"] == pytest.approx(np.std(values, ddof=1))
@@ -72,9 +74,88 @@ def test_the_csv_file_holds_every_value(folders, tmp_path):
     with open(tmp_path / "out" / "x.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     summary = read(tmp_path / "out" / "x.json")
-    assert len(rows) == 3 * len(METRICS) and list(rows[0]) == ["case", "method", "metric", "value"]
-    values = {case["case"]: case["metrics"] for case in summary["metric_per_case"]}
-    assert all(float(r["value"]) == values[r["case"]][r["method"]][r["metric"]] for r in rows)
+    assert len(rows) == 3 * (len(METRICS) + 2 * len(OF_SOURCE))
+    assert list(rows[0]) == ["case", "method", "metric", "of", "value"]
+    cases = {case["case"]: case for case in summary["metric_per_case"]}
+    for row in rows:
+        case = cases[row["case"]]
+        scores = case["sources"][row["method"]][row["of"]] if row["of"] else case["metrics"][row["method"]]
+        assert float(row["value"]) == scores[row["metric"]]
+
+
+def label_lesions(folders: tuple[Path, Path]) -> Path:
+    """Labels 1 and 3, 3 inside 1; the second source alone is bright in 1, and darker again in 3."""
+    labels = folders[0].parent / "labels"
+    labels.mkdir()
+    label = np.zeros(SHAPE, np.uint8)
+    label[5:10, 3:9, 4:10], label[6:8, 5:7, 6:8] = 1, 3
+    for case in "abc":
+        file = folders[1] / f"{case}_0001.nii.gz"
+        image = tiny.sitk.GetArrayFromImage(tiny.sitk.ReadImage(str(file)))
+        tiny.write_image(image + 200 * (label == 1).astype(np.float32), file)
+        tiny.write_image(label, labels / f"{case}.nii.gz")
+    return labels
+
+
+def test_contrast_of_lesions_is_scored_by_the_regions_of_dataset_json_or_by_label(folders, capsys):
+    labels = label_lesions(folders)
+    options = ("-fused", folders[0], "-i", folders[1], "-l", labels, "-np", 1)
+    run(*options)
+    (case, *_) = read(folders[0] / "fusion_metrics.json")["metric_per_case"]
+    assert list(case["relative_contrast"]["fused"]) == ["label 1", "label 3"]
+    content = {"channel_names": {"0": "T1", "1": "FLAIR"}, "file_ending": ".nii.gz",
+               "labels": {"background": 0, "whole": [1, 3], "core": 3}, "regions_class_order": [1, 3]}
+    (folders[1] / "dataset.json").write_text(json.dumps(content))
+    run(*options)
+    summary = read(folders[0] / "fusion_metrics.json")
+    (case, *_) = summary["metric_per_case"]
+    assert case["relative_contrast"]["copy of FLAIR"]["whole"] == pytest.approx(1)
+    assert case["contrast"]["FLAIR"]["whole"] == case["contrast"]["copy of FLAIR"]["whole"] > 1
+    assert case["contrast"]["FLAIR"]["core"] < 0  # darker than what is around it
+    scores = case["relative_contrast"]["fused"]
+    assert case["metrics"]["fused"]["lesion contrast"] == min(scores.values())
+    assert next(iter(summary["mean"]["fused"])) == "lesion contrast"
+    assert "lesion contrast" in summary["rules"]["metrics"]
+    printed = capsys.readouterr().out
+    assert "in proportion to the modality that shows each best: whole " in printed
+
+
+def test_labels_that_are_no_label_maps_are_a_bad_case(folders):
+    labels = label_lesions(folders)
+    tiny.write_image(np.full(SHAPE, 0.5, np.float32), labels / "b.nii.gz")
+    summary = evaluate_folder(*folders, labels_folder=labels)
+    assert "labels/b.nii.gz: holds values that are no whole numbers" in summary["failed_cases"]["b"]
+    assert list(summary["failed_cases"]) == ["b"]
+
+
+def test_what_is_ignored_is_neither_lesion_nor_body(folders):
+    labels = label_lesions(folders)
+    content = {"channel_names": {"0": "T1", "1": "FLAIR"}, "file_ending": ".nii.gz",
+               "labels": {"background": 0, "lesion": 1, "ignore": 3}}
+    (folders[1] / "dataset.json").write_text(json.dumps(content))
+    before = evaluate_folder(*folders, labels_folder=labels)["metric_per_case"][0]["contrast"]["FLAIR"]
+    assert list(before) == ["lesion"]
+    file = folders[1] / "a_0001.nii.gz"
+    image = tiny.sitk.GetArrayFromImage(tiny.sitk.ReadImage(str(file)))
+    image[6:8, 5:7, 6:8] = 150.0  # the ignored voxels
+    tiny.write_image(image, file)
+    after = evaluate_folder(*folders, labels_folder=labels)["metric_per_case"][0]["contrast"]["FLAIR"]
+    assert after["lesion"] == pytest.approx(before["lesion"], rel=1e-5)
+
+
+def test_by_default_every_modality_is_a_baseline_and_a_copy_is_named(folders, capsys):
+    fused, images = folders
+    for case in "abc":
+        (fused / f"{case}.nii.gz").unlink()
+        (fused / f"{case}.nii.gz").symlink_to(images / f"{case}_0001.nii.gz")
+    run("-fused", fused, "-i", images, "-np", 1)
+    summary = read(fused / "fusion_metrics.json")
+    assert list(summary["mean"]) == ["fused", "copy of 0000", "copy of 0001", "gradient", "average", "maximum"]
+    assert [case["copy_of"]["fused"] for case in summary["metric_per_case"]] == ["0001"] * 3
+    assert summary["metric_per_case"][0]["copy_of"]["copy of 0000"] == "0000"
+    printed = capsys.readouterr().out
+    assert "This is a copy of 0001." in printed
+    assert re.search(r"copy of +0001 +0000 +0001 +– +– +–", printed)
 
 
 def test_worker_processes_give_the_same_numbers(folders):
@@ -154,7 +235,7 @@ def test_compat_mode_takes_axial_slices_whatever_axis_they_lie_along(folders):
         tiny.write_image(np.ascontiguousarray(array.transpose(2, 1, 0)), file, direction=(0, 0, 1, 0, 1, 0, 1, 0, 0))
     transposed = evaluate_folder(fused, images, mode="compat")
     assert transposed["metric_per_case"][0]["n_slices"] == 12
-    assert transposed["mean"]["fused"] == pytest.approx(axial["mean"]["fused"], rel=1e-4)
+    assert transposed["mean"]["fused"] == pytest.approx(axial["mean"]["fused"], rel=1e-4, nan_ok=True)
     assert evaluate_folder(fused, images)["mean"]["fused"]["MI"] < axial["mean"]["fused"]["MI"]
 
 

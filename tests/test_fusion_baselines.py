@@ -3,8 +3,9 @@ import sys
 import numpy as np
 import pytest
 
-from nnunetv2_rmr.evaluation.fusion_baselines import BASELINES
+from nnunetv2_rmr.evaluation.fusion_baselines import METHODS
 from nnunetv2_rmr.evaluation.fusion_baselines.fuse import fuse
+from nnunetv2_rmr.evaluation.fusion_baselines.gradient import COARSE_MM, COARSE_WEIGHT, gradient
 from nnunetv2_rmr.evaluation.fusion_baselines.selection import strongest
 from nnunetv2_rmr.evaluation.fusion_baselines.wavelet import PyWaveletsMissing
 
@@ -15,14 +16,14 @@ def image() -> np.ndarray:
     return (0.5 + 0.3 * np.sin(coordinates[0] / 2) * np.cos(coordinates[1] / 3 + coordinates[2] / 4)).astype(np.float32)
 
 
-@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("name", METHODS)
 def test_equal_sources_are_fused_to_themselves(name, image):
     fused = fuse(name, [image] * 3, np.ones(image.shape, bool))
     np.testing.assert_allclose(fused, image, atol=1e-5)
     assert fused.dtype == np.float32
 
 
-@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("shape", [(1, 9, 8), (3, 30, 31), (15, 18)])
 def test_thin_and_2d_images_can_be_fused(name, shape):
     sources = list(np.random.default_rng(0).random((2, *shape), dtype=np.float32))
@@ -30,14 +31,14 @@ def test_thin_and_2d_images_can_be_fused(name, shape):
     assert fused.shape == shape and np.isfinite(fused).all()
 
 
-@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("name", METHODS)
 def test_what_lies_outside_the_mask_is_zero(name, image):
     mask = np.indices(image.shape)[0] > 5
     fused = fuse(name, [image * mask, (1 - image) * mask], mask)
     assert not fused[~mask].any() and fused[mask].any()
 
 
-@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("name", METHODS)
 def test_sources_are_left_as_they_are(name, image):
     sources = [image, 1 - image]
     before = [s.copy() for s in sources]
@@ -74,3 +75,66 @@ def test_without_pywavelets_the_wavelet_baseline_says_what_to_install(monkeypatc
     monkeypatch.setitem(sys.modules, "pywt", None)
     with pytest.raises(PyWaveletsMissing, match=r"pip install \"nnunetv2-rmr\[benchmark\]\""):
         fuse("wavelet", [image] * 2, np.ones(image.shape, bool))
+
+
+# ----------------------------------------------------------------------------------------------------------- gradient
+
+def test_a_copy_is_the_reference_modality(image):
+    mask = np.ones(image.shape, bool)
+    np.testing.assert_array_equal(fuse("copy", [image, 1 - image], mask, reference=1), 1 - image)
+    np.testing.assert_array_equal(fuse("copy", [image, 1 - image], mask), 1 - image)  # the last
+
+
+def steps_and_blocks() -> list[np.ndarray]:
+    """A reference with a bright block; a modality with a dark one elsewhere, on smooth ground."""
+    reference = 0.4 + 0.05 * np.sin(np.indices((20, 24, 28))[0] / 5)
+    other = 0.6 + 0.05 * np.cos(np.indices((20, 24, 28))[1] / 5)
+    reference[4:9, 4:9, 4:9] += 0.4
+    other[11:16, 13:18, 15:20] -= 0.4
+    return [reference.astype(np.float32), other.astype(np.float32)]
+
+
+def test_edges_of_every_modality_are_in_the_gradient_fusion_each_with_its_own_sign():
+    sources = steps_and_blocks()
+    fused = fuse("gradient", sources, np.ones(sources[0].shape, bool), (1, 1, 1), 0)
+    bright, dark = fused[4, 6, 6] - fused[3, 6, 6], fused[11, 15, 17] - fused[10, 15, 17]
+    assert bright == pytest.approx(0.4, abs=0.1)  # the reference's step, in its units
+    assert dark < -0.25  # the other's step goes down, and so does the fused image's
+
+
+def test_the_gradient_fusion_solves_its_least_squares_problem():
+    """In 1D, on voxels of 2 mm, against the dense normal equations."""
+    n, mm = 24, 2.0
+    rng = np.random.default_rng(0)
+    sources = a, b, c = rng.standard_normal((3, n)).astype(np.float32)
+    b[5] = b[6] = c[6] = 4  # brighter than 1.5 standard deviations: at 5 of one modality alone, at 6 of two
+    fused = gradient(sources, np.ones(n, bool), (mm,), 0)
+    difference = (np.eye(n, k=1) - np.eye(n))[:-1] / mm
+    steps = np.stack([difference @ source for source in sources])
+    spread = np.sqrt((steps ** 2).sum(1) / n)
+    scale = spread[0] / spread
+    steps *= scale[:, None]
+    field = (steps ** 3).sum(0) / (steps ** 2).sum(0)
+    cosines = np.cos(np.pi * np.arange(n)[:, None] * (np.arange(n) + 0.5) / n) * np.sqrt(2 / n)
+    cosines[0] /= np.sqrt(2)
+    smooth = cosines.T @ np.diag(np.exp(-(np.pi * np.arange(n) / n * COARSE_MM / mm) ** 2 / 2)) @ cosines
+    of_b, of_c = ((source - np.median(source)) / source.std() for source in (b, c))
+    bright = ((of_b - np.maximum(of_c, 1.5)).clip(0) * b.std() * scale[1]
+              + (of_c - np.maximum(of_b, 1.5)).clip(0) * c.std() * scale[2])
+    coarse = a - np.median(a) + bright
+    expected = np.linalg.solve(difference.T @ difference + COARSE_WEIGHT * smooth @ smooth,
+                               difference.T @ field + COARSE_WEIGHT * smooth @ smooth @ coarse) + np.median(a)
+    np.testing.assert_allclose(fused, expected, atol=2e-4)
+
+
+def test_the_gradient_fusion_does_not_depend_on_the_other_modalities_units():
+    sources = steps_and_blocks()
+    mask = np.ones(sources[0].shape, bool)
+    plain, scaled = (gradient([sources[0], other], mask, (1, 1, 1), 0) for other in (sources[1], 90 * sources[1] - 5))
+    np.testing.assert_allclose(plain, scaled, atol=1e-4)
+
+
+def test_a_modality_without_contrast_adds_nothing_to_the_gradient_fusion():
+    reference = steps_and_blocks()[0]
+    fused = gradient([reference, np.full_like(reference, 3)], np.ones(reference.shape, bool), (1, 1, 1), 0)
+    np.testing.assert_allclose(fused, reference, atol=1e-4)

@@ -9,13 +9,28 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from sklearn.metrics import mutual_info_score
 from torchmetrics.functional.image import multiscale_structural_similarity_index_measure, visual_information_fidelity
 
+from nnunetv2_rmr.evaluation.body import body_mask
+from nnunetv2_rmr.evaluation.fusion_baselines.fuse import fuse
 from nnunetv2_rmr.evaluation.fusion_metrics.contrast import contrast_scores
 from nnunetv2_rmr.evaluation.fusion_metrics.correlation import correlation_scores
-from nnunetv2_rmr.evaluation.fusion_metrics.edges import EdgePreservation
-from nnunetv2_rmr.evaluation.fusion_metrics.information import correlation_entropy, information_scores, quantise
-from nnunetv2_rmr.evaluation.fusion_metrics.intensities import body_mask, bounding_box, to_unit_range
-from nnunetv2_rmr.evaluation.fusion_metrics.scores import METRICS, fusion_scores, slices_that_count, slicewise_scores
+from nnunetv2_rmr.evaluation.fusion_metrics.edges import COMPLETE, EdgePreservation
+from nnunetv2_rmr.evaluation.fusion_metrics.information import (
+    correlation_entropy,
+    information_scores,
+    mutual_information,
+    quantise,
+)
+from nnunetv2_rmr.evaluation.fusion_metrics.intensities import bounding_box, to_unit_range
+from nnunetv2_rmr.evaluation.fusion_metrics.lesion_contrast import LesionContrast, relative_contrast
+from nnunetv2_rmr.evaluation.fusion_metrics.scores import (
+    METRICS,
+    OF_SOURCE,
+    fusion_scores,
+    slices_that_count,
+    slicewise_scores,
+)
 from nnunetv2_rmr.evaluation.fusion_metrics.similarity import SCALE_WEIGHTS, StructuralSimilarity, psnr
+from nnunetv2_rmr.evaluation.fusion_metrics.verdict import facts, facts_of, verdict
 from nnunetv2_rmr.evaluation.fusion_metrics.vif import VisualInformationFidelity
 from nnunetv2_rmr.evaluation.fusion_metrics.windows import LocalMean, box, gaussian
 
@@ -64,10 +79,24 @@ def test_an_image_without_contrast_is_refused():
 def test_the_body_is_where_any_source_is_not_zero_and_its_box_fits():
     a, b = np.zeros((5, 6)), np.zeros((5, 6))
     a[1, 2], b[3, 4] = 1, -1
-    assert body_mask([a, b]).sum() == 2
+    assert body_mask([a, b]).sum() == 2  # zero all around
     assert bounding_box(body_mask([a, b])) == (slice(1, 4), slice(2, 5))
     with pytest.raises(ValueError, match="mask is empty"):
         bounding_box(np.zeros((3, 3), bool))
+
+
+def test_the_body_of_a_scan_with_noise_or_with_hounsfield_units_around_it_is_found_with_its_cavities():
+    shape = (20, 24, 22)
+    distance = sum(((i - n / 2) / (n / 2)) ** 2 for i, n in zip(np.indices(shape), shape))
+    inside, cavity = distance < 0.6, distance < 0.03
+    rng = np.random.default_rng(0)
+    mr = np.where(inside & ~cavity, 500 + rng.normal(0, 20, shape), np.abs(rng.normal(0, 15, shape)))
+    ct = np.where(inside & ~cavity, 40 + rng.normal(0, 10, shape), -1000 + rng.normal(0, 10, shape))
+    ct[1:3, 1:3, 1:3] = 200  # the table
+    for images in ([mr, mr], [ct, ct], [mr, ct]):
+        np.testing.assert_array_equal(body_mask(images), inside)
+    np.testing.assert_array_equal(body_mask([mr[10], ct[10]]), inside[10])
+    assert body_mask([np.full((4, 4, 4), 7.0)]).all()  # nothing to tell it by
 
 
 @pytest.mark.parametrize("smooth", [box(1), gaussian(1.5, 5)])
@@ -105,6 +134,11 @@ def test_q_ncie_by_hand():
     parts = np.array([9 / 8, 7 / 8, 1]) / 3
     one_bit = np.array([[0, 1, 0], [1, 0, 0], [0, 0, 0.0]])
     assert correlation_entropy(one_bit) == pytest.approx(1 + (parts * np.log(parts)).sum() / np.log(256))
+
+
+def test_mutual_information_of_one_source_by_hand():
+    assert mutual_information(flat(0, 0, 1, 1), flat(0, 0, 1, 1)) == pytest.approx(1)
+    assert mutual_information(flat(0, 0, 1, 1), flat(0, 1, 0, 1)) == pytest.approx(0)
 
 
 def test_information_agrees_with_scipy_and_scikit_learn():
@@ -189,6 +223,156 @@ def test_qabf_weighs_each_source_by_its_edges():
 def test_qabf_does_not_care_which_way_an_edge_goes():
     x = textured((16, 16), 0)
     assert qabf_of(1 - x, x, x) == pytest.approx(BEST, abs=1e-3)
+
+
+def test_own_edges_by_hand():
+    """A source with edges between x = 4 and 5 and between 14 and 15, another with the first of them only."""
+    x = np.indices((20, 40))[0]
+    both, first = (sum((x >= edge).astype(np.float32) for edge in edges) for edges in ((5, 15), (5,)))
+    metric = EdgePreservation(np.ones(x.shape, bool))
+    of_both, of_first = metric.describe(both + 1e-3 * x.astype(np.float32)), metric.describe(first)
+    own = metric.own(of_both, [of_first])  # the tenth of all edges and, of these, where the other is flat
+    where = np.zeros((18, 38), bool)  # the counted voxels: x from 1 to 18
+    where[[13, 14]] = True  # Sobel sees the edge from both its sides
+    np.testing.assert_array_equal(own.reshape(where.shape), where & own.reshape(where.shape))
+    assert np.array_equal(metric.own(of_both, []) & where.ravel(), own)
+    everything = np.ones_like(own)
+    assert metric.compare_at(everything, of_both, of_both) == pytest.approx(COMPLETE, abs=1e-3)
+    second = where.ravel()
+    assert metric.compare_at(second, of_both, of_both) == pytest.approx(COMPLETE, abs=1e-3)
+    assert metric.compare_at(second, of_first, of_both) < 1e-4  # flat there
+    assert metric.compare(of_first, [of_both]) > 0.4  # all edges do not tell
+    few = np.flatnonzero(second)[49:]
+    second[few] = False
+    assert np.isnan(metric.compare_at(second, of_both, of_both))  # 49 voxels are too few
+
+
+# ------------------------------------------------------------------------------------------ contrast of lesions, copies
+
+def test_lesion_contrast_by_hand():
+    """A lesion of 2 x 2 mm; the ring of 3 to 6 mm around it is 1 lower, and lies partly outside of the body."""
+    spacing, shape = (2.0, 1.0), (12, 24)
+    lesion = np.zeros(shape, bool)
+    lesion[5, 11:13] = True
+    y, x = (np.abs(i - centre) for i, centre in zip(np.indices(shape), (5, 11.5)))
+    distance = np.hypot(2 * y, np.maximum(x - 0.5, 0))
+    body = np.indices(shape)[1] < 16
+    image = np.where(distance < 3, 2.0, 1.0)  # what is nearer than the ring does not count
+    image[(distance > 6)] = np.where(np.indices(shape)[0] % 2, 3.0, 7.0)[distance > 6]
+    image[lesion] = 5.0
+    image[~body] = 100.0
+    healthy = image[body & ~lesion]
+    contrast = LesionContrast({"a": lesion}, body, spacing)
+    assert contrast(image) == {"a": pytest.approx((5 - 1) / healthy.std())}
+    assert contrast(3 * image - 7)["a"] == pytest.approx(contrast(image)["a"])  # gain and offset do not count
+    assert contrast(-image)["a"] == pytest.approx(-contrast(image)["a"])
+
+
+def test_lesions_without_voxels_or_ring_in_the_body_and_images_without_contrast_have_none():
+    shape = (8, 8, 8)
+    body = np.zeros(shape, bool)
+    body[2:6, 2:6, 2:6] = True
+    outside, everything = np.zeros(shape, bool), np.ones(shape, bool)
+    outside[0, 0, 0] = True
+    assert LesionContrast({"outside": outside, "everything": everything}, body, (1, 1, 1))(np.ones(shape)) == {}
+    small = np.zeros(shape, bool)
+    small[2, 2, 2] = True
+    assert np.isnan(LesionContrast({"small": small}, body, (1, 1, 1))(np.ones(shape))["small"])
+
+
+def test_relative_contrast_is_that_of_the_best_source_with_its_sign():
+    sources = [{"a": -2.0, "b": 1.0}, {"a": 1.0, "b": 0.5}]
+    assert relative_contrast({"a": -1.0, "b": 0.8}, sources) == {"a": 0.5, "b": pytest.approx(0.8)}
+    assert relative_contrast({"a": 1.0, "b": 0.8}, sources)["a"] == -0.5  # the best source is dark there
+    assert np.isnan(relative_contrast({"a": 1.0}, [{"a": 0.0}])["a"])
+
+
+@pytest.fixture(params=[2, 3, 4])
+def modalities(request) -> tuple[list[np.ndarray], np.ndarray]:
+    """Each with edges of its own: blocks that the others do not have, on common smooth structure."""
+    shape = (32, 34, 36)
+    mask = np.ones(shape, bool)
+    common = gaussian(3.0, 6)(np.random.default_rng(9).standard_normal(shape))
+    sources = []
+    for i in range(request.param):
+        blocks = np.zeros(shape)
+        for low in np.random.default_rng(i).integers(0, 26, (8, 3)):
+            blocks[tuple(slice(n, n + 6) for n in low)] += 1
+        sources.append(to_unit_range((gaussian(0.7, 2)(blocks) + 2 * common).astype(np.float32), mask))
+    return sources, mask
+
+
+def test_a_copy_of_any_modality_is_named_and_comes_last_by_the_smallest_scores(modalities):
+    sources, mask = modalities
+    images = {f"copy of {i}": source for i, source in enumerate(sources)}
+    images |= {name: to_unit_range(fuse(name, sources, mask), mask) for name in ("gradient", "average", "maximum")}
+    found = fusion_scores(images, sources, mask)
+    for i in range(len(sources)):
+        assert found[f"copy of {i}"].copy_of == i
+    fused = [name for name in images if not name.startswith("copy")]
+    assert all(found[name].copy_of is None for name in fused)
+    copies = [found[name].metrics for name in images if name.startswith("copy")]
+    for metric in ("smallest own edges", "smallest Qabf"):
+        worst = min(found[name].metrics[metric] for name in fused)
+        assert max(scores[metric] for scores in copies) < worst
+    assert min(scores["MI"] for scores in copies) > found["gradient"].metrics["MI"]  # the sum rewards the copy
+
+
+def test_changed_gain_inverted_contrast_or_a_little_noise_do_not_hide_a_copy(modalities):
+    sources, mask = modalities
+    noise = np.random.default_rng(1).standard_normal(mask.shape).astype(np.float32)
+    images = {"inverted": 1 - sources[0], "noisy": to_unit_range(sources[0] + 0.01 * noise, mask),
+              "softer": to_unit_range(np.sqrt(sources[0]), mask)}
+    assert {name: s.copy_of for name, s in fusion_scores(images, sources, mask).items()} == dict.fromkeys(images, 0)
+
+
+def test_an_image_that_shows_nothing_is_no_copy(modalities):
+    sources, mask = modalities
+    blurred = to_unit_range(gaussian(6.0, 12)(np.mean(sources, axis=0).astype(np.float32)), mask)
+    assert fusion_scores({"x": blurred}, sources, mask)["x"].copy_of is None
+
+
+def test_scores_of_single_sources_and_the_smallest_of_them(modalities):
+    sources, mask = modalities
+    fused = to_unit_range((0.8 * sources[0] + 0.2 * sources[1]).astype(np.float32), mask)
+    scores = fusion_scores({"x": fused}, sources, mask)["x"]
+    assert len(scores.sources) == len(sources)
+    for i, source in enumerate(sources):
+        assert scores.sources[i]["Qabf"] == pytest.approx(qabf_of(fused, source), abs=1e-6)
+        assert scores.sources[i]["VIF"] == pytest.approx(vif_of(fused, source, mask), rel=1e-5)
+        assert scores.sources[i]["SSIM"] == pytest.approx(ssim_of(fused, source, mask)["SSIM"], abs=1e-6)
+        assert scores.sources[i]["MI"] == pytest.approx(mutual_information(fused[mask], source[mask]))
+    for metric in OF_SOURCE:
+        assert scores.metrics[f"smallest {metric}"] == min(s[metric] for s in scores.sources)
+    assert scores.sources[0]["own edges"] > scores.sources[1]["own edges"]
+
+
+def test_the_verdict_says_in_words_what_is_in_the_image():
+    contrast = {"T1": {"core": 0.5}, "FLAIR": {"core": 2.0}}
+    cases = [facts({"T1": 0.1, "FLAIR": 0.9}, "FLAIR", {"core": 0.8}, contrast),
+             facts({"T1": 0.3, "FLAIR": float("nan")}, None, {"core": -0.4},
+                   {"T1": {"core": -3.0}, "FLAIR": {"core": 2.0}})]
+    words = verdict("RMR", cases)
+    assert "T1 0.20, FLAIR 0.90" in words and "core 0.20 (best in FLAIR 1, T1 1, reversed in 1 of 2)" in words
+    assert words.endswith("This is a copy of FLAIR in 1 of 2 cases.")
+    assert verdict("RMR", cases[:1]).endswith("This is a copy of FLAIR.")
+    assert verdict("RMR", cases[1:]).endswith("This is no copy of one modality.")
+
+
+def test_facts_alone_are_those_of_all_scores(modalities):
+    sources, mask = modalities
+    fused = to_unit_range(np.mean(sources, axis=0), mask)
+    lesion = np.zeros(mask.shape, bool)
+    lesion[10:16, 10:16, 10:16] = True
+    found = facts_of(7 * fused - 3, {str(i): 2 * s for i, s in enumerate(sources)}, mask, {"lesion": lesion}, (1, 1, 1))
+    scores = fusion_scores({"x": fused}, sources, mask)["x"]
+    # mapped once more, images that were clipped before are stretched a little
+    assert list(found["own_edges"].values()) == pytest.approx([s["own edges"] for s in scores.sources], abs=0.02)
+    assert found["copy_of"] is None
+    contrast = LesionContrast({"lesion": lesion}, mask, (1, 1, 1))
+    expected = relative_contrast(contrast(fused), [contrast(s) for s in sources])["lesion"]
+    assert found["contrast"]["lesion"]["relative"] == pytest.approx(expected, rel=0.02)
+    assert facts_of(sources[1], dict(zip("ab", sources)), mask, {}, (1, 1, 1))["copy_of"] == "b"
 
 
 # ---------------------------------------------------------------------------------------------------------------- VIF
@@ -282,15 +466,17 @@ def case() -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
 
 
 def scores_of(fused, sources, mask) -> dict[str, float]:
-    return fusion_scores({"x": fused}, sources, mask)["x"]
+    return fusion_scores({"x": fused}, sources, mask)["x"].metrics
 
 
 def test_every_metric_has_a_finite_value_in_3d_and_slice_by_slice(case):
     fused, sources, mask = case
     slices = slices_that_count(mask, axis=1)
-    for scores in (scores_of(*case), slicewise_scores({"x": fused}, sources, mask, slices, axis=1)["x"]):
+    in_slices = slicewise_scores({"x": fused}, sources, mask, slices, axis=1)["x"].metrics
+    for scores in (scores_of(*case), in_slices):
         assert tuple(scores) == METRICS
-        assert np.isfinite(list(scores.values())).all()
+        undefined = {name for name, value in scores.items() if not np.isfinite(value)}
+        assert undefined <= {"smallest own edges"}  # too few of them, in an image as small as this
 
 
 def test_gain_and_offset_of_an_image_and_the_order_of_the_sources_do_not_count(case):

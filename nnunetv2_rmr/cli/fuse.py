@@ -23,9 +23,9 @@ def parser() -> argparse.ArgumentParser:
                    help=f"{', '.join(METHODS)} (default %(default)s, which shows the edges of all modalities over the "
                         "coarse scales of the reference modality). wavelet needs PyWavelets, in the extra [benchmark]")
     p.add_argument("--reference", metavar="NAME",
-                   help="the reference modality of gradient, and the modality that copy copies (default: the one called "
-                        "FLAIR, else PET, else the last). Without a dataset.json the names are the files' numbers: "
-                        "0000, 0001, ...")
+                   help="the reference modality, whose coarse scales gradient takes and which copy is (default: the "
+                        "one called FLAIR, else PET, else the last). Without a dataset.json the names are the files' "
+                        "numbers: 0000, 0001, ...")
     p.add_argument("-djfile", type=Path, metavar="FILE",
                    help="dataset.json of the images (default: the one in IMAGES or beside it, if any)")
     p.add_argument("--overwrite", action="store_true", help="replace files of an earlier run")

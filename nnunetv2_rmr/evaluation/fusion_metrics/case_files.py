@@ -51,9 +51,9 @@ def find_case_files(fused_folder: Path, images_folder: Path, mask: str = BODY, d
                     labels_folder: Path | None = None) -> Found:
     """Every file of fused_folder, CASE.nii.gz, with its CASE_0000.nii.gz, ... of images_folder; they need not exist.
 
-    mask: "body", "none", or a folder with CASE.nii.gz. labels_folder: with CASE.nii.gz. File ending and channels are those of dataset_json; by
-    default of a dataset.json in one of the folders or beside them (where nnU-Net's predictions and data sets have it).
-    Without any: .nii.gz, and the channel numbers found. Raises FolderError.
+    mask: "body", "none", or a folder with CASE.nii.gz. labels_folder: with CASE.nii.gz. File ending and channels are
+    those of dataset_json; by default of a dataset.json in one of the folders or beside them (where nnU-Net's
+    predictions and data sets have it). Without any: .nii.gz, and the channel numbers found. Raises FolderError.
     """
     for argument, folder in (("-fused", fused_folder), ("-i", images_folder),
                              ("--mask", None if mask in (BODY, NO_MASK) else Path(mask)), ("-l", labels_folder)):

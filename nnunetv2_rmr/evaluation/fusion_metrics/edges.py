@@ -61,13 +61,13 @@ class EdgePreservation:
 
     def own(self, source: _Edges, others: list[_Edges]) -> np.ndarray:
         """Which of the counted voxels are the source's own edges, that none of the others could have given: its
-        gradient is among its strongest tenth, and that of each of the others below its median. Boolean, (voxels,).
+        gradient is among its strongest tenth, and that of each of the others not above its median. Boolean, (voxels,).
         """
         if not source.strength.size:
             return np.zeros(0, bool)
         own = source.strength > np.quantile(source.strength, STRONGEST)
         for other in others:
-            own &= other.strength < other.median
+            own &= other.strength <= other.median  # which may be 0
         return own
 
     def compare_at(self, voxels: np.ndarray, fused: _Edges, source: _Edges) -> float:

@@ -62,8 +62,8 @@ def evaluate_case(files: CaseFiles, request: Request) -> dict:
         raise BadCaseError(f"{files.mask}: {error}") from None
     content, mask = content[box] & mask[box], mask[box]
     sources = [_mapped(image[box], mask, file) for image, file in zip(images.sources, files.images)]
-    refuse_segmentation(images.fused, files)
     methods = {FUSED: _mapped(images.fused[box], mask, files.fused)}
+    refuse_segmentation(images.fused, files)
     reference = reference_channel(None, list(request.channels))
     for name in request.baselines:
         if name == "copy":

@@ -21,7 +21,8 @@ def evaluate_folder(fused_folder: Path, images_folder: Path, mask: str = BODY, m
     """Summary (see summarise) of all fused images; bad cases are in its "failed_cases" and do not stop the others.
 
     mode: "3d" or "compat", 2D axial slices. baselines: names of METHODS, fused and scored by the same rules ("copy": a
-    copy of every modality). labels_folder: for the contrast of lesions. The other arguments are find_case_files's. Raises FolderError, PyWaveletsMissing; ValueError for another mode.
+    copy of every modality). labels_folder: for the contrast of lesions. The other arguments are find_case_files's.
+    Raises FolderError, PyWaveletsMissing; ValueError for another mode.
     """
     if mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
@@ -39,8 +40,8 @@ def evaluate_folder(fused_folder: Path, images_folder: Path, mask: str = BODY, m
             failed[case] = str(outcome)
         else:
             results[case] = outcome
-    stated = {**rules(mode, mask, found.channels, list(request.baselines), labels_folder is not None), "dataset_json": found.dataset_json,
-              "images_without_fused_image": found.not_fused}
+    stated = {**rules(mode, mask, found.channels, list(request.baselines), labels_folder is not None),
+              "dataset_json": found.dataset_json, "images_without_fused_image": found.not_fused}
     return summarise([results[case] for case in sorted(results)], dict(sorted(failed.items())),
                      request.methods, stated)
 

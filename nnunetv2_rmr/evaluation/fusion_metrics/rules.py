@@ -54,8 +54,8 @@ _METRICS = {
 _BASELINES = {
     "gradient": "screened Poisson equation: gradients of all sources in units of their root mean square, per mm, signs "
                 "as they are, weighted by their squared magnitude; coarse scales (Gaussian, "
-                f"{gradient.COARSE_MM:g} mm, weight {gradient.COARSE_WEIGHT:g} per mm^2) of the reference modality and of "
-                f"what another source alone has brighter than {gradient.BRIGHT:g} standard deviations above its median",
+                f"{gradient.COARSE_MM:g} mm, weight {gradient.COARSE_WEIGHT:g} per mm^2) of the reference modality and "
+                f"of what another alone has brighter than {gradient.BRIGHT:g} standard deviations above its median",
     "average": "mean of the sources",
     "maximum": "largest of the sources",
     "laplacian": f"Laplacian pyramid, {laplacian.LEVELS} levels, strongest detail, average base (Burt & Adelson 1983)",
@@ -71,8 +71,7 @@ def rules(mode: str, mask: str, channels: list[str], baselines: list[str], lesio
     low, high = intensities.PERCENTILES
     dimensions = ("3D, the whole volume" if mode == "3d" else
                   "2D, mean over the axial slices with at least "
-                  f"{scores.MIN_SLICE_FRACTION:.0%} of the voxels in the body of the fullest slice; contrast of lesions "
-                  "in 3D")
+                  f"{scores.MIN_SLICE_FRACTION:.0%} of the fullest slice's voxels in the body; lesions in 3D")
     measured = [LESION_CONTRAST] * lesions + list(scores.METRICS)
     described = {name: f"{_BASELINES[name]}; of the mapped sources, then mapped like any fused image"
                  for name in baselines if name != "copy"}
