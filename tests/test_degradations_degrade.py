@@ -4,7 +4,13 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from batchgeneratorsv2.transforms.intensity.gaussian_noise import GaussianNoiseTransform
+from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform
+from batchgeneratorsv2.transforms.spatial.low_resolution import SimulateLowResolutionTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from batchgeneratorsv2.transforms.utils.random import RandomTransform
+from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTransform
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from plans import make_plans
@@ -291,3 +297,38 @@ def test_pipeline_is_reproducible_from_the_seeds():
 def test_pipeline_without_the_body_is_refused():
     with pytest.raises(ValueError, match="RemoveLabelTransform"):
         add_degradations(ComposeTransforms([]), 2, SPACING)
+
+
+def test_with_clean_targets_nnunets_own_noise_blur_and_low_resolution_reach_the_degraded_half_only(foreground):
+    class Add(BasicTransform):
+        """Stands for all that changes both halves: it comes after noise in nnU-Net's order."""
+
+        def apply(self, data_dict, **params):
+            return data_dict | {"image": data_dict["image"] + 5}
+
+    def pipeline(clean_targets: bool):
+        own = [RandomTransform(transform, apply_probability=1.0) for transform in (
+            GaussianNoiseTransform(noise_variance=(1, 1), p_per_channel=1, synchronize_channels=True),
+            GaussianBlurTransform(blur_sigma=(1, 1), p_per_channel=1),
+            SimulateLowResolutionTransform(scale=(0.5, 0.5), synchronize_channels=True, synchronize_axes=True,
+                                           ignore_axes=None, p_per_channel=1))]
+        return add_degradations(ComposeTransforms([*own, Add(), RemoveLabelTransform(-1, 0)]), 2, SPACING,
+                                p_clean=1.0, clean_targets=clean_targets)
+
+    image = torch.randn(2, 16, 16, 16, generator=torch.Generator().manual_seed(0))
+    segmentation = torch.where(foreground, 1, -1)[None]
+    seed_everything(0)
+    out = pipeline(True)(image=image.clone(), segmentation=segmentation.clone())["image"]
+    assert torch.equal(out[:2], image + 5)
+    assert (out[2:][:, foreground] != out[:2][:, foreground]).float().mean() > 0.99
+    assert torch.equal(out[2:][:, ~foreground], out[:2][:, ~foreground])
+    before = pipeline(False)(image=image.clone(), segmentation=segmentation.clone())["image"]
+    assert torch.equal(before[:2], before[2:]) and not torch.equal(before[:2], image + 5)
+
+
+def test_of_nnunets_own_pipeline_these_three_are_moved():
+    pipeline = nnUNetTrainer.get_training_transforms((16, 16, 16), (0, 1), None, (0, 1, 2), False)
+    moved = add_degradations(pipeline, 2, SPACING, clean_targets=True)
+    names = [type(step.transform).__name__ for step in moved.transforms[-1].also]
+    assert names == ["GaussianNoiseTransform", "GaussianBlurTransform", "SimulateLowResolutionTransform"]
+    assert len(moved.transforms) == len(pipeline.transforms) - 3 + 2

@@ -22,7 +22,7 @@ from nnunetv2_rmr.inference.input_check import BadCaseError, check_files
 from nnunetv2_rmr.inference.intensity import IntensityMap
 from nnunetv2_rmr.inference.predictor import RMRPredictor
 from nnunetv2_rmr.inference.preprocessing import PROPERTY, RMRConfigurationManager
-from nnunetv2_rmr.inference.sliding_window import FusedAccumulator
+from nnunetv2_rmr.inference.sliding_window import ImageAccumulator
 from nnunetv2_rmr.networks.build import build_rmrnet
 from nnunetv2_rmr.networks.rmrnet import RMRNet
 from nnunetv2_rmr.settings import RMRSettings
@@ -294,10 +294,10 @@ def test_a_model_without_fusion_is_predicted_as_by_nnunet():
 
 @pytest.mark.parametrize("gaussian", [True, False])
 def test_overlapping_tiles_of_a_constant_make_the_constant(gaussian):
-    accumulator = FusedAccumulator((6, 4), (4, 4), gaussian, torch.device("cpu"))
+    accumulator = ImageAccumulator((2, 6, 4), (4, 4), gaussian, torch.device("cpu"))
     for start in (0, 1, 2):
-        accumulator.add((slice(None), slice(start, start + 4), slice(0, 4)), torch.full((1, 1, 4, 4), 3.5))
-    torch.testing.assert_close(accumulator.mean(), torch.full((6, 4), 3.5))
+        accumulator.add((slice(None), slice(start, start + 4), slice(0, 4)), torch.full((1, 2, 4, 4), 3.5))
+    torch.testing.assert_close(accumulator.mean(), torch.full((2, 6, 4), 3.5))
 
 
 def test_settings_of_the_model_decide_the_reference_modality(tmp_path):

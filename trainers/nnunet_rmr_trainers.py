@@ -14,6 +14,7 @@ from nnunetv2_rmr.training.benchmarking import (
     nnUNetTrainerRMRBenchmark_5epochs_noDataLoading,
 )
 from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
+from nnunetv2_rmr.training.nnUNetTrainerRMR_shared import nnUNetTrainerRMR_shared
 from nnunetv2_rmr.training.paper import nnUNetTrainerRMR_paper
 from nnunetv2_rmr.training.variants import (
     nnUNetTrainerRMR_5epochs,
@@ -39,5 +40,6 @@ __all__ = [
     "nnUNetTrainerRMR_noSegmentationLoss",
     "nnUNetTrainerRMR_oneStage",
     "nnUNetTrainerRMR_paper",
+    "nnUNetTrainerRMR_shared",
     "nnUNetTrainer_RMRDegradations",
 ]

@@ -9,7 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from batchgeneratorsv2.transforms.intensity.gaussian_noise import GaussianNoiseTransform
+from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform
+from batchgeneratorsv2.transforms.spatial.low_resolution import SimulateLowResolutionTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTransform
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
@@ -53,6 +57,7 @@ class DegradeTransform(BasicTransform):
         options: per kind, arguments of its transform other than the spacing, e.g. {"noise": {"p_rician": 0}}.
         magnitude: for every modality, whether it is a magnitude image, as MRI is: only these get Rician noise. None:
             all are.
+        also: further transforms of the degraded half, before ours, whatever is drawn; in the foreground, too.
     """
 
     def __init__(
@@ -63,6 +68,7 @@ class DegradeTransform(BasicTransform):
         probabilities: Mapping[str, float] | None = None,
         options: Mapping[str, Mapping[str, Any]] | None = None,
         magnitude: Sequence[bool] | None = None,
+        also: Sequence[BasicTransform] = (),
     ) -> None:
         super().__init__()
         options = options or {}
@@ -79,6 +85,7 @@ class DegradeTransform(BasicTransform):
         self.p_clean = p_clean
         self.probabilities = probabilities
         self.magnitude = [True] * num_modalities if magnitude is None else list(magnitude)
+        self.also = list(also)
         self.degradations = {}
         for kind, make in DEGRADATIONS.items():
             try:
@@ -104,10 +111,13 @@ class DegradeTransform(BasicTransform):
         image, foreground = data_dict["image"], data_dict.pop("foreground", None)
         num_modalities = self.num_modalities
         out = torch.cat([image[:num_modalities], image])
+        seen = image[:num_modalities].clone() if self.also else image  # they may work in place
+        for transform in self.also:
+            seen = transform(image=seen)["image"]
         for i, (kind, drawn) in enumerate(zip(kinds, parameters)):
-            if kind == NONE:
+            if kind == NONE and not self.also:
                 continue
-            degraded = self.degradations[kind].corrupt(image[i], **drawn)
+            degraded = seen[i] if kind == NONE else self.degradations[kind].corrupt(seen[i], **drawn)
             if foreground is None:
                 out[num_modalities + i] = degraded
             else:
@@ -123,7 +133,8 @@ def drawn_by(settings: RMRSettings, configuration_manager: ConfigurationManager)
 
 
 def add_degradations(
-    transforms: ComposeTransforms, num_modalities: int, spacing: Sequence[float], **settings: Any
+    transforms: ComposeTransforms, num_modalities: int, spacing: Sequence[float], clean_targets: bool = False,
+    **settings: Any
 ) -> ComposeTransforms:
     """The same pipeline with `DegradeTransform` at its end, and the body remembered where nnU-Net still knows it.
 
@@ -131,14 +142,24 @@ def add_degradations(
         transforms: what `get_training_transforms` or `get_validation_transforms` of an nnU-Net trainer returned.
         num_modalities: C.
         spacing: of the patches in mm, one per spatial axis.
+        clean_targets: nnU-Net's own noise, blur and low resolution reach the degraded half only. Else what is to be
+            restored has them, too, and the network is taught to remove a blur here and to keep it there.
         settings: of `DegradeTransform`.
     """
     steps = list(transforms.transforms)
+    if clean_targets:
+        settings["also"] = [step for step in steps if _degrades(step)]
+        steps = [step for step in steps if not _degrades(step)]
     position = next((i for i, step in enumerate(steps) if isinstance(step, RemoveLabelTransform)), None)
     if position is None:
         raise ValueError("the pipeline has no RemoveLabelTransform, so the body cannot be told from the background")
     steps.insert(position, RememberForegroundTransform())
     return ComposeTransforms([*steps, DegradeTransform(num_modalities, spacing, **settings)])
+
+
+def _degrades(step: BasicTransform) -> bool:
+    step = step.transform if isinstance(step, RandomTransform) else step
+    return isinstance(step, (GaussianNoiseTransform, GaussianBlurTransform, SimulateLowResolutionTransform))
 
 
 def split_clean_degraded(data: torch.Tensor, num_modalities: int) -> tuple[torch.Tensor, torch.Tensor]:

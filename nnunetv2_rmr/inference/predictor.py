@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from functools import wraps
+from functools import partial, wraps
 from inspect import signature
 from multiprocessing import get_context
 from os.path import isfile, join
@@ -30,12 +30,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_rmr.ext_trainer import add_to_ext_trainer
 from nnunetv2_rmr.inference.export_fused import export_fused, fused_filename, fused_to_input_grid
+from nnunetv2_rmr.inference.fuse_restored import fuse_restored
 from nnunetv2_rmr.inference.fused_writer import check_can_write
 from nnunetv2_rmr.inference.input_check import BadCaseError, files_of_cases
 from nnunetv2_rmr.inference.intensity import IntensityMap
 from nnunetv2_rmr.inference.preprocessing import ABSENT, PROPERTY, RMRConfigurationManager
-from nnunetv2_rmr.inference.sliding_window import FusedAccumulator
+from nnunetv2_rmr.inference.sliding_window import ImageAccumulator
 from nnunetv2_rmr.networks.rmrnet import RMRNet
+from nnunetv2_rmr.networks.shared import SharedRMRNet
 from nnunetv2_rmr.settings import RMRSettings, channel_names, reference_channel
 
 
@@ -44,22 +46,21 @@ class FailedCasesError(RuntimeError):
 
 
 class _FirstPassTap:
-    """Stands in for the network during one tile: its first, un-mirrored call also yields the fused image.
+    """Stands in for the network during one tile: its first, un-mirrored call also yields the images.
 
-    So nnU-Net's own mirroring code runs unchanged and the fused image costs one decoder pass, no second forward.
+    So nnU-Net's own mirroring code runs unchanged and the images cost one pass through their head, no second forward.
+    logits, logits_and_images: of a tile.
     """
 
-    def __init__(self, network, presence: torch.Tensor | None):
-        self.network = network
-        self.presence = presence
-        self.fused = None
+    def __init__(self, logits: Callable, logits_and_images: Callable):
+        self._logits, self._logits_and_images = logits, logits_and_images
+        self.images = None
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        if self.fused is not None:
-            return self.network(x, presence=self.presence)
-        out = self.network(x, outputs=("logits", "fused"), presence=self.presence)
-        self.fused = out.fused
-        return out.logits
+        if self.images is not None:
+            return self._logits(x)
+        logits, self.images = self._logits_and_images(x)
+        return logits
 
 
 def _logged_losses(model_folder: str, folds: Sequence[int | str] | str | None,
@@ -105,8 +106,9 @@ class RMRPredictor(nnUNetPredictor):
     _presence: torch.Tensor | None = None
     _failures: list[str] = ()
     _fused: torch.Tensor | None = None
+    _tapped: torch.nn.Module | None = None  # the network while something stands in for it
     _fused_of_folds: list[torch.Tensor] | None = None
-    _accumulator: FusedAccumulator | None = None
+    _accumulator: ImageAccumulator | None = None
 
     # ---- initialisation ---------------------------------------------------------------------------------------------
 
@@ -120,7 +122,7 @@ class RMRPredictor(nnUNetPredictor):
         add_to_ext_trainer()
         super().initialize_from_trained_model_folder(model_training_output_dir, use_folds, checkpoint_name)
         losses = {}
-        if isinstance(self._rmrnet, RMRNet):  # of other models nothing has to be read again
+        if isinstance(self._rmrnet, (RMRNet, SharedRMRNet)):  # of other models nothing has to be read again
             losses = _logged_losses(model_training_output_dir, use_folds, checkpoint_name)
         self._trained_to_fuse = any(losses.values())
         self.remember_intensities()
@@ -140,7 +142,7 @@ class RMRPredictor(nnUNetPredictor):
     @property
     def _rmrnet(self):
         """The network without the wrappers of DDP and torch.compile."""
-        network = self.network
+        network = self.network if self._tapped is None else self._tapped
         if isinstance(network, DistributedDataParallel):
             network = network.module
         if isinstance(network, OptimizedModule):
@@ -151,7 +153,7 @@ class RMRPredictor(nnUNetPredictor):
     def fuses(self) -> bool:
         """Whether the loaded model has a fused image to give. An RMRNet that nnU-Net's own trainer built from our plans
         and taught to segment has none."""
-        return self._trained_to_fuse and isinstance(self._rmrnet, RMRNet)
+        return self._trained_to_fuse and isinstance(self._rmrnet, (RMRNet, SharedRMRNet))
 
     def _presence_in(self, data: torch.Tensor) -> torch.Tensor | None:
         """(1, M): which modalities of a whole case (C, D, H, W) are there; None if all are.
@@ -163,24 +165,50 @@ class RMRPredictor(nnUNetPredictor):
         presence = data[:self._rmrnet.num_modalities].flatten(1).any(1)[None]
         return None if presence.all() else presence.to(self.device)
 
+    # ---- the images of a tile, and what is made of those of a case ---------------------------------------------------
+
+    @property
+    def _shared(self) -> bool:
+        """Whether the images are the restored modalities, which are fused at the end."""
+        return isinstance(self._rmrnet, SharedRMRNet)
+
+    def _logits(self, network, x: torch.Tensor) -> torch.Tensor:
+        return network(x) if self._shared else network(x, presence=self._presence)
+
+    def _logits_and_images(self, network, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if self._shared:
+            return network(x, restore=True)
+        out = network(x, outputs=("logits", "fused"), presence=self._presence)
+        return out.logits, out.fused
+
+    def _fuse(self, images: torch.Tensor, data: torch.Tensor) -> torch.Tensor:
+        """images: (images, D, H, W), of the whole case, as is data, what was predicted from: the fused image."""
+        if not self._shared:
+            return images[0]
+        settings = RMRSettings.from_plans(self.plans_manager.plans)
+        reference = reference_channel(settings.reference_modality, channel_names(self.dataset_json))
+        return fuse_restored(images, data[:self._rmrnet.num_modalities], self.configuration_manager.spacing, reference,
+                             self._presence)
+
     # ---- the sliding window -----------------------------------------------------------------------------------------
 
     def _internal_maybe_mirror_and_predict(self, x: torch.Tensor) -> torch.Tensor:
         if self._accumulator is None:
             return super()._internal_maybe_mirror_and_predict(x)
-        network, tap = self.network, _FirstPassTap(self.network, self._presence)
-        self.network = tap
+        network = self.network
+        tap = _FirstPassTap(partial(self._logits, network), partial(self._logits_and_images, network))
+        self._tapped, self.network = network, tap
         try:
             logits = super()._internal_maybe_mirror_and_predict(x)
         finally:
-            self.network = network
-        self._accumulator.add(next(self._tiles), tap.fused)
+            self.network, self._tapped = network, None
+        self._accumulator.add(next(self._tiles), tap.images)
         return logits
 
     def _internal_predict_sliding_window_return_logits(self, data: torch.Tensor, slicers, do_on_device: bool = True):
         if not self.fuses:
             return super()._internal_predict_sliding_window_return_logits(data, slicers, do_on_device)
-        self._accumulator = self._new_accumulator(data, do_on_device)
+        self._accumulator = self._new_accumulator(data, do_on_device)  # of this fold
         self._tiles = iter(slicers)  # nnU-Net predicts the tiles in this order
         try:
             logits = super()._internal_predict_sliding_window_return_logits(data, slicers, do_on_device)
@@ -189,8 +217,9 @@ class RMRPredictor(nnUNetPredictor):
             self._accumulator = None
         return logits
 
-    def _new_accumulator(self, data: torch.Tensor, on_device: bool) -> FusedAccumulator:
-        return FusedAccumulator(data.shape[1:], self.configuration_manager.patch_size, self.use_gaussian,
+    def _new_accumulator(self, data: torch.Tensor, on_device: bool) -> ImageAccumulator:
+        images = self._rmrnet.num_modalities if self._shared else 1
+        return ImageAccumulator((images, *data.shape[1:]), self.configuration_manager.patch_size, self.use_gaussian,
                                 self.device if on_device else torch.device("cpu"))
 
     def _pad(self, image: torch.Tensor) -> tuple[torch.Tensor, tuple]:
@@ -201,7 +230,7 @@ class RMRPredictor(nnUNetPredictor):
     def predict_sliding_window_return_logits(self, input_image: torch.Tensor):
         logits = super().predict_sliding_window_return_logits(input_image)
         if self._fused_of_folds is not None:  # else called for the segmentation alone, as nnU-Net's trainers do
-            self._fused_of_folds.append(self._fused[self._pad(input_image[:1])[1]])
+            self._fused_of_folds.append(self._fused[(slice(None), *self._pad(input_image[:1])[1])])
         return logits
 
     def predict_logits_from_preprocessed_data(self, data: torch.Tensor) -> torch.Tensor:
@@ -209,7 +238,8 @@ class RMRPredictor(nnUNetPredictor):
         self._presence = self._presence_in(data)
         try:
             logits = super().predict_logits_from_preprocessed_data(data)
-            self._fused = sum(self._fused_of_folds) / len(self._fused_of_folds) if self.fuses else None
+            of_folds = self._fused_of_folds
+            self._fused = self._fuse(sum(of_folds) / len(of_folds), data) if self.fuses else None
         finally:
             self._presence = self._fused_of_folds = None
         return logits
@@ -221,19 +251,22 @@ class RMRPredictor(nnUNetPredictor):
 
     @torch.inference_mode()
     def predict_fused_from_preprocessed_data(self, data: torch.Tensor) -> torch.Tensor:
-        """Fused image alone, with the present weights: encoders, fusion module and decoder only, no segmentation.
+        """Fused image alone, with the present weights.
 
         data: (C, D, H, W) preprocessed. Returns (D, H, W), normalised intensities, on the CPU.
         """
         self.network = self.network.to(self.device).eval()
-        presence = self._presence_in(data)
+        self._presence = self._presence_in(data)
         padded, slicer = self._pad(data)
         accumulator = self._new_accumulator(padded, on_device=False)
         with torch.autocast(self.device.type) if self.device.type == "cuda" else dummy_context():
             for tile in self._internal_get_sliding_window_slicers(padded.shape[1:]):
                 x = padded[tile][None].to(self.device)
-                accumulator.add(tile, self.network(x, outputs=("fused",), presence=presence).fused)
-        return accumulator.mean()[slicer]
+                accumulator.add(tile, self.network(x, restore=True)[1] if self._shared else
+                                self.network(x, outputs=("fused",), presence=self._presence).fused)
+        fused = self._fuse(accumulator.mean()[(slice(None), *slicer)], data)
+        self._presence = None
+        return fused
 
     # ---- from and to files ------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2_rmr.degradations.degrade import DEGRADATIONS
 from nnunetv2_rmr.training import ablations
 from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
+from nnunetv2_rmr.training.nnUNetTrainerRMR_shared import nnUNetTrainerRMR_shared
 from nnunetv2_rmr.training.paper import nnUNetTrainerRMR_paper
 
 
@@ -60,6 +61,10 @@ class Tiny:
 
 
 class nnUNetTrainerRMR_tiny(Tiny, nnUNetTrainerRMR):
+    pass
+
+
+class nnUNetTrainerRMR_shared_tiny(Tiny, nnUNetTrainerRMR_shared):
     pass
 
 

@@ -1,0 +1,97 @@
+"""nnU-Net's segmentation network, as it is, and a small head on its last features that restores every modality."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from nnunetv2_rmr.networks.features import Tap, find_last_features
+
+HIDDEN = 16  # channels of the head
+_CONVOLUTIONS = {2: nn.Conv2d, 3: nn.Conv3d}
+_INTERPOLATION = {2: "bilinear", 3: "trilinear"}
+
+
+class TrainingOutputs(NamedTuple):
+    """Of a degraded batch. logits: (B, classes, *spatial), a list under deep supervision. restored: (B, M, *spatial),
+    float32. clean: (B, M, *spatial), what the latter should be.
+    """
+
+    logits: torch.Tensor | list[torch.Tensor]
+    restored: torch.Tensor
+    clean: torch.Tensor
+
+
+class SharedRMRNet(nn.Module):
+    """Segments and restores in one pass; both tasks share all of the segmentation network but its last layer.
+
+    The head sees the network's last features and the raw modalities, which still know what the features forgot. What it
+    adds to each modality starts at zero.
+
+    segmentation: any network that takes M modalities and extra channels (a cascade's) and gives logits. State dicts
+    have the segmentation network's own names, so a checkpoint of nnU-Net's trainer can be a start for this network, and
+    this network's without "image_decoder" is one of nnU-Net's. patch_size: in voxels, of the configuration.
+
+    Raises ValueError if the network's last features can not be found (see find_last_features).
+    """
+
+    def __init__(self, segmentation: nn.Module, num_modalities: int, input_channels: int, patch_size: Sequence[int]):
+        super().__init__()
+        self.num_modalities, self.input_channels = num_modalities, input_channels
+        self.segmentation = segmentation
+        last = find_last_features(segmentation, input_channels, patch_size)
+        self._coarser = any(scale != 1 for scale in last.scale)
+        self._tap = Tap()
+        self._tap.attach(segmentation.get_submodule(last.module))
+        convolution = _CONVOLUTIONS[len(patch_size)]
+        head = nn.Sequential(convolution(last.channels + num_modalities, HIDDEN, 3, padding=1), nn.PReLU(HIDDEN),
+                             convolution(HIDDEN, num_modalities, 1))
+        nn.init.zeros_(head[-1].weight)
+        nn.init.zeros_(head[-1].bias)
+        # nnU-Net's -pretrained_weights passes over what has ".seg_layers." in its name, and would refuse other names
+        # that a vanilla checkpoint lacks
+        self.image_decoder = nn.ModuleDict({"seg_layers": head})
+        self.register_state_dict_post_hook(_without_prefix)
+        self.register_load_state_dict_pre_hook(_with_prefix)
+
+    @property
+    def decoder(self) -> nn.Module:
+        """nnU-Net switches deep supervision there."""
+        return self.segmentation.decoder
+
+    def forward(self, x: torch.Tensor, restore: bool = False):
+        """x: (B, channels, *spatial), M modalities and extra channels: their logits, at no more than they cost nnU-Net;
+        with `restore` logits and all modalities restored, (B, M, *spatial), float32 also under autocast. If M clean
+        modalities stand before these (see DegradeTransform): TrainingOutputs of the others.
+        """
+        if x.shape[1] == self.input_channels:
+            return self._segment_and_restore(x) if restore else self.segmentation(x)
+        clean, seen = x[:, :self.num_modalities], x[:, self.num_modalities:]
+        return TrainingOutputs(*self._segment_and_restore(seen), clean)
+
+    def _segment_and_restore(self, x: torch.Tensor) -> tuple[torch.Tensor | list[torch.Tensor], torch.Tensor]:
+        with self._tap:
+            logits = self.segmentation(x)
+            features = self._tap.held
+        modalities = x[:, :self.num_modalities]
+        if self._coarser:
+            features = nn.functional.interpolate(features, modalities.shape[2:],
+                                                 mode=_INTERPOLATION[modalities.ndim - 2])
+        hidden, last = self.image_decoder["seg_layers"][:-1], self.image_decoder["seg_layers"][-1]
+        features = hidden(torch.cat((features, modalities.to(features.dtype)), 1))
+        with torch.autocast(x.device.type, enabled=False):
+            return logits, modalities.float() + last(features.float())
+
+
+def _without_prefix(module: nn.Module, state: dict, prefix: str, local_metadata: dict) -> None:
+    for name in [name for name in state if name.startswith(f"{prefix}segmentation.")]:
+        state[prefix + name.removeprefix(f"{prefix}segmentation.")] = state.pop(name)
+
+
+def _with_prefix(module: nn.Module, state: dict, prefix: str, *args) -> None:
+    for name in [name for name in state if name.startswith(prefix)]:
+        if not name.startswith((f"{prefix}image_decoder.", f"{prefix}segmentation.")):
+            state[f"{prefix}segmentation." + name.removeprefix(prefix)] = state.pop(name)
