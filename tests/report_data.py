@@ -9,6 +9,7 @@ import nibabel
 import numpy as np
 import pandas as pd
 
+from nnunetv2_rmr.evaluation.benchmark.fusion import summarise_fusion
 from nnunetv2_rmr.evaluation.benchmark.statistics import p_values, shares_of_cases, sign_flips
 
 MODALITIES = ("T1", "FLAIR")
@@ -41,9 +42,9 @@ def write_benchmark(folder: Path, *, models=("vanilla", "rmr"), cases: int = 8, 
             enumerate(models), enumerate(conditions), enumerate(case_names)):
         results += [(model, corruption, kind, s, modality, case, label, *(v[i, c, k, j] for v in scores.values()))
                     for j, label in enumerate(LABELS)]
-        fused = i and corruption != "clean"
+        restored = (30 - s, 0.9, 25 - 2 * s, 0.7) if corruption != "clean" else (33, 0.95, None, 1)
         costs.append((model, corruption, s, modality, case, 3.1 + i, 1.2 + 0.5 * i,
-                      *((30 - s, 0.9, 25 - 2 * s, 0.7) if fused else (None,) * 4),
+                      *(restored if i and corruption != "missing" else (None,) * 4),
                       0.05 * s * (1 + (corruption == "motion"))))
     folder.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(results, columns=["model", "corruption", "seen", "severity", "modality", "case", "label",
@@ -104,8 +105,20 @@ def _summary(scores: dict, conditions, models, cases, rng) -> dict:
             "n_bootstrap": 200, "seed": 0, "confidence": 0.95, "versions": {"nnunetv2": "2.8.1"},
             "notes": ["invented numbers of a test"], "scores": rows, "differences": differences,
             "corruption_errors": errors, "mean_corruption_errors": means,
+            "fusion": summarise_fusion([_clean_record(m, c) for m in models[1:] for c in cases], models[1:]),
             "cost": [{"model": m, "seconds": 3.1 + i, "peak_memory_gb": 1.2 if i else None}
                      for i, m in enumerate(models)]}
+
+
+def _clean_record(model: str, case: str) -> dict:
+    """rmr's fused image is a copy of FLAIR, those of others are not."""
+    def facts(copied: str | None, own_edges: float, contrast: float) -> dict:
+        return {"own_edges": {"T1": own_edges, "FLAIR": 0.97}, "copy_of": copied,
+                "contrast": {label: {"relative": contrast, "best": "FLAIR"} for label in LABELS}}
+
+    return {"model": model, "corruption": "clean", "case": case,
+            "fusion": facts("FLAIR", 0.01, 1.0) if model == "rmr" else facts(None, 0.31, 0.8),
+            "fusion_baselines": {"gradient": facts(None, 0.52, 0.9), "copy of FLAIR": facts("FLAIR", 0.0, 1.0)}}
 
 
 def write_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> None:

@@ -1,7 +1,9 @@
 """nnUNetv2_rmr_benchmark end to end: the numbers are nnU-Net's, and stopping, parts and failures do not change them."""
 
 import json
+import re
 import shutil
+from html import escape
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -92,11 +94,20 @@ def test_every_condition_has_its_row_and_its_cost(done):
     assert (noise[noise.severity == 5].image_difference.min() > noise[noise.severity == 1].image_difference.max())
 
 
-def test_fused_images_are_compared_with_the_clean_ones_only_where_there_are_some(done):
+def test_fused_images_are_compared_with_the_clean_target_where_there_are_some(done):
     cases = pd.read_csv(done / "cases.csv")
-    corrupted = cases[~cases.corruption.isin(["clean", "missing"])]
-    assert corrupted[corrupted.model == "rmr"].fused_PSNR.notna().all()
-    assert corrupted[corrupted.model == "vanilla"].fused_PSNR.isna().all()
+    assert cases[cases.model == "vanilla"].fused_PSNR.isna().all()
+    of_rmr = cases[(cases.model == "rmr") & (cases.corruption != "missing")]
+    assert of_rmr.fused_PSNR.notna().all()
+    assert (of_rmr.degraded_PSNR.isna() == (of_rmr.corruption == "clean")).all()
+
+
+def test_the_report_says_what_is_in_the_fused_images(done):
+    found = json.loads((done / "summary.json").read_text())["fusion"]
+    assert list(found["models"]) == ["rmr"] and list(found["baselines"]) == ["gradient", "copy of FLAIR"]
+    assert found["models"]["rmr"]["cases"] == 2
+    text = re.sub("<[^>]*>", "", (done / "report.html").read_text())
+    assert escape(found["models"]["rmr"]["verdict"]) in text
 
 
 def test_the_report_and_its_examples_are_there(done):

@@ -1,19 +1,24 @@
 import io
 import itertools
 import json
+import re
 import subprocess
 import sys
+from html import escape
 
 import nibabel
 import numpy as np
 import pytest
 
 from nnunetv2_rmr.cli import demo as cli
+from nnunetv2_rmr.datasets.phantom import CHANNELS
 from nnunetv2_rmr.demo.degraded import DEGRADATIONS, write_degraded
+from nnunetv2_rmr.demo.fusion import facts_of_case, gradient_fusion, load_images, psnr_of_case
 from nnunetv2_rmr.demo.progress import Progress
-from nnunetv2_rmr.demo.report import mean_and_spread
-from nnunetv2_rmr.demo.results import DemoOptions
+from nnunetv2_rmr.demo.report import fusion_verdicts, mean_and_spread
+from nnunetv2_rmr.demo.results import DemoOptions, DemoResults
 from nnunetv2_rmr.demo.run import DemoRefused, expected_seconds, prepare_folder
+from nnunetv2_rmr.evaluation.fusion_metrics.verdict import verdict
 
 
 def test_help_needs_no_torch():
@@ -133,6 +138,60 @@ def test_mean_and_spread_says_how_many_there_are():
     assert mean_and_spread([float("nan")]) == "–"
 
 
+@pytest.fixture
+def results(tmp_path) -> DemoResults:
+    """One test case, clean and with noise, without fused images. Each channel has stripes of its own."""
+    rng, found = np.random.default_rng(0), DemoResults(DemoOptions(tmp_path, spacing_mm=2))
+    brain = np.zeros((28, 28, 28), bool)
+    brain[2:-2, 2:-2, 2:-2] = True
+    lesion = np.zeros_like(brain)
+    lesion[12:16, 12:16, 12:16] = True
+    for i in range(len(CHANNELS)):
+        image = 100 + rng.normal(0, 1, brain.shape) + 30 * lesion
+        image[9 * i:9 * i + 9, ::4] += 40
+        write(found.images("clean") / f"a_{i:04d}.nii.gz", np.where(brain, image, 0))
+        write(found.images("noise") / f"a_{i:04d}.nii.gz", np.where(brain, image + rng.normal(0, 10, brain.shape), 0))
+    write(found.labels / "a.nii.gz", lesion)
+    return found
+
+
+def write(file, array) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(array.astype(np.float32), np.diag([2, 2, 2, 1])), file)
+
+
+def write_fused(results: DemoResults, condition: str, image: np.ndarray) -> None:
+    write(results.predictions("nnUNetTrainerRMR", condition) / "fused" / "a.nii.gz", image)
+
+
+@pytest.mark.parametrize("channel", ["T1", "FLAIR"])
+def test_the_page_says_of_a_copy_what_it_is_a_copy_of(results, channel):
+    write_fused(results, "clean", load_images(results, "clean", "a")[channel])
+    results.fusion["a"] = facts_of_case(results, "a")
+    of_rmr, of_gradient = fusion_verdicts(results).split("</p>")[:2]
+    assert of_rmr.startswith('<p class="note">RMR: ') and of_rmr.endswith(f"<b>This is a copy of {channel}.</b>")
+    assert of_gradient.startswith("<p>gradient: ") and of_gradient.endswith("This is no copy of one modality.")
+
+
+def test_the_page_says_of_a_fusion_that_it_is_no_copy(results):
+    write_fused(results, "clean", gradient_fusion(load_images(results, "clean", "a"), (2, 2, 2)))
+    results.fusion["a"] = facts_of_case(results, "a")
+    of_rmr, of_gradient = fusion_verdicts(results).split("</p>")[:2]
+    assert of_rmr.removeprefix("<p>RMR") == of_gradient.removeprefix("<p>gradient")
+    assert "lesions " in of_rmr and results.fusion["a"]["RMR"]["own_edges"]["T1"] > 0.5
+
+
+def test_a_stable_but_wrong_image_is_not_called_restored(results):
+    images = load_images(results, "clean", "a")
+    flair = images["FLAIR"][images["FLAIR"] > 0]
+    for condition in ("clean", "noise"):
+        write_fused(results, condition, images["FLAIR"] + 20)
+    expected = 20 * np.log10(np.subtract(*np.quantile(flair, (0.999, 0.001))) / 20)
+    clean, noise = (psnr_of_case(results, condition, "a") for condition in ("clean", "noise"))
+    assert clean == {"fused": pytest.approx(expected, abs=1e-3), "FLAIR": np.inf}
+    assert noise["fused"] == pytest.approx(expected, abs=1e-3) and noise["FLAIR"] < np.inf
+
+
 @pytest.mark.slow
 def test_tiny_demo_end_to_end(tmp_path):
     # a process of its own, because the demo sets nnU-Net's environment variables
@@ -153,5 +212,8 @@ run_demo(options)
     assert set(results["dice"]["nnUNetTrainerRMR"]) == {"clean", *DEGRADATIONS}
     assert set(results["psnr_db"]["noise"]) == {"phantom_005"}
     page = (out / "demo.html").read_text()
+    for name in ("RMR", "gradient"):
+        cases = [of_case[name] for of_case in results["fusion"].values()]
+        assert escape(verdict(name, cases)) in re.sub("</?b>", "", page)
     assert page.count('src="data:image/png;base64,') == 2 and "one seed" in page
     assert "http" not in page and "<script" not in page and "<link" not in page

@@ -227,24 +227,34 @@ def test_qabf_does_not_care_which_way_an_edge_goes():
 
 def test_own_edges_by_hand():
     """A source with edges between x = 4 and 5 and between 14 and 15, another with the first of them only."""
-    x = np.indices((20, 40))[0]
-    both, first = (sum((x >= edge).astype(np.float32) for edge in edges) for edges in ((5, 15), (5,)))
+    x = np.indices((40, 40))[0]
+    first = (x >= 5).astype(np.float32)
+    both = first + 1.5 * (x >= 15).astype(np.float32)
     metric = EdgePreservation(np.ones(x.shape, bool))
-    of_both, of_first = metric.describe(both + 1e-3 * x.astype(np.float32)), metric.describe(first)
-    own = metric.own(of_both, [of_first])  # the tenth of all edges and, of these, where the other is flat
-    where = np.zeros((18, 38), bool)  # the counted voxels: x from 1 to 18
+    of_both, of_first = metric.describe(both), metric.describe(first)
+    (own,) = metric.own(of_both, [of_first])
+    where = np.zeros((38, 38), bool)  # the counted voxels: x from 1 to 38
     where[[13, 14]] = True  # Sobel sees the edge from both its sides
-    np.testing.assert_array_equal(own.reshape(where.shape), where & own.reshape(where.shape))
-    assert np.array_equal(metric.own(of_both, []) & where.ravel(), own)
-    everything = np.ones_like(own)
-    assert metric.compare_at(everything, of_both, of_both) == pytest.approx(COMPLETE, abs=1e-3)
     second = where.ravel()
-    assert metric.compare_at(second, of_both, of_both) == pytest.approx(COMPLETE, abs=1e-3)
-    assert metric.compare_at(second, of_first, of_both) < 1e-4  # flat there
-    assert metric.compare(of_first, [of_both]) > 0.4  # all edges do not tell
-    few = np.flatnonzero(second)[49:]
-    second[few] = False
-    assert np.isnan(metric.compare_at(second, of_both, of_both))  # 49 voxels are too few
+    np.testing.assert_array_equal(own.reshape(where.shape), where)
+    assert metric.compare_own([second], of_both, of_both) == pytest.approx(COMPLETE, abs=1e-3)
+    assert metric.compare_own([second], of_first, of_both) < 1e-4  # flat there
+    assert metric.compare(of_first, [of_both]) == pytest.approx(COMPLETE / 2.5, abs=1e-3)  # of 1 and 1.5 the 1
+    assert metric.compare_own([second, ~second], of_first, of_both) < 1e-4  # of several sets the smallest
+    few = second.copy()
+    few[np.flatnonzero(second)[49:]] = False
+    assert np.isnan(metric.compare_own([few], of_both, of_both))  # 49 voxels are too few
+
+
+def test_edges_that_one_other_source_or_the_next_has_are_own_edges_against_each_alone():
+    """Three sources, each edge in two of them: nothing is the first's alone, but each of the others lacks one."""
+    x = np.indices((20, 40))[0]
+    both, first, second = (sum((x >= edge).astype(np.float32) for edge in edges) for edges in ((5, 15), (5,), (15,)))
+    metric = EdgePreservation(np.ones(x.shape, bool))
+    edges = [metric.describe(image) for image in (both, first, second)]
+    sets = metric.own(edges[0], edges[1:])
+    assert len(sets) == 2 and not (sets[0] & sets[1]).any()
+    assert len(metric.own(edges[0], edges[1:2])) == 1
 
 
 # ------------------------------------------------------------------------------------------ contrast of lesions, copies

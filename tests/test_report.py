@@ -14,9 +14,11 @@ import pandas as pd
 import pytest
 from report_data import MODALITIES, write_benchmark, write_nifti
 
+from nnunetv2_rmr.atomic import write_json
 from nnunetv2_rmr.cli import report as report_cli
 from nnunetv2_rmr.cli import view as view_cli
 from nnunetv2_rmr.datasets.refused import ImportRefused
+from nnunetv2_rmr.evaluation.benchmark.fusion import summarise_fusion
 from nnunetv2_rmr.evaluation.report import verdict as words
 from nnunetv2_rmr.evaluation.report.data import Benchmark, Difference, ReportRefused
 from nnunetv2_rmr.evaluation.report.html import switched, tag
@@ -164,7 +166,8 @@ def test_names_are_escaped():
 def test_the_page_holds_everything(two_models):
     page = (two_models / "report.html").read_text()
     for heading in ("Where", "Dice against severity", "Seen against unseen", "One modality missing", "Case by case",
-                    "Surface distance", "Restoration", "gained most and least", "Look for yourself", "Rules"):
+                    "Surface distance", "Is the fused image a fusion", "Restoration", "gained most and least",
+                    "Look for yourself", "Rules"):
         assert re.search(f"<h2>[^<]*{heading}", page), heading
     assert not re.search(r"""\s(src|href)=["'](?!data:)|url\(|@import|https?://""", page)
     assert not re.search(r"<svg (?![^>]*aria-label)", page)
@@ -183,9 +186,57 @@ def test_restoration_and_image_change_are_shown_of_single_modalities_if_there_ar
     together = (two_models / "report.html").read_text()
     assert "noise, FLAIR only" not in together and "how much the images changed" in together
     cases = pd.read_csv(tmp_path / "cases.csv")
-    cases[cases.modality != "all"].to_csv(tmp_path / "cases.csv", index=False)
+    cases[(cases.modality != "all") | (cases.corruption == "clean")].to_csv(tmp_path / "cases.csv", index=False)
     alone = write_report(tmp_path).read_text()
     assert "noise, FLAIR only" in alone and "how much the images changed" in alone
+
+
+def visible(page: str) -> str:
+    """Text of the page, words between single spaces."""
+    return " ".join(re.sub("<[^>]*>", " ", re.sub("<(script|style).*?</\\1>", "", page, flags=re.S)).split())
+
+
+def test_a_copy_of_a_modality_is_called_so_in_bold_and_no_other_image_is(tmp_path):
+    page = write_report(write_benchmark(tmp_path, models=("vanilla", "rmr", "third"), examples=False)).read_text()
+    copy, other = (re.search(f"<p[^>]*>({model}: of each modality&#x27;s own edges.*?)</p>", page)
+                   for model in ("rmr", "third"))
+    assert copy[0].startswith('<p class="few">') and copy[1].endswith("<b>This is a copy of FLAIR.</b>")
+    assert "T1 0.01, FLAIR 0.97" in copy[1]
+    assert not other[0].startswith('<p class="few">') and other[1].endswith("This is no copy of one modality.")
+
+
+def test_fused_images_stand_beside_gradient_fusion_and_a_copy(two_models):
+    text = visible((two_models / "report.html").read_text())
+    assert "rmr 8 0.01 0.97 1.00 FLAIR gradient 8 0.52 0.97 0.90 no copy copy of FLAIR 8 0.00 0.97 1.00 FLAIR" in text
+
+
+def test_the_page_of_models_that_do_not_fuse_does_not_ask_whether_they_do(tmp_path):
+    page = write_report(write_benchmark(tmp_path, models=("solo",), examples=False)).read_text()
+    assert "Is the fused image a fusion" not in page and "Not measured: no model fuses." in page
+
+
+def test_how_far_the_fused_image_is_from_its_target_anyway_is_shown(two_models):
+    assert "clean rmr 8 – 33.0 – 1.000 0.950" in visible((two_models / "report.html").read_text())
+
+
+def test_what_an_older_version_made_of_fused_images_is_not_measured(two_models, tmp_path):
+    """Its restoration was that of the model's own image of the clean case."""
+    shutil.copytree(two_models, tmp_path / "out")
+    summary = json.loads((two_models / "summary.json").read_text())
+    del summary["fusion"]
+    (tmp_path / "out" / "summary.json").write_text(json.dumps(summary))
+    text = visible(write_report(tmp_path / "out").read_text())
+    assert "rmr: not measured (an older version predicted" in text and "Not measured: an older version" in text
+    assert "PSNR of the fused image" not in text
+
+
+def test_a_model_that_could_not_be_measured_says_why(two_models, tmp_path):
+    shutil.copytree(two_models, tmp_path / "out")
+    failed = {"model": "rmr", "corruption": "clean", "case": "case_00", "fusion": None, "fusion_error": "no contrast"}
+    summary = json.loads((two_models / "summary.json").read_text()) | {"fusion": summarise_fusion([failed], ["rmr"])}
+    write_json(summary, tmp_path / "out" / "summary.json")
+    text = visible(write_report(tmp_path / "out").read_text())
+    assert "rmr: not measured (case_00: no contrast)." in text and "own edges, T1" not in text
 
 
 def test_numbers_that_are_missing_everywhere_leave_a_page(tmp_path):

@@ -6,15 +6,15 @@ from html import escape
 from importlib.metadata import version
 from pathlib import Path
 
-import nibabel
 import numpy as np
 
 from nnunetv2_rmr.atomic import replacing
-from nnunetv2_rmr.datasets.phantom import CHANNELS
 from nnunetv2_rmr.demo.degraded import DEGRADATIONS
+from nnunetv2_rmr.demo.fusion import gradient_fusion, load, load_fused, load_images
 from nnunetv2_rmr.demo.job import CONFIGURATION, DATASET_ID, FOLD, TRAINERS
 from nnunetv2_rmr.demo.pictures import COLOURS, LINES, curves, image_row, window
 from nnunetv2_rmr.demo.results import CONDITIONS, DemoResults
+from nnunetv2_rmr.evaluation.fusion_metrics.verdict import copy_sentence, verdict
 
 NAMES = {"nnUNetTrainer": "nnU-Net", "nnUNetTrainerRMR": "RMR"}
 
@@ -40,6 +40,10 @@ def mean_and_spread(values: list[float]) -> str:
     return f"{np.mean(numbers):.2f}{spread}{missing}"
 
 
+def _decibels(values: list[float]) -> str:
+    return mean_and_spread(values) + " dB" if np.isfinite(values).any() else "–"
+
+
 def _condition(name: str) -> str:
     if name == "clean":
         return "clean"
@@ -55,16 +59,29 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
 
 
 def summary_table(results: DemoResults) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: Dice of both models on clean and degraded cases, and how well the fused image was restored."""
+    """Header and rows: Dice of both models on clean and degraded cases, and PSNR of FLAIR and of the fused image."""
     header = ["test images", *(f"Dice, {NAMES[t]}" for t in TRAINERS), "PSNR, FLAIR", "PSNR, fused image"]
     rows = []
     for condition in CONDITIONS:
         cells = [_condition(condition)]
         cells += [mean_and_spread(list(results.dice[t][condition].values())) for t in TRAINERS]
-        psnr = results.psnr.get(condition, {}).values()
-        cells += [mean_and_spread([case[key] for case in psnr]) + " dB" if psnr else "" for key in ("FLAIR", "fused")]
+        cells += [_decibels([case[key] for case in results.psnr[condition].values()]) for key in ("FLAIR", "fused")]
         rows.append(cells)
     return header, rows
+
+
+def fusion_verdicts(results: DemoResults) -> str:
+    """HTML: what of each modality RMR's fused images and gradient fusion show, a copy of one modality in bold."""
+    text = ""
+    for name in ("RMR", "gradient"):
+        cases = [of_case[name] for of_case in results.fusion.values()]
+        said = escape(verdict(name, cases))
+        if any(case["copy_of"] for case in cases):
+            copy = escape(copy_sentence(cases))
+            text += f'<p class="note">{said.removesuffix(copy)}<b>{copy}</b></p>'
+        else:
+            text += f"<p>{said}</p>"
+    return text
 
 
 def _per_case_table(results: DemoResults) -> str:
@@ -74,32 +91,27 @@ def _per_case_table(results: DemoResults) -> str:
                    for case in results.cases])
 
 
-def _load(filename: Path) -> np.ndarray:
-    return np.asarray(nibabel.load(filename).dataobj).astype(np.float32)
-
-
 def _case_picture(results: DemoResults, case: str, kind: str) -> bytes:
-    def image(condition: str, channel: str) -> np.ndarray:
-        return _load(results.images(condition) / f"{case}_{CHANNELS.index(channel):04d}.nii.gz")
-
-    label = _load(results.labels / f"{case}.nii.gz") > 0
+    label = load(results.labels / f"{case}.nii.gz") > 0
     z = int(label.sum((0, 1)).argmax())  # the slice with most lesion
-    clean = {channel: image("clean", channel) for channel in CHANNELS}
+    clean = load_images(results, "clean", case)
     across, along = (slice(int(i.min()), int(i.max()) + 1) for i in np.nonzero(clean["FLAIR"].max(2)))
     windows = {channel: window(values) for channel, values in clean.items()}
     flair = windows["FLAIR"]  # fused images are in the units of FLAIR: the same window fits
-    degraded = image(kind, "FLAIR")
-    fused = {c: _load(results.predictions(TRAINERS[1], c) / "fused" / f"{case}.nii.gz") for c in ("clean", kind)}
+    degraded = load_images(results, kind, case)["FLAIR"]
+    fused = {c: load_fused(results, c, case) for c in ("clean", kind)}
+    gradient = gradient_fusion(clean, (results.options.spacing_mm,) * 3)
 
     def cut(values: np.ndarray) -> np.ndarray:
         return values[across, along, z]
 
     def masks(condition: str) -> dict[str, np.ndarray]:
-        found = {t: _load(results.predictions(t, condition) / f"{case}.nii.gz") > 0 for t in TRAINERS}
+        found = {t: load(results.predictions(t, condition) / f"{case}.nii.gz") > 0 for t in TRAINERS}
         return {name: cut(mask) for name, mask in {"label": label, **found}.items()}
 
     return image_row(
         {**{channel: (cut(values), windows[channel]) for channel, values in clean.items()},
+         "gradient fusion": (cut(gradient), window(gradient)),
          f"FLAIR, {kind}": (cut(degraded), flair),
          "fused, from clean": (cut(fused["clean"]), flair),
          f"fused, from {kind}": (cut(fused[kind]), flair)},
@@ -162,15 +174,18 @@ other brains, clean and with all three images degraded; RMR also fused the three
 <p class="note"><b>{escape(CAVEATS)}</b></p>
 <h2>Results, n = {options.test_cases} test cases, mean ± standard deviation over them</h2>
 {_table(*summary_table(results))}
-<p>After so short a training the fused image is practically FLAIR, and what was degraded in FLAIR is still degraded in
-it: where the last two columns are about equal, nothing was restored.</p>
-<p><small>Dice of the lesions, 1 is perfect. PSNR within the brain, each column with a reference of its own: the
-degraded FLAIR against the clean FLAIR; RMR's fused image of the degraded case against that of the clean case. A fused
-image that shows little scores well here: look at the pictures, too.</small></p>
+<p><small>Dice of the lesions, 1 is perfect. PSNR within the brain, always against the clean FLAIR, whose intensities
+the fused image is trained to have: of the degraded FLAIR, and of RMR's fused image of the degraded case (of the clean
+case in the first row). Where both are about equal, nothing was restored.</small></p>
 <details><summary>Dice of every case</summary>{_per_case_table(results)}</details>
+<h2>Is the fused image a fusion?</h2>
+<p>Measured on the clean test cases. A modality's own edges are those that no other one has (–: too few to be measured).
+Gradient is a classical fusion of the same images, without any training.</p>
+{fusion_verdicts(results)}
 <h2>Pictures</h2>
-<p>The axial slice with most lesion (some lesions are faint, as in patients); T1, T2 and FLAIR as they were, then one
-of the degradations, which hit all three. FLAIR and fused images share one grey window. Outlines: {legend}.</p>
+<p>The axial slice with most lesion (some lesions are faint, as in patients); T1, T2, FLAIR and their gradient
+fusion as they were, then one of the degradations, which hit all three. FLAIR and RMR's fused images share one grey
+window. Outlines: {legend}.</p>
 {rows}
 <h2>Training</h2>
 {_embedded(plots, "losses per epoch")}

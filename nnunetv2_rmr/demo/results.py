@@ -5,6 +5,7 @@ from pathlib import Path
 
 from nnunetv2_rmr.demo.degraded import DEGRADATIONS
 from nnunetv2_rmr.demo.job import DATASET, TRAINERS, Training
+from nnunetv2_rmr.evaluation.fusion_metrics.verdict import Facts
 
 CONDITIONS = ("clean", *DEGRADATIONS)
 
@@ -37,14 +38,15 @@ class DemoOptions:
 class DemoResults:
     """dice: trainer -> condition -> case -> Dice of the lesions (NaN: nothing there and nothing found).
 
-    psnr: degradation -> case -> {"fused": ..., "FLAIR": ...}, in dB within the brain: the fused image of the degraded
-    case against that of the clean case, and the degraded FLAIR against the clean one. seconds: per step.
+    psnr: condition -> case -> {"fused": ..., "FLAIR": ...}, see psnr_of_case. fusion: case -> {"RMR": ..., "gradient":
+    ...}, see facts_of_case. seconds: per step.
     """
 
     options: DemoOptions
     trainings: dict[str, Training] = field(default_factory=dict)
     dice: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     psnr: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    fusion: dict[str, dict[str, Facts]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TextIO
 
 from nnunetv2_rmr.atomic import write_json
-from nnunetv2_rmr.datasets.phantom import CHANNELS, write_phantom_dataset
+from nnunetv2_rmr.datasets.phantom import write_phantom_dataset
 from nnunetv2_rmr.demo.degraded import DEGRADATIONS, write_degraded
+from nnunetv2_rmr.demo.fusion import facts_of_case, psnr_of_case
 from nnunetv2_rmr.demo.job import (
     DATASET_ID,
     DATASET_NAME,
@@ -88,7 +89,7 @@ def expected_seconds(options: DemoOptions) -> dict[str, float]:
         "train RMR": 1.9 * iteration * iterations,
         "degrade the test images": 0.3 * options.test_cases * len(DEGRADATIONS),
         "predict": 4.6 * n_predictions,
-        "evaluate": 1,
+        "evaluate": 1 + 0.5 * options.test_cases,
         "write the page": 1,
     }
 
@@ -133,35 +134,16 @@ def _run(options: DemoOptions, results: DemoResults, progress: Progress) -> None
             for trainer in TRAINERS:
                 results.dice.setdefault(trainer, {})[condition] = \
                     dice_per_case(results.labels, results.predictions(trainer, condition))
-            if condition != "clean":
-                results.psnr[condition] = _psnr_per_case(results, condition)
+            results.psnr[condition] = {case: psnr_of_case(results, condition, case) for case in results.cases}
             tick()
+        results.fusion.update({case: facts_of_case(results, case) for case in results.cases})
     with progress.step("write the page", 1):
         results.seconds.update(progress.seconds)
         write_page(results, out / "demo.html")
-        write_json({"dice": results.dice, "psnr_db": results.psnr, "seconds": results.seconds, "cases": options.cases,
+        write_json({"dice": results.dice, "psnr_db": results.psnr, "fusion": results.fusion,
+                    "seconds": results.seconds, "cases": options.cases,
                     "epochs": options.epochs, "iterations_per_epoch": options.iterations, "seed": options.seed},
                    out / "results.json")
         if not options.keep:
             for name in LARGE:
                 shutil.rmtree(out / name, ignore_errors=True)
-
-
-def _psnr_per_case(results: DemoResults, condition: str) -> dict[str, dict[str, float]]:
-    import nibabel
-    import torch
-
-    from nnunetv2_rmr.evaluation.restoration import restoration_scores
-
-    def load(filename: Path) -> torch.Tensor:
-        return torch.from_numpy(nibabel.load(filename).get_fdata())
-
-    rmr, flair = TRAINERS[1], f"_{CHANNELS.index('FLAIR'):04d}.nii.gz"
-    scores = {}
-    for case in results.cases:
-        raw = [load(results.images(c) / (case + flair)) for c in (condition, "clean")]
-        fused = [load(results.predictions(rmr, c) / "fused" / (case + ".nii.gz")) for c in (condition, "clean")]
-        brain = raw[1] > 0
-        scores[case] = {"fused": restoration_scores(*fused, brain)["PSNR"],
-                        "FLAIR": restoration_scores(*raw, brain)["PSNR"]}
-    return scores

@@ -28,6 +28,7 @@ from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 
+from nnunetv2_rmr.evaluation.restoration import fusion_target
 from nnunetv2_rmr.ext_trainer import add_to_ext_trainer
 from nnunetv2_rmr.inference.export_fused import export_fused, fused_filename, fused_to_input_grid
 from nnunetv2_rmr.inference.fuse_restored import fuse_restored
@@ -185,10 +186,13 @@ class RMRPredictor(nnUNetPredictor):
         """images: (images, D, H, W), of the whole case, as is data, what was predicted from: the fused image."""
         if not self._shared:
             return images[0]
+        return fuse_restored(images, data[:self._rmrnet.num_modalities], self.configuration_manager.spacing,
+                             self._reference, self._presence)
+
+    @property
+    def _reference(self) -> int:
         settings = RMRSettings.from_plans(self.plans_manager.plans)
-        reference = reference_channel(settings.reference_modality, channel_names(self.dataset_json))
-        return fuse_restored(images, data[:self._rmrnet.num_modalities], self.configuration_manager.spacing, reference,
-                             self._presence)
+        return reference_channel(settings.reference_modality, channel_names(self.dataset_json))
 
     # ---- the sliding window -----------------------------------------------------------------------------------------
 
@@ -267,6 +271,18 @@ class RMRPredictor(nnUNetPredictor):
         fused = self._fuse(accumulator.mean()[(slice(None), *slicer)], data)
         self._presence = None
         return fused
+
+    def fusion_target(self, data: torch.Tensor, spacing: Sequence[float] | None = None) -> torch.Tensor | None:
+        """What the fused image of a case aims at, made from its clean modalities: (D, H, W), in the units of the
+        reference modality in `data`; None if that is no function of them alone.
+
+        data: (C, D, H, W), normalised or not. spacing: of its grid in mm, by default the configuration's.
+        """
+        if self._shared:
+            modalities = data[:self._rmrnet.num_modalities]
+            return fuse_restored(modalities, modalities, spacing or self.configuration_manager.spacing, self._reference)
+        target = fusion_target(RMRSettings.from_plans(self.plans_manager.plans), channel_names(self.dataset_json))
+        return None if target is None else target(data)
 
     # ---- from and to files ------------------------------------------------------------------------------------------
 

@@ -33,9 +33,9 @@ def export_validation_fusion(trainer: nnUNetTrainerRMR) -> None:
     """Write validation/fused/CASE and validation/fused/restoration.json.
 
     The scores compare, per case, the fused image of a degraded copy (every modality degraded as in training, seeded
-    by the case's number) with the fused image of the clean case; "input" are the same scores of the degraded reference
-    modality against the clean one, which is what the network starts from. Without the raw images at hand the fused
-    images stay in normalised intensities; the log says so.
+    by the case's number) with what the fused image aims at, made from the clean case (the clean case's fused image, if
+    it aims at nothing that is made from the modalities alone); "input" are the same scores of what is made so from the
+    degraded case. Without the raw images at hand the fused images stay in normalised intensities; the log says so.
     """
     predictor = RMRPredictor(perform_everything_on_device=False, device=trainer.device, allow_tqdm=False)
     predictor.manual_initialization(trainer.network, trainer.plans_manager, trainer.configuration_manager, None,
@@ -68,8 +68,11 @@ def export_validation_fusion(trainer: nnUNetTrainerRMR) -> None:
                                 **drawn_by(trainer.settings, trainer.configuration_manager))
         fused = predictor.predict_fused_from_preprocessed_data(clean)
         restored = predictor.predict_fused_from_preprocessed_data(degraded)
-        scores[key] = restoration_scores(restored, fused, inside)
-        scores[key]["input"] = restoration_scores(degraded[trainer.reference], clean[trainer.reference], inside)
+        aimed_at, given = predictor.fusion_target(clean), predictor.fusion_target(degraded)
+        if aimed_at is None:
+            aimed_at, given = fused, degraded[trainer.reference]
+        scores[key] = restoration_scores(restored, aimed_at, inside)
+        scores[key]["input"] = restoration_scores(given, aimed_at, inside)
         if writable:
             export_fused(fused, properties, _intensity_map(trainer, raw_files.get(key)), trainer.plans_manager,
                          trainer.configuration_manager, ending, join(folder, key))

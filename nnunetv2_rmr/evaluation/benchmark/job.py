@@ -63,6 +63,7 @@ class Benchmark:
             "labels": labels_and_regions(self.dataset_json["labels"]), "label_values": label_names(self.dataset_json),
             "modalities": models[0].channels,
             "trained_on": {model.name: model.trained_on for model in models},
+            "fusing": [model.name for model in models if model.fuses],
             "planned": [asdict(condition) for condition in self.planned],
         }
         self._keep_settings()

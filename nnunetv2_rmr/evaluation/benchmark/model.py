@@ -75,6 +75,10 @@ class BenchmarkModel:
         settings = RMRSettings.from_plans(self.predictor.plans_manager.plans)
         return reference_channel(settings.reference_modality, self.channels)
 
+    def target(self, images: torch.Tensor, spacing: Sequence[float]) -> torch.Tensor | None:
+        """What the fused image of a model that fuses aims at, of raw images (C, Z, Y, X); see RMRPredictor."""
+        return self.predictor.fusion_target(images, spacing)
+
     @property
     def trained_on(self) -> list[str]:
         """Degradations that its training drew, of models of this package."""

@@ -7,6 +7,8 @@ from pathlib import Path
 from nnunetv2_rmr.evaluation.benchmark.conditions import Condition
 
 Key = tuple[str, Condition]  # model, condition
+# "restored_to" of records with restoration; older ones have none: they compare with the model's own clean fused image
+RESTORED_TO = "target"
 
 
 class CaseRecords:
@@ -42,6 +44,8 @@ class CaseRecords:
         model, condition = key
         record = {"model": model, "corruption": condition.corruption, "seen": condition.seen,
                   "severity": condition.severity, "modality": condition.modality, "case": self.case, **result}
+        # null for NaN and infinity, which JSON does not have
+        record = json.loads(json.dumps(record), parse_constant=lambda constant: None)
         with open(self.file, "a") as file:
             file.write(json.dumps(record) + "\n")
         self._keep(record)

@@ -2,16 +2,20 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
+from nnunetv2.evaluation.evaluate_predictions import region_or_label_to_mask
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
 from nnunetv2_rmr.evaluation.benchmark.conditions import CLEAN, Condition, apply
 from nnunetv2_rmr.evaluation.benchmark.cost import measured
+from nnunetv2_rmr.evaluation.benchmark.fusion import CaseFusion
 from nnunetv2_rmr.evaluation.benchmark.model import BenchmarkModel
-from nnunetv2_rmr.evaluation.benchmark.records import CaseRecords
+from nnunetv2_rmr.evaluation.benchmark.records import RESTORED_TO, CaseRecords
+from nnunetv2_rmr.evaluation.body import body_mask
 from nnunetv2_rmr.evaluation.corruptions import image_difference
 from nnunetv2_rmr.evaluation.restoration import restoration_scores
 from nnunetv2_rmr.evaluation.segmentation_metrics import LabelOrRegion, segmentation_scores
@@ -62,12 +66,12 @@ def run_case(case: Case, models: Sequence[BenchmarkModel], planned: Sequence[Con
         fail(todo, error)
         return
 
-    tester = _CaseTester(case.name, images.astype(np.float32), properties, reference[0], scoring)
+    tester = _CaseTester(case.name, images.astype(np.float32), models[0].channels, properties, reference[0], scoring)
     for condition, waiting in todo.items():
         if not waiting:
             continue
         try:
-            corrupted = tester.corrupted(condition, models[0].channels)
+            corrupted = tester.corrupted(condition)
         except Exception as error:  # NaN in an image, say, of a format that the checks above do not look into
             fail({condition: waiting}, error)
             continue
@@ -85,36 +89,32 @@ def _message(error: Exception) -> str:
 
 
 class _CaseTester:
-    """One case in memory: its images, and the clean case's fused image of every model that has one."""
+    """One case in memory: its images, and what fused images of the clean case are measured with."""
 
-    def __init__(self, name: str, images: np.ndarray, properties: dict, reference: np.ndarray, scoring: Scoring):
-        self.name, self.images, self.properties = name, images, properties
+    def __init__(self, name: str, images: np.ndarray, channels: Sequence[str], properties: dict, reference: np.ndarray,
+                 scoring: Scoring):
+        self.name, self.images, self.channels, self.properties = name, images, channels, properties
         self.reference, self.scoring = reference, scoring
-        self.body = (images != 0).any(0)
+        self.body = body_mask(images)
         self.spacing = tuple(float(s) for s in properties["spacing"])
-        self.clean_fused: dict[str, np.ndarray] = {}
 
-    def corrupted(self, condition: Condition, channels: Sequence[str]) -> np.ndarray:
-        return apply(condition, self.images, self.spacing, self.name, channels, self.scoring.seed)
+    def corrupted(self, condition: Condition) -> np.ndarray:
+        return apply(condition, self.images, self.spacing, self.name, self.channels, self.scoring.seed)
 
     def test(self, model: BenchmarkModel, condition: Condition, images: np.ndarray) -> dict:
         fuse = model.fuses and condition.corruption != "missing"
-        if fuse and condition != CLEAN and model.name not in self.clean_fused:  # a resumed run
-            self.clean_fused[model.name] = model.predict(self.images, self.properties, fuse=True)[1]
         with measured(model.device) as cost:
             segmentation, fused = model.predict(images, self.properties, fuse=fuse)
         result = dict(cost)
-        if condition == CLEAN:
-            if fuse:
-                self.clean_fused[model.name] = fused
-        else:
+        if condition != CLEAN:
             result["image_difference"] = self._image_difference(images)
-            if fuse:
-                result |= self._restoration(model, images, fused)
+        if fuse:
+            result |= self._restoration(model, images, fused)
+        if fuse and condition == CLEAN:
+            result |= self._fusion(model, fused)
         result["scores"] = {
-            name: {metric: None if np.isnan(score) else score for metric, score in segmentation_scores(
-                self.reference, segmentation, label, self.spacing, self.scoring.tolerance_mm,
-                self.scoring.ignore_label).items()}
+            name: segmentation_scores(self.reference, segmentation, label, self.spacing, self.scoring.tolerance_mm,
+                                      self.scoring.ignore_label)
             for name, label in self.scoring.labels.items()}
         return result
 
@@ -123,13 +123,29 @@ class _CaseTester:
         changed = [i for i in range(len(images)) if not np.array_equal(images[i], self.images[i])]
         return float(np.mean([image_difference(self.images[i], images[i], self.body) for i in changed] or [0.0]))
 
-    def _restoration(self, model: BenchmarkModel, images: np.ndarray, fused: np.ndarray) -> dict[str, float]:
-        """Fused image of the corrupted case against that of the clean one; and what the network started from."""
-        body, channel = torch.from_numpy(self.body), model.reference
-        pairs = {"fused": (fused, self.clean_fused[model.name]),
-                 "degraded": (images[channel], self.images[channel])}
-        scores = {}
-        for what, pair in pairs.items():
-            for metric, value in restoration_scores(*map(torch.from_numpy, pair), body).items():
-                scores[f"{what}_{metric}"] = value if np.isfinite(value) else None
-        return scores
+    def _restoration(self, model: BenchmarkModel, images: np.ndarray, fused: np.ndarray) -> dict[str, float | str]:
+        """Fused image of `images` against what the clean ones would have it be; and what `images` themselves give."""
+        body, clean = torch.from_numpy(self.body), model.target(torch.from_numpy(self.images), self.spacing)
+        if clean is None:
+            return {}
+        pairs = {"fused": torch.from_numpy(fused), "degraded": model.target(torch.from_numpy(images), self.spacing)}
+        return {"restored_to": RESTORED_TO, **{
+            f"{what}_{metric}": value for what, image in pairs.items()
+            for metric, value in restoration_scores(image, clean, body).items()}}
+
+    def _fusion(self, model: BenchmarkModel, fused: np.ndarray) -> dict:
+        """Facts of the clean case's fused image, and of what it is compared with; or why there are none."""
+        if len(self.images) < 2:
+            return {"fusion": None, "fusion_error": "one modality only, nothing to fuse"}
+        try:
+            return {"fusion": self._case_fusion.facts(fused),
+                    "fusion_baselines": self._case_fusion.baselines(model.reference)}
+        except ValueError as error:  # an image without contrast, say, which may be segmented all the same
+            return {"fusion": None, "fusion_error": str(error)}
+
+    @cached_property
+    def _case_fusion(self) -> CaseFusion:
+        regions = {name: region_or_label_to_mask(self.reference, label) for name, label in self.scoring.labels.items()}
+        ignore = self.scoring.ignore_label
+        labelled = np.ones_like(self.body) if ignore is None else self.reference != ignore
+        return CaseFusion(self.images, self.channels, self.body, labelled, regions, self.spacing)

@@ -7,6 +7,8 @@ from pathlib import Path
 import pandas as pd
 
 from nnunetv2_rmr.atomic import replacing, write_json
+from nnunetv2_rmr.evaluation.benchmark.fusion import summarise_fusion
+from nnunetv2_rmr.evaluation.benchmark.records import RESTORED_TO
 from nnunetv2_rmr.evaluation.benchmark.statistics import (
     GROUPS,
     METRICS,
@@ -22,15 +24,17 @@ from nnunetv2_rmr.evaluation.corruptions import CORRUPTIONS
 
 SAME_KIND = {"anisotropy": "low_resolution"}  # corruption and degradation are else called the same
 KEY = ("model", "corruption", "seen", "severity", "modality", "case")
-OF_CASE = ("seconds", "peak_memory_gb", "fused_PSNR", "fused_SSIM", "degraded_PSNR", "degraded_SSIM",
-           "image_difference")
+RESTORATION = ("fused_PSNR", "fused_SSIM", "degraded_PSNR", "degraded_SSIM")
+OF_CASE = ("seconds", "peak_memory_gb", *RESTORATION, "image_difference")
 
 
 def tables(records: Sequence[dict]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """results: a row per label of every prediction; cases: a row per prediction."""
     results = [{**{k: r[k] for k in KEY}, "label": label, **scores}
                for r in records for label, scores in r["scores"].items()]
-    cases = [{k: r.get(k) for k in (*KEY, *OF_CASE)} for r in records]
+    # what an older version compared the fused images with must not be averaged with what they are compared with now
+    cases = [{k: None if k in RESTORATION and r.get("restored_to") != RESTORED_TO else r.get(k)
+              for k in (*KEY, *OF_CASE)} for r in records]
     return (pd.DataFrame(results, columns=[*KEY, "label", *METRICS]).astype(dict.fromkeys(METRICS, float)),
             pd.DataFrame(cases, columns=[*KEY, *OF_CASE]).astype(dict.fromkeys(OF_CASE, float)))
 
@@ -72,15 +76,19 @@ def summarise(records: Sequence[dict], failed: Sequence[dict], settings: dict, r
             "CE: mean error (1 - Dice) over severities divided by the reference model's; rCE: the same of the error "
             f"beyond the clean one. Denominators below {SMALLEST_ERROR:g} are taken as {SMALLEST_ERROR:g}.",
             "missing: one modality at a time replaced by zeros; models of nnunetv2-rmr are told, as with --missing.",
-            "Restoration: fused image of the corrupted case against that of the clean case, within the body; beside it "
-            "the corrupted reference modality against the clean one. A fused image that is only stable, not good, "
-            "scores well here.",
+            "Fusion, on clean images: a modality's own edges are those that no other one has (Qabf, 0.975 is all of "
+            "them); contrast of lesions in proportion to the modality that shows each best, of every case the smallest "
+            "over labels. gradient: classical fusion of the same images. A copy of one modality is no fusion.",
+            "Restoration: fused image of the corrupted case against the target of the fusion, made of the clean case "
+            "(with default settings the reference modality), within the body; beside it the target made of the "
+            "corrupted case. Clean: how far the fused image is from its target anyway.",
             "Seconds: median of preprocessing, prediction and export of a case; memory: the largest peak.",
             *(f"{model} was trained on {', '.join(kinds)}, held out of RMR's default training but not of this model's."
               for model in models if (kinds := _not_held_out(settings, model, used))),
         ],
         "scores": scores, "differences": differences, "corruption_errors": errors,
         "mean_corruption_errors": mean_errors,
+        "fusion": summarise_fusion(records, settings["fusing"]),
         "failed": [{k: r[k] for k in (*KEY, "error")} for r in failed],
         "cost": [{"model": model, **row} for model, row in cost.to_dict("index").items()],
     }

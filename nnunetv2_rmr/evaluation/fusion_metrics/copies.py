@@ -26,7 +26,7 @@ def copied_source(metric: EdgePreservation, fused, sources: Sequence, correlatio
     for i, source in enumerate(sources):
         if metric.compare(fused, [source]) < SHOWS_ITSELF:
             continue
-        others = [metric.compare_at(metric.own(other, [source]), fused, other)
+        others = [metric.compare_own(metric.own(other, [source]), fused, other)
                   for j, other in enumerate(sources) if j != i]
         others = [value for value in others if not np.isnan(value)]
         if others and max(others) < OWN_EDGES:

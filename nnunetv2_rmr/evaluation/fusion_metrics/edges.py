@@ -59,22 +59,26 @@ class EdgePreservation:
             weights += float(weight.sum(dtype=np.float64))
         return preserved / weights if weights > 0 else float("nan")
 
-    def own(self, source: _Edges, others: list[_Edges]) -> np.ndarray:
-        """Which of the counted voxels are the source's own edges, that none of the others could have given: its
-        gradient is among its strongest tenth, and that of each of the others not above its median. Boolean, (voxels,).
+    def own(self, source: _Edges, others: list[_Edges]) -> list[np.ndarray]:
+        """Which of the counted voxels are the source's own edges, that no other source could have given: its gradient
+        is among its strongest tenth, and that of each of the others not above its median. Boolean, (voxels,).
+
+        One set; or, if that has fewer than 50 voxels, a set for each of the others alone.
         """
         if not source.strength.size:
-            return np.zeros(0, bool)
-        own = source.strength > np.quantile(source.strength, STRONGEST)
-        for other in others:
-            own &= other.strength <= other.median  # which may be 0
-        return own
+            return [np.zeros(0, bool)]
+        strongest = source.strength > np.quantile(source.strength, STRONGEST)
+        flat = [strongest & (other.strength <= other.median) for other in others]  # the median may be 0
+        of_all = np.logical_and.reduce([strongest, *flat])
+        return [of_all] if np.count_nonzero(of_all) >= FEWEST_OWN else flat or [of_all]
 
-    def compare_at(self, voxels: np.ndarray, fused: _Edges, source: _Edges) -> float:
-        """Qabf of one source over the given of the counted voxels, 0..0.975. NaN for fewer than 50."""
-        if np.count_nonzero(voxels) < FEWEST_OWN:
-            return float("nan")
-        return self.compare(fused.at(voxels), [source.at(voxels)])
+    def compare_own(self, own: list[np.ndarray], fused: _Edges, source: _Edges) -> float:
+        """Qabf of one source over its own edges, as `own` found them, 0..0.975; of several sets the smallest. NaN if
+        all have fewer than 50 voxels.
+        """
+        found = [self.compare(fused.at(voxels), [source.at(voxels)]) for voxels in own
+                 if np.count_nonzero(voxels) >= FEWEST_OWN]
+        return min(found, default=float("nan"))
 
 
 def _quality(source: _Edges, fused: _Edges) -> np.ndarray:

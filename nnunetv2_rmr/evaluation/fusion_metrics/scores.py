@@ -81,7 +81,7 @@ class _Case:
         of_sources = []
         for (s_edges, s_fidelity, s_similarity), own, s_values in zip(self.described, self.own, self.values):
             of_sources.append({
-                "own edges": self.edges.compare_at(own, edges, s_edges), "Qabf": self.edges.compare(edges, [s_edges]),
+                "own edges": self.edges.compare_own(own, edges, s_edges), "Qabf": self.edges.compare(edges, [s_edges]),
                 "VIF": self.fidelity.compare(fidelity, s_fidelity), "MI": mutual_information(values, s_values),
                 **self.similarity.compare(similarity, s_similarity), "PSNR": psnr(values, s_values)})
         scores = {

@@ -38,7 +38,7 @@ def facts_of(fused: np.ndarray, images: Mapping[str, np.ndarray], body: np.ndarr
     sources = {name: to_unit_range(image[box], body) for name, image in images.items()}
     metric = EdgePreservation(body)
     of_fused, edges = metric.describe(fused), {name: metric.describe(image) for name, image in sources.items()}
-    own = {name: metric.compare_at(metric.own(e, [other for other in edges.values() if other is not e]), of_fused, e)
+    own = {name: metric.compare_own(metric.own(e, [other for other in edges.values() if other is not e]), of_fused, e)
            for name, e in edges.items()}
     copied = copied_source(metric, of_fused, list(edges.values()),
                            [pearson(fused[body], image[body]) for image in sources.values()])

@@ -107,6 +107,16 @@ class Benchmark:
         return [name for name in self.models if name != self.reference]
 
     @property
+    def fusing(self) -> list[str]:
+        """Models that have fused images. Older summaries do not say; then those whose restoration was measured."""
+        if "fusion" in self.summary:
+            return [name for name in self.models if name in self.summary["fusion"]["models"]]
+        if "fused_PSNR" not in self.cases:
+            return []
+        measured = set(self.cases["model"][self.cases["fused_PSNR"].notna()])
+        return [name for name in self.models if name in measured]
+
+    @property
     def failed(self) -> list[dict]:
         """Predictions that could not be made: model, case, condition, error."""
         return self.summary.get("failed", [])

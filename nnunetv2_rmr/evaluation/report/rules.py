@@ -34,9 +34,12 @@ def rules(benchmark: Benchmark) -> Markup:
         "reference; below 1 is better than the reference. Relative mCE: the same for the increase over clean images.",
         "HD95: 95th percentile of the surface distance in mm, lower is better. NSD: part of the surface within the "
         "tolerance, higher is better.",
-        "Restoration: PSNR and SSIM of the fused image of the corrupted scans against that of the clean scans, beside "
-        "those of the corrupted reference modality against the clean one, inside the body, means over cases and "
-        "severities; unchanged images (infinite PSNR) are left out.",
+        "Fusion: own edges and copies are measured in the body, contrast of lesions with the expert's labels, without "
+        "voxels of an ignore label. Most fusion metrics are best for a copy of one modality; these are not. gradient: "
+        "classical fusion of the same images.",
+        "Restoration: PSNR and SSIM against the clean target of the fusion (of models with default settings the "
+        "reference modality of the clean scans), inside the body, means over cases and severities: of the fused image "
+        "of the corrupted scans, and of the target made of these. Unchanged images (infinite PSNR) are left out.",
         "Viewer: 8 bits per voxel between the 0.1 and the 99.9 percentile of the image; values are exact to 1/255 of "
         "this range, and shown as ≥ where clipped. Positions are NIfTI's (mm, to the right, to the front, up).",
         *(f"Note: {note}" for note in s.get("notes") or []),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nnunetv2_rmr.atomic import replacing
-from nnunetv2_rmr.evaluation.report import charts, examples, tables
+from nnunetv2_rmr.evaluation.report import charts, examples, fusion, tables
 from nnunetv2_rmr.evaluation.report.data import ALL, MEAN, METRICS, Benchmark
 from nnunetv2_rmr.evaluation.report.html import Markup, page, selector, switched, tag
 from nnunetv2_rmr.evaluation.report.rules import rules
@@ -60,7 +60,8 @@ def _sections(b: Benchmark, title: str, shown: list[examples.Example], problems:
                   *(per_label(lambda label, m=model: charts.scatter(b, m, label)) for model in b.others)]
     parts += [tag("h2", "Surface distance and surface Dice"),
               *(per_label(lambda label, m=m: tables.metric(b, m, label)) for m in METRICS if m != "Dice"),
-              tag("h2", "Restoration: is the fused image closer to the clean one than the corrupted scan?"),
+              *fusion.section(b),
+              tag("h2", "Restoration: is the fused image of corrupted scans closer to the clean target than they are?"),
               tables.restoration(b)]
     # the bar with the selector sticks to the top of the window as far as this part of the page goes
     lost = failures(b)
