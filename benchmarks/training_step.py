@@ -79,7 +79,7 @@ def make_trainer(trainer_class: type, plans: dict, modalities: int, device: torc
 def make_batch(trainer, patch: list[int], batch_size: int, modalities: int) -> dict:
     generator = torch.Generator().manual_seed(1)
     clean = torch.randn(batch_size, modalities, *patch, generator=generator)
-    rmr = hasattr(trainer, "stage_of")
+    rmr = hasattr(trainer, "reference")  # of the trainers of this package
     data = torch.cat((clean, clean + 0.3 * torch.randn(clean.shape, generator=generator)), 1) if rmr else clean
     scales = trainer._get_deep_supervision_scales()
     target = [torch.randint(0, 4, (batch_size, 1, *[round(n * s) for n, s in zip(patch, scale)]), generator=generator)
