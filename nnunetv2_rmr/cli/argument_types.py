@@ -1,7 +1,9 @@
-"""Types for argparse that more than one command needs."""
+"""Types and arguments for argparse that more than one command needs."""
 
 import argparse
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 
 def whole_number(lowest: int) -> Callable[[str], int]:
@@ -13,3 +15,12 @@ def whole_number(lowest: int) -> Callable[[str], int]:
         return int(text)
 
     return parse
+
+
+def add_arguments_of_image_folders(p: argparse.ArgumentParser) -> None:
+    """-djfile, --overwrite and -np, of commands that make something of every case of a folder."""
+    p.add_argument("-djfile", type=Path, metavar="FILE",
+                   help="dataset.json of the images (default: the one in IMAGES or beside it, if any)")
+    p.add_argument("--overwrite", action="store_true", help="replace files of an earlier run")
+    p.add_argument("-np", dest="num_processes", type=whole_number(1), default=min(4, os.cpu_count() or 1), metavar="N",
+                   help="cases worked on at once (default %(default)s)")

@@ -1,11 +1,10 @@
 """`nnUNetv2_rmr_corrupt`: corrupted copies of a folder of images, to see what a model makes of them."""
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
-from nnunetv2_rmr.cli.argument_types import whole_number
+from nnunetv2_rmr.cli.argument_types import add_arguments_of_image_folders, whole_number
 
 ALL = "all"
 EXAMPLE = """\
@@ -50,11 +49,7 @@ def parser() -> argparse.ArgumentParser:
                         "severity: the same damage gets worse (default %(default)s)")
     p.add_argument("--link", choices=("copy", "hard", "sym"), default="copy",
                    help="how modalities that stay as they are get into a copy (default copy)")
-    p.add_argument("-djfile", type=Path, metavar="FILE",
-                   help="dataset.json of the images (default: the one in IMAGES or beside it, if any)")
-    p.add_argument("--overwrite", action="store_true", help="replace files of an earlier run")
-    p.add_argument("-np", dest="num_processes", type=whole_number(1), default=min(4, os.cpu_count() or 1), metavar="N",
-                   help="cases worked on at once (default %(default)s)")
+    add_arguments_of_image_folders(p)
     return p
 
 

@@ -1,11 +1,10 @@
 """`nnUNetv2_rmr_fuse`: fused volumes of anybody's scans by classical methods, without any training."""
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
-from nnunetv2_rmr.cli.argument_types import whole_number
+from nnunetv2_rmr.cli.argument_types import add_arguments_of_image_folders
 from nnunetv2_rmr.evaluation.fusion_baselines import METHODS
 
 
@@ -26,11 +25,7 @@ def parser() -> argparse.ArgumentParser:
                    help="the reference modality, whose coarse scales gradient takes and which copy is (default: the "
                         "one called FLAIR, else PET, else the last). Without a dataset.json the names are the files' "
                         "numbers: 0000, 0001, ...")
-    p.add_argument("-djfile", type=Path, metavar="FILE",
-                   help="dataset.json of the images (default: the one in IMAGES or beside it, if any)")
-    p.add_argument("--overwrite", action="store_true", help="replace files of an earlier run")
-    p.add_argument("-np", dest="num_processes", type=whole_number(1), default=min(4, os.cpu_count() or 1), metavar="N",
-                   help="cases worked on at once (default %(default)s)")
+    add_arguments_of_image_folders(p)
     return p
 
 

@@ -28,9 +28,9 @@ _METRICS = {
                      "the reverse",
     **{f"smallest {name}": f"{text}, the smallest over sources" for name, text in {
         "own edges": f"Qabf of one source over its own edges: voxels where its gradient is in its strongest "
-                     f"{1 - edges.STRONGEST:.0%} and that of every other source not above its median; if these are fewer "
-                     f"than {edges.FEWEST_OWN} voxels, the smallest over the other sources one by one; NaN if these "
-                     "are as few",
+                     f"{1 - edges.STRONGEST:.0%} and that of every other source not above its median; if these are "
+                     f"fewer than {edges.FEWEST_OWN} voxels, the smallest over the other sources one by one; NaN if "
+                     "these are as few",
         "Qabf": "Qabf of one source", "VIF": "VIF of one source", "SSIM": "SSIM to one source",
         "MI": "I(S;F) of one source, bits"}.items()},
     "EN": "entropy of the fused image, bits",
