@@ -2,29 +2,38 @@
 
     python benchmarks/quick_compare.py -d Dataset999_Phantom -c 3d_small -o OUT --seeds 0 1 2 --iterations 300 \\
         --trainers nnUNetTrainer nnUNetTrainer_RMRDegradations nnUNetTrainerRMR
+    python benchmarks/quick_compare.py --data sarcoma --cross_validate -o OUT --seeds 0 1 2 3 4 --trainers ...
 
 Every trainer of short_trainers/ named here is trained on all training cases, once per seed, and predicts the test cases
 (imagesTs, labelsTs), which no training has seen: clean, and with every modality degraded by each kind of
-nnunetv2_rmr.degradations, drawn as in training and the same for all models. All scores are taken on the preprocessed
-grid. Segmentation: Dice and HD95 (mm), mean over labels or regions. Fused image: PSNR inside the body and SSIM against
-the clean reference modality (restoration; beside it the same of the degraded reference modality, "input"), and the
-fusion metrics Qabf, VIF and Q_MI against the clean modalities (beside it those of the voxel-wise average of what the
-network saw, "average"). With --missing also with each modality taken away: zeros in its place, of which an RMR network
-is told as by nnUNetv2_rmr_predict --missing. compare_trainers.py compares segmentations by nnU-Net's commands on the
-scans' own grid, with the benchmark's corruptions; it takes several times as long.
+nnunetv2_rmr.degradations, drawn as in training and the same for all models. With --cross_validate a seed trains a fold
+and predicts its validation cases. --data takes real scans of ../shared/data, prepared by real_dataset.py if they are
+not yet. With --missing also with each modality taken away: zeros in its place, of which an RMR network is told as by
+nnUNetv2_rmr_predict --missing.
 
-Writes OUT/TRAINER_SEED.json as soon as one is done, OUT/means.csv at the end, and prints tables of what is there: means
-over cases and seeds, and the difference to the first trainer with the 95 % interval of a t-test over seeds (over folds,
-each the mean of its trainings, with --cross_validate). What OUT has already, as JSON or in means.csv (those of the
-tables in benchmarks/README.md are in benchmarks/results/), is not done again. One thread each by default: start as many
-as there are cores, with --parts and --part.
+All scores are taken on the preprocessed grid. Segmentation: Dice and HD95 (mm), mean over labels or regions. Fused
+image, restoration: PSNR inside the body and SSIM against the target that training makes of the clean case, beside it
+the same of the target made of the degraded case ("input"). Fused image, as a fusion of the clean modalities: smallest
+own edges, Qabf and VIF over modalities, smallest contrast of a label in proportion to the modality that shows it best,
+and whether it is a copy of a modality (docs/fusion_metrics.md); beside it those of copies of single modalities (of
+degraded cases only of the reference modality) and of classical fusions, all of what the network saw.
+compare_trainers.py compares segmentations by nnU-Net's commands on the scans' own grid, with the benchmark's
+corruptions; it takes several times as long.
+
+Writes OUT/TRAINER_SEED.json as soon as one is done, OUT/cases.csv with every case's scores at the end, and prints
+tables of what is there: means, and the difference to the first trainer with the 95 % interval of a t-test over seeds,
+each the mean over its cases; with --cross_validate over patients, each the mean over its trainings. What OUT has
+already, as JSON, in cases.csv or in means.csv (as in benchmarks/results/; means.csv has means over cases), is not done
+again; a training that was stopped goes on from its last checkpoint. One thread each by default: start as many as there
+are cores, with --parts and --part.
 """
 
 import argparse
 import json
 import os
 import sys
-import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,13 +41,17 @@ import pandas as pd
 import torch
 from compare_trainers import HERE, interval
 from monai.inferers import sliding_window_inference
+from real_dataset import CONFIGURATION, REAL_DATA, make
 
 from nnunetv2_rmr.atomic import replacing
 from nnunetv2_rmr.degradations.degrade import DEGRADATIONS, degrade_case
+from nnunetv2_rmr.evaluation.body import body_mask
+from nnunetv2_rmr.evaluation.fusion_baselines import COPY
 from nnunetv2_rmr.evaluation.fusion_baselines.fuse import fuse
-from nnunetv2_rmr.evaluation.fusion_metrics.intensities import body_mask, to_unit_range
+from nnunetv2_rmr.evaluation.fusion_metrics.intensities import to_unit_range
+from nnunetv2_rmr.evaluation.fusion_metrics.lesion_contrast import LesionContrast, relative_contrast
 from nnunetv2_rmr.evaluation.fusion_metrics.scores import fusion_scores
-from nnunetv2_rmr.evaluation.restoration import restoration_scores
+from nnunetv2_rmr.evaluation.restoration import FusionTarget, fusion_target, restoration_scores
 from nnunetv2_rmr.evaluation.segmentation_metrics import segmentation_scores
 from nnunetv2_rmr.settings import channel_names
 
@@ -47,21 +60,56 @@ WITHOUT = "without "  # the modality that is named then
 GROUPS = {CLEAN: (CLEAN,), "noise, blur, fourier": ("noise", "blur", "fourier"),
           "the other kinds": tuple(kind for kind in DEGRADATIONS if kind not in ("noise", "blur", "fourier")),
           **{kind: (kind,) for kind in DEGRADATIONS}}
-SCORES = {"Dice": 3, "HD95": 1, "restored PSNR": 2, "restored SSIM": 3, "fused Qabf": 3, "fused VIF": 3,
-          "fused Q_MI": 3}  # and how many decimals are printed
+FUSION = ("smallest own edges", "smallest Qabf", "smallest VIF")
+CLASSICAL = ("average", "guided", "gradient")
+SCORES = {"Dice": 3, "HD95": 1, "restored PSNR": 2, "restored SSIM": 3, **{f"fused {metric}": 3 for metric in FUSION},
+          "fused smallest contrast": 2, "fused is a copy": 2}  # and how many decimals are printed
 RUN = ["trainer", "seed"]
 FOLDS = 10  # at most
 Scores = dict[str, float]
 
 
-def train(name: str, plans: dict, configuration: str, fold: int | str, dataset_json: dict, device: torch.device):
+def train(name: str, plans: dict, configuration: str, fold: int | str, dataset_json: dict, device: torch.device,
+          bf16: bool):
     sys.path.insert(0, str(HERE / "short_trainers"))
     import short_trainers
 
     trainer = getattr(short_trainers, f"{name}_short")(plans, configuration, fold, dataset_json, device)
     trainer.logger.plot_progress_png = lambda folder: None  # two seconds an epoch
-    trainer.run_training()
+    trainer.initialize()
+    if bf16:
+        in_bfloat16(trainer.network)
+    for checkpoint in ("checkpoint_final.pth", "checkpoint_latest.pth"):
+        if (file := Path(trainer.output_folder, checkpoint)).exists():
+            trainer.load_checkpoint(str(file))
+            break
+    if trainer.current_epoch < trainer.num_epochs:
+        trainer.run_training()
     return trainer
+
+
+def in_bfloat16(network: torch.nn.Module) -> None:
+    """From now on the network, on a CPU, computes in bfloat16 what torch.autocast does; what it returns is float32."""
+    forward = network.forward
+
+    def float32(outputs):
+        if isinstance(outputs, torch.Tensor):
+            return outputs.float()
+        if isinstance(outputs, list):
+            return [float32(output) for output in outputs]
+        return outputs and replace(outputs, **{name: float32(output) for name, output in vars(outputs).items()})
+
+    def run(*args, **kwargs):
+        with torch.autocast("cpu", torch.bfloat16):
+            outputs = forward(*args, **kwargs)
+        return float32(outputs)
+
+    network.forward = run
+
+
+def training_seconds(trainer) -> float:
+    log = trainer.logger.local_logger.my_fantastic_logging
+    return sum(log["epoch_end_timestamps"]) - sum(log["epoch_start_timestamps"])
 
 
 def test_cases(trainer, raw: Path, count: int | None) -> dict[str, tuple[torch.Tensor, np.ndarray]]:
@@ -83,36 +131,76 @@ def test_cases(trainer, raw: Path, count: int | None) -> dict[str, tuple[torch.T
     return cases
 
 
+def wanted_labels(trainer) -> dict[str, int | tuple[int, ...]]:
+    """Value, or values of a region, by name."""
+    manager = trainer.label_manager
+    names = [name for name in trainer.dataset_json["labels"] if name not in ("background", "ignore")]
+    return dict(zip(names, manager.foreground_regions if manager.has_regions else manager.foreground_labels,
+                    strict=True))
+
+
 def score_segmentation(predicted: np.ndarray, label: np.ndarray, trainer) -> Scores:
     """Means over labels or regions that are in the reference or in the prediction; and each one's Dice, NaN if not."""
-    manager, inside = trainer.label_manager, label >= 0
-    wanted = manager.foreground_regions if manager.has_regions else manager.foreground_labels
-    names = [name for name in trainer.dataset_json["labels"] if name not in ("background", "ignore")]
+    inside = label >= 0
     label, predicted = (np.where(inside, x, 0) for x in (label, predicted))
     found = {name: segmentation_scores(label, predicted, w, trainer.configuration_manager.spacing, tolerance_mm=1)
-             for name, w in zip(names, wanted, strict=True)}
+             for name, w in wanted_labels(trainer).items()}
     overall = {score: float(np.nanmean([scores[score] for scores in found.values()])) for score in ("Dice", "HD95")}
     return overall | {f"Dice {name}": scores["Dice"] for name, scores in found.items()}
 
 
-def score_fused(fused: torch.Tensor, clean: torch.Tensor, seen: torch.Tensor, present: torch.Tensor,
-                inside: torch.Tensor, reference: int) -> Scores:
-    """Restoration and fusion of the fused image, and of what it has to be better than.
+@dataclass(frozen=True)
+class CleanCase:
+    """What a case's fused images are scored against."""
 
-    fused (D, H, W); clean, seen (C, D, H, W): the case before and after the degradation; all z-scores.
-    present (C,): False for a modality that was taken away.
-    """
-    scores = {}
-    for name, image in (("restored", fused), ("input", seen[reference])):
-        if name == "restored" or (present[reference] and not torch.equal(image, clean[reference])):
-            scores |= {f"{name} {k}": v for k, v in restoration_scores(image, clean[reference], inside).items()}
-    mask = inside.numpy()
-    images = {"fused": to_unit_range(fused.numpy(), mask),
-              "average": fuse("average", [to_unit_range(image, mask) for image in seen[present].numpy()], mask)}
-    sources = [to_unit_range(image, mask) for image in clean.numpy()]
-    for name, found in fusion_scores(images, sources, mask).items():
-        scores |= {f"{name} {metric}": found[metric] for metric in ("Qabf", "VIF", "Q_MI")}
-    return scores
+    images: torch.Tensor  # (C, D, H, W), z-scores
+    body: torch.Tensor  # (D, H, W), boolean
+    lesions: Mapping[str, np.ndarray]  # by name of the label or region, boolean
+    spacing: Sequence[float]
+    channels: Sequence[str]
+    reference: int
+    target: FusionTarget | None
+
+    def score_restoration(self, fused: torch.Tensor, seen: torch.Tensor) -> Scores:
+        """fused (D, H, W); seen (C, D, H, W): the case after the degradation. Nothing without a target."""
+        if self.target is None:
+            return {}
+        clean, scores = self.target(self.images), {}
+        for name, image in (("restored", fused), ("input", self.target(seen))):
+            constant, given = image.min() == image.max(), torch.equal(image, clean)  # its modality is missing; clean
+            if name == "restored" or not (constant or given):
+                scores |= {f"{name} {metric}": value
+                           for metric, value in restoration_scores(image, clean, self.body).items()}
+        return scores
+
+    def score_fusion(self, fused: torch.Tensor, seen: torch.Tensor, present: torch.Tensor) -> Scores:
+        """As score_restoration, and present (C,): False for a modality that was taken away.
+
+        Of the fused image and, of what the network saw, of copies (the reference modality and those that are clean)
+        and of classical fusions.
+        """
+        mask, kept = self.body.numpy(), present.nonzero()[:, 0].tolist()
+        sources = [to_unit_range(image, mask) for image in self.images.numpy()]
+        shown = {i: sources[i] if torch.equal(seen[i], self.images[i]) else to_unit_range(seen[i].numpy(), mask)
+                 for i in kept}
+        images = {"fused": fused.numpy()}
+        for method in CLASSICAL:
+            images[method] = fuse(method, list(shown.values()), mask, self.spacing,
+                                  kept.index(self.reference) if self.reference in kept else -1)
+        images = {name: to_unit_range(image, mask) for name, image in images.items()}
+        images |= {COPY + self.channels[i]: image for i, image in shown.items()
+                   if i == self.reference or image is sources[i]}
+        contrast = LesionContrast({name: lesion for name, lesion in self.lesions.items() if lesion.any()}, mask,
+                                  self.spacing)
+        of_sources, scores = [contrast(source) for source in sources], {}
+        for name, found in fusion_scores(images, sources, mask).items():
+            scores |= {f"{name} {metric}": found.metrics[metric] for metric in FUSION}
+            scores |= {f"{name} own edges {channel}": of_source["own edges"]
+                       for channel, of_source in zip(self.channels, found.sources)}
+            relative = relative_contrast(contrast(images[name]), of_sources)
+            scores[f"{name} smallest contrast"] = min(relative.values(), default=float("nan"))
+            scores[f"{name} is a copy"] = float(found.copy_of is not None)
+        return scores
 
 
 @torch.inference_mode()
@@ -141,13 +229,17 @@ def predict(trainer, image: torch.Tensor, present: torch.Tensor) -> dict[str, to
 def test(trainer, raw: Path, count: int | None, missing: bool) -> dict[str, dict[str, Scores]]:
     """Condition -> case -> scores."""
     trainer.set_deep_supervision_enabled(False)
-    spacing = trainer.configuration_manager.spacing
+    spacing = list(trainer.configuration_manager.spacing)
     channels = channel_names(trainer.dataset_json)
+    of_rmr = hasattr(trainer, "rmrnet")
+    target = fusion_target(trainer.settings, channels) if of_rmr else None
     without = [f"{WITHOUT}{name}" for name in channels] if missing else []
     scores = {condition: {} for condition in (CLEAN, *DEGRADATIONS, *without)}
     for number, (case, (image, label)) in enumerate(test_cases(trainer, raw, count).items()):
         inside = torch.from_numpy(label >= 0)
-        body = torch.from_numpy(body_mask(image.numpy()))
+        lesions = {name: np.isin(label, wanted) for name, wanted in wanted_labels(trainer).items()}
+        clean = CleanCase(image, torch.from_numpy(body_mask(image.numpy())), lesions, spacing, channels,
+                          trainer.reference, target) if of_rmr else None
         for condition, of_cases in scores.items():
             present = torch.tensor([condition != f"{WITHOUT}{name}" for name in channels])
             if condition in DEGRADATIONS:
@@ -157,64 +249,84 @@ def test(trainer, raw: Path, count: int | None, missing: bool) -> dict[str, dict
             predicted = predict(trainer, seen, present)
             segmentation = trainer.label_manager.convert_logits_to_segmentation(predicted["logits"])
             of_cases[case] = score_segmentation(np.asarray(segmentation), label, trainer)
-            if "fused" in predicted:
-                of_cases[case] |= score_fused(predicted["fused"][0], image, seen, present, body,
-                                              trainer.reference)
+            if of_rmr:
+                fused = predicted["fused"][0]
+                of_cases[case] |= clean.score_restoration(fused, seen) | clean.score_fusion(fused, seen, present)
     return scores
 
 
-def means(out: Path) -> pd.DataFrame:
-    """Means over cases, a row for every trainer, seed and condition: of OUT's JSON files, else of its means.csv."""
+def every_case(out: Path) -> pd.DataFrame:
+    """A row for every trainer, seed, condition and case, of OUT's JSON files and of its cases.csv.
+
+    What is only in means.csv has one row for all cases, whose `case` is "fold" and the seed's last digit.
+    """
     rows = []
     for file in sorted(out.glob("*_*.json")):
         trainer, seed = file.stem.rsplit("_", 1)
         result = json.loads(file.read_text())
-        rows += [{"trainer": trainer, "seed": int(seed), "condition": condition, "cases": len(cases),
-                  "training_seconds": result["seconds_training"], **pd.DataFrame(cases.values()).mean()}
-                 for condition, cases in result["scores"].items()]
-    found = pd.DataFrame(rows, columns=None if rows else [*RUN, "condition"])
-    if (out / "means.csv").exists():
-        found = pd.concat((found, pd.read_csv(out / "means.csv")))
-    return found.drop_duplicates([*RUN, "condition"])
+        rows += [{"trainer": trainer, "seed": int(seed), "condition": condition, "case": case,
+                  "training_seconds": result["seconds_training"], **scores}
+                 for condition, cases in result["scores"].items() for case, scores in cases.items()]
+    found = pd.DataFrame(rows, columns=None if rows else [*RUN, "condition", "case"])
+    for name in ("cases.csv", "means.csv"):
+        if (out / name).exists():
+            stored = pd.read_csv(out / name, dtype={"case": str})
+            if "case" not in stored:
+                stored["case"] = "fold " + (stored.seed % FOLDS).astype(str)
+            have = set(found[RUN].itertuples(index=False, name=None))
+            stored = stored[[run not in have for run in stored[RUN].itertuples(index=False, name=None)]]
+            found = pd.concat((found, stored)) if len(found) else stored
+    return found
 
 
 def report(found: pd.DataFrame, trainers: list[str], seeds: list[int], cross_validated: bool = False) -> None:
+    """Tables of what every_case returns. Units of the means and intervals: seeds, or patients if cross-validated."""
     found = found[found.trainer.isin(trainers) & found.seed.isin(seeds)]
-    if cross_validated:
-        found = found.assign(seed=found.seed % FOLDS)  # several trainings of a fold count as their mean
+    unit = "case" if cross_validated else "seed"
     without = tuple(c for c in found.condition.unique() if c.startswith(WITHOUT))
     groups = GROUPS | ({"one modality missing": without} | {c: (c,) for c in without} if without else {})
-    of_labels = {score: SCORES["Dice"] for score in found if score.startswith("Dice ")}
-    for score, digits in (SCORES | of_labels).items():
+    of_each = {c: SCORES["Dice"] for c in found if c.startswith(("Dice ", "fused own edges "))}
+    for score, digits in (SCORES | of_each).items():
         if score not in found:
             continue
-        scored = found.dropna(subset=score)
-        first = next((t for t in trainers if t in set(scored.trainer)), None)
-        print(f"\n{score}\n\n| test images | trainer | mean | of every seed | difference to {first} |\n"
-              "|---|---|---|---|---|")
+        # over a seed's cases, or a patient's trainings; then over a group's conditions
+        of_conditions = found.groupby(["trainer", unit, "condition"], sort=False)[score].mean().dropna().reset_index()
+        first = next((t for t in trainers if t in set(of_conditions.trainer)), None)
+        print(f"\n{score}\n\n| test images | trainer | mean | of every {'patient' if cross_validated else 'seed'} "
+              f"| difference to {first} |\n|---|---|---|---|---|")
+        kind, _, metric = score.partition(" ")
+        beside = [c for c in found if c.endswith(f" {metric}") and kind in ("restored", "fused") and c != score]
         for group, conditions in groups.items():
             of_group = found[found.condition.isin(conditions)]
-            for name in ("input", "average"):
-                beside = f"{name} {score.split()[-1]}"
-                if beside in found and not of_group[beside].dropna().empty:
-                    print(f"| {group} | *{name}* | {of_group[beside].mean():.{digits}f} | | |")
-            of_runs = of_group.groupby(RUN)[score].mean().dropna()
-            for trainer in (t for t in trainers if t in of_runs.index):
-                of_seeds = of_runs[trainer]
-                differences = (of_seeds - of_runs[first]).dropna().tolist() if first in of_runs.index else []
-                print(f"| {group} | {trainer} | {of_seeds.mean():.{digits}f} | "
-                      + " ".join(f"{v:.{digits}f}" for v in of_seeds) + " | "
-                      + (interval(differences, digits) if differences and trainer != first else "") + " |")
+            for column in beside:
+                if not of_group[column].dropna().empty:
+                    print(f"| {group} | *{column.removesuffix(metric).strip()}* | {of_group[column].mean():.{digits}f} "
+                          "| | |")
+            of_units = of_conditions[of_conditions.condition.isin(conditions)].groupby(["trainer", unit])[score].mean()
+            for trainer in (t for t in trainers if t in of_units.index):
+                values = of_units[trainer]
+                differences = (values - of_units[first]).dropna().tolist() if first in of_units.index else []
+                print(f"| {group} | {trainer} | {values.mean():.{digits}f} | {listed(values, digits)} | "
+                      + (f"{interval(differences, digits)} (n = {len(differences)})"
+                         if differences and trainer != first else "") + " |")
     print()
     seconds = found.groupby("trainer").training_seconds.median()
     for trainer in (t for t in trainers if t in seconds.index):
         print(f"{trainer}: {seconds[trainer]:.0f} s of training, median")
 
 
+def listed(values: pd.Series, digits: int) -> str:
+    if len(values) > FOLDS:
+        return f"{values.min():.{digits}f} to {values.max():.{digits}f}, n = {len(values)}"
+    return " ".join(f"{v:.{digits}f}" for v in values)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-d", dest="dataset", required=True, help="its full name, DatasetXXX_Name")
-    parser.add_argument("-c", dest="configuration", required=True)
+    parser.add_argument("-d", dest="dataset", help="its full name, DatasetXXX_Name")
+    parser.add_argument("-c", dest="configuration", default=CONFIGURATION)
+    parser.add_argument("--data", choices=REAL_DATA, help="instead of -d and -c: real scans, see real_dataset.py")
+    parser.add_argument("--root", type=Path, help="of --data: where it is, or is written; by default OUT/DATA")
     parser.add_argument("-o", dest="out", type=Path, required=True)
     parser.add_argument("--trainers", nargs="+", required=True, help="the first is what the others are compared with")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -226,6 +338,8 @@ def main() -> None:
     parser.add_argument("--cross_validate", action="store_true",
                         help="the last digit of a seed is also the fold that is trained, whose validation cases are "
                              "the test cases: 3, 13 and 23 are three trainings of fold 3")
+    parser.add_argument("--bf16", action="store_true",
+                        help="networks in bfloat16: worth it only where `grep amx_bf16 /proc/cpuinfo` finds something")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--parts", type=int, default=1)
@@ -233,10 +347,15 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
+    if args.data:
+        make(args.data, args.root or args.out / args.data)
+        args.dataset = REAL_DATA[args.data].dataset
+    elif not args.dataset:
+        parser.error("-d or --data is needed")
     os.environ |= {"COMPARE_EPOCHS": str(args.epochs), "COMPARE_ITERATIONS": str(args.iterations // args.epochs),
                    "nnUNet_n_proc_DA": "0", "nnUNet_compile": "f"}
     preprocessed = Path(os.environ["nnUNet_preprocessed"], args.dataset)
-    done = set(means(args.out)[RUN].itertuples(index=False, name=None))
+    done = set(every_case(args.out)[RUN].itertuples(index=False, name=None))
     jobs = [(seed, trainer) for seed in args.seeds for trainer in args.trainers]
     for number, (seed, name) in enumerate(jobs):
         file = args.out / f"{name}_{seed}.json"
@@ -248,17 +367,16 @@ def main() -> None:
         plans = json.loads((preprocessed / "nnUNetPlans.json").read_text()) | {"continue_training": False}
         if args.settings:
             plans["rmr"] = args.settings
-        start = time.time()
         trainer = train(name, plans, args.configuration, seed % FOLDS if args.cross_validate else "all",
-                        json.loads((preprocessed / "dataset.json").read_text()), torch.device(args.device))
-        seconds = time.time() - start
-        result = {"seconds_training": seconds, "arguments": {k: str(v) for k, v in vars(args).items()},
+                        json.loads((preprocessed / "dataset.json").read_text()), torch.device(args.device), args.bf16)
+        result = {"seconds_training": training_seconds(trainer),
+                  "arguments": {k: str(v) for k, v in vars(args).items()},
                   "scores": test(trainer, Path(os.environ["nnUNet_raw"], args.dataset), args.test_cases, args.missing)}
         with replacing(file) as temporary:
             Path(temporary).write_text(json.dumps(result, indent=1))
-    found = means(args.out)
-    with replacing(args.out / "means.csv") as temporary:
-        found.sort_values([*RUN, "condition"]).to_csv(temporary, index=False, float_format="%.5g")
+    found = every_case(args.out)
+    with replacing(args.out / "cases.csv") as temporary:
+        found.sort_values([*RUN, "condition", "case"]).to_csv(temporary, index=False, float_format="%.4g")
     report(found, args.trainers, args.seeds, args.cross_validate)
 
 

@@ -1,0 +1,129 @@
+"""Real scans for comparisons: imported, planned, preprocessed and split, with a small configuration for CPUs.
+
+    python benchmarks/real_dataset.py sarcoma -o ROOT
+
+brats2021, sarcoma or glioma, as they lie in ../shared/data beside the repository (never in it); quick_compare.py --data
+does the same. Writes ROOT/nnUNet_raw, _preprocessed and _results with the configuration 3d_small: voxels of at least
+4 mm along every axis, a PlainConvUNet of four stages with one convolution each, 16 to 128 features, patches of up to
+32^3, batch 2. Cases that lack a modality are left out and named. Every case is a patient of its own, so the five folds
+(of BraTS seven, each of one case) are folds of patients.
+"""
+
+import argparse
+import json
+import os
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nnunetv2_rmr.datasets.importer import ImportRequest, import_dataset
+from nnunetv2_rmr.demo.job import set_environment, threads_for_processes
+
+SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
+CONFIGURATION = "3d_small"
+LEAST_MM = 4.0
+FEATURES = (16, 32, 64, 128)
+LARGEST_PATCH = 32  # voxels an edge
+
+
+@dataclass(frozen=True)
+class RealData:
+    dataset_id: int
+    name: str
+    modalities: dict[str, str]  # file by channel
+    label: str
+    import_options: dict = field(default_factory=dict)
+    folds: int = 5
+
+    @property
+    def dataset(self) -> str:
+        return f"Dataset{self.dataset_id}_{self.name}"
+
+
+REAL_DATA = {
+    "brats2021": RealData(
+        996, "BraTS2021", {name: f"{name.lower()}.nii.gz" for name in ("T1", "T1ce", "T2", "FLAIR")}, "seg.nii.gz",
+        {"label_map": {1: 2, 2: 1, 4: 3},
+         "regions": {"whole_tumor": (1, 2, 3), "tumor_core": (2, 3), "enhancing_tumor": (3,)}}, folds=7),
+    "sarcoma": RealData(997, "Sarcoma", {name: f"{name}.nii.gz" for name in ("CT", "PET", "MR_T1")}, "gtv.nii.gz",
+                        {"labels": {"gtv": 1}}),
+    "glioma": RealData(998, "Glioma", {name: f"{name}.nii.gz" for name in ("T1", "FLAIR", "T1ce")}, "lesion.nii.gz",
+                       {"labels": {"lesion": 1}}),
+}
+
+
+def make(name: str, root: Path, source: Path | None = None) -> None:
+    """Data set `name` of REAL_DATA below `root`, which nnU-Net's paths then are; nothing is done where it is there.
+
+    source: folder of its cases, by default SHARED/name. Made beside `root` and renamed, so that of several processes
+    each finds it complete.
+    """
+    data = REAL_DATA[name]
+    if not root.exists():
+        temporary = root.with_name(f".{root.name}.{os.getpid()}")
+        set_environment(temporary)
+        checked = import_dataset(ImportRequest(
+            source or SHARED / name, data.modalities, data.label, data.dataset_id, data.name,
+            temporary / "nnUNet_raw", skip_bad_cases=True, **data.import_options))
+        for case, problems in checked.skipped.items():
+            print(f"left out: {case}: {'; '.join(problems)}")
+        _plan_and_preprocess(data)
+        try:
+            temporary.rename(root)
+        except OSError:  # another process was faster
+            shutil.rmtree(temporary)
+    set_environment(root)
+
+
+def _plan_and_preprocess(data: RealData) -> None:
+    from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
+    from nnunetv2.experiment_planning.plan_and_preprocess_api import plan_experiment_dataset, preprocess_dataset
+
+    os.environ["nnUNet_n_proc_DA"] = "1"  # the planner can not do with 0
+    with threads_for_processes():
+        extractor = DatasetFingerprintExtractor(data.dataset_id, num_processes=1)
+        extractor.show_progress_bar = False
+        extractor.num_foreground_voxels_for_intensitystats = 1e6  # of 1e8
+        extractor.run(overwrite_existing=True)
+        plans, identifier = plan_experiment_dataset(data.dataset_id)
+        file = Path(os.environ["nnUNet_preprocessed"], data.dataset, identifier + ".json")
+        plans = json.loads(file.read_text())
+        plans["configurations"][CONFIGURATION] = small_configuration(plans["configurations"]["3d_fullres"])
+        plans["rmr"] = {"panel_every": 0}
+        file.write_text(json.dumps(plans, indent=4))
+        preprocess_dataset(data.dataset_id, identifier, [CONFIGURATION], [1], show_progress_bar=False)
+    cases = sorted(f.name.split(".")[0] for f in Path(os.environ["nnUNet_raw"], data.dataset, "labelsTr").iterdir())
+    (file.parent / "splits_final.json").write_text(json.dumps(splits(cases, data.folds), indent=1))
+
+
+def small_configuration(full: dict) -> dict:
+    """Of nnU-Net's 3d_fullres, for its plans."""
+    spacing = [max(LEAST_MM, mm) for mm in full["spacing"]]
+    size = [n * old / new for n, old, new in zip(full["median_image_size_in_voxels"], full["spacing"], spacing)]
+    depth = len(FEATURES)
+    multiple = 2 ** (depth - 1)
+    arguments = full["architecture"]["arch_kwargs"] | {
+        "n_stages": depth, "features_per_stage": FEATURES, "kernel_sizes": [[3, 3, 3]] * depth,
+        "strides": [[1, 1, 1], *[[2, 2, 2]] * (depth - 1)], "n_conv_per_stage": [1] * depth,
+        "n_conv_per_stage_decoder": [1] * (depth - 1)}
+    return {"inherits_from": "3d_fullres", "data_identifier": f"nnUNetPlans_{CONFIGURATION}", "spacing": spacing,
+            "patch_size": [min(LARGEST_PATCH, multiple * -int(-n // multiple)) for n in size], "batch_size": 2,
+            "architecture": full["architecture"] | {"arch_kwargs": arguments}}
+
+
+def splits(cases: list[str], folds: int) -> list[dict[str, list[str]]]:
+    """splits_final.json: every `folds`-th case is in the same fold, so that each has cases of all hospitals."""
+    held_out = [cases[fold::folds] for fold in range(folds)]
+    return [{"train": [case for case in cases if case not in val], "val": val} for val in held_out]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=REAL_DATA)
+    parser.add_argument("-o", dest="root", required=True, type=Path)
+    args = parser.parse_args()
+    make(args.name, args.root)
+
+
+if __name__ == "__main__":
+    main()
