@@ -128,6 +128,16 @@ def test_labels_that_are_no_label_maps_are_a_bad_case(folders):
     assert list(summary["failed_cases"]) == ["b"]
 
 
+def test_labels_that_dataset_json_does_not_name_are_a_bad_case(folders):
+    labels = label_lesions(folders)
+    content = {"channel_names": {"0": "T1", "1": "FLAIR"}, "file_ending": ".nii.gz",
+               "labels": {"background": 0, "whole": [1, 2], "core": 2}, "regions_class_order": [1, 2]}
+    (folders[1] / "dataset.json").write_text(json.dumps(content))
+    failed = evaluate_folder(*folders, labels_folder=labels)["failed_cases"]
+    assert list(failed) == ["a", "b", "c"]
+    assert "labels/a.nii.gz: holds label 3, which dataset.json does not name (whole, core)" in failed["a"]
+
+
 def test_what_is_ignored_is_neither_lesion_nor_body(folders):
     labels = label_lesions(folders)
     content = {"channel_names": {"0": "T1", "1": "FLAIR"}, "file_ending": ".nii.gz",

@@ -366,6 +366,8 @@ def test_the_verdict_says_in_words_what_is_in_the_image():
     assert "T1 0.20, FLAIR 0.90" in words and "core 0.20 (best in FLAIR 1, T1 1, reversed in 1 of 2)" in words
     assert words.endswith("This is a copy of FLAIR in 1 of 2 cases.")
     assert verdict("RMR", cases[:1]).endswith("This is a copy of FLAIR.")
+    little = verdict("x", [facts({"T1": 0.01, "T2": 0.02, "FLAIR": 0.9}, None, {}, {})])
+    assert "Of what T1 and T2 alone show, next to nothing is in it." in little and "alone show" not in words
     assert verdict("RMR", cases[1:]).endswith("This is no copy of one modality.")
 
 

@@ -49,6 +49,8 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(f"{p.prog}: stopped; the files that are there are complete")
     what = f" of {images.names[reference]}" if values.method == "copy" else (
         f", reference modality {images.names[reference]}" if values.method == "gradient" else "")
+    if values.reference is None and images.names[0] == "0000":
+        what += " (no dataset.json says what the modalities are: the last one)"
     print(f"{len(images.cases) - len(failures)} case(s) under {values.output}: {values.method}{what}")
     if failures:
         sys.exit(f"{p.prog}: error: {len(failures)} case(s) could not be fused:\n"

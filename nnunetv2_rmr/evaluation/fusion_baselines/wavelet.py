@@ -34,5 +34,5 @@ def load_pywavelets():
         import pywt
     except ImportError:
         raise PyWaveletsMissing("the baseline 'wavelet' needs PyWavelets: pip install \"nnunetv2-rmr[benchmark]\", "
-                                "or leave it out of --baselines") from None
+                                "or choose another") from None
     return pywt

@@ -89,8 +89,19 @@ def evaluate_case(files: CaseFiles, request: Request) -> dict:
                     for method, of_method in scores.items()},
         "contrast": {}, "relative_contrast": {method: {} for method in methods}}
     if images.label is not None:
+        _refuse_unknown_labels(images.label, files.label, request)
         _add_lesion_contrast(result, methods, sources, mask, images.label[box], images.spacing, request)
     return result
+
+
+def _refuse_unknown_labels(label: np.ndarray, file: str, request: Request) -> None:
+    """Raises BadCaseError for labels that dataset.json does not know: they would be lesions to nobody."""
+    known = {0, request.ignore_label}.union(*(region if isinstance(region, tuple) else (region,)
+                                              for region in request.regions.values()))
+    if request.regions and (unknown := sorted({int(value) for value in np.unique(label)} - known)):
+        raise BadCaseError(f"{file}: holds label{'s' * (len(unknown) > 1)} {', '.join(map(str, unknown))}, which "
+                           f"dataset.json does not name ({', '.join(request.regions)}): give the one that belongs to "
+                           "these label files (-d)")
 
 
 def _add_lesion_contrast(result: dict, methods: dict[str, np.ndarray], sources: list[np.ndarray], mask: np.ndarray,

@@ -84,9 +84,10 @@ def table(summary: dict) -> str:
 
 
 def _copied(method: str, cases: Sequence[dict]) -> str:
-    """The modality that the method's image copies in most cases, else a dash."""
-    (copied, times), *_ = Counter(case["copy_of"][method] for case in cases).most_common()
-    return copied if copied is not None and 2 * times > len(cases) else "–"
+    """The modalities that the method's images copy, with how many of the cases if not all; else a dash."""
+    copies = Counter(case["copy_of"][method] for case in cases if case["copy_of"][method] is not None)
+    return ", ".join(modality if n == len(cases) else f"{modality} {n}/{len(cases)}"
+                     for modality, n in copies.most_common()) or "–"
 
 
 def _number(value: float) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from nnunetv2_rmr.evaluation.fusion_metrics.copies import copied_source
+from nnunetv2_rmr.evaluation.fusion_metrics.copies import OWN_EDGES, copied_source
 from nnunetv2_rmr.evaluation.fusion_metrics.correlation import pearson
 from nnunetv2_rmr.evaluation.fusion_metrics.edges import COMPLETE, EdgePreservation
 from nnunetv2_rmr.evaluation.fusion_metrics.intensities import bounding_box, to_unit_range
@@ -53,6 +53,8 @@ def verdict(name: str, cases: Sequence[Facts]) -> str:
     sentences = [f"{name}: of each modality's own edges it shows "
                  + ", ".join(f"{modality} {_number(value)}" for modality, value in _own_edges(cases).items())
                  + f" ({COMPLETE:.2f} is all of them)."]
+    if absent := [modality for modality, value in _own_edges(cases).items() if value < OWN_EDGES]:
+        sentences.append(f"Of what {_listed(absent)} alone show{'s' * (len(absent) == 1)}, next to nothing is in it.")
     regions = list(dict.fromkeys(region for case in cases for region in case["contrast"]))
     if regions:
         sentences.append("Contrast of lesions, in proportion to the modality that shows each best: "
@@ -68,6 +70,10 @@ def copy_sentence(cases: Sequence[Facts]) -> str:
         return "This is no copy of one modality."
     return "This is a copy of " + ", ".join(
         modality + ("" if n == len(cases) else f" in {n} of {len(cases)} cases") for modality, n in named) + "."
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def _own_edges(cases: Sequence[Facts]) -> dict[str, float]:
