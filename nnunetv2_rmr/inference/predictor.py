@@ -187,10 +187,11 @@ class RMRPredictor(nnUNetPredictor):
         if not self._shared:
             return images[0]
         return fuse_restored(images, data[:self._rmrnet.num_modalities], self.configuration_manager.spacing,
-                             self._reference, self._presence)
+                             self.reference, self._presence)
 
     @property
-    def _reference(self) -> int:
+    def reference(self) -> int:
+        """Number of the modality whose intensities the fused image has."""
         settings = RMRSettings.from_plans(self.plans_manager.plans)
         return reference_channel(settings.reference_modality, channel_names(self.dataset_json))
 
@@ -212,7 +213,7 @@ class RMRPredictor(nnUNetPredictor):
     def _internal_predict_sliding_window_return_logits(self, data: torch.Tensor, slicers, do_on_device: bool = True):
         if not self.fuses:
             return super()._internal_predict_sliding_window_return_logits(data, slicers, do_on_device)
-        self._accumulator = self._new_accumulator(data, do_on_device)  # of this fold
+        self._accumulator = self._new_accumulator(data, do_on_device)
         self._tiles = iter(slicers)  # nnU-Net predicts the tiles in this order
         try:
             logits = super()._internal_predict_sliding_window_return_logits(data, slicers, do_on_device)
@@ -263,14 +264,15 @@ class RMRPredictor(nnUNetPredictor):
         self._presence = self._presence_in(data)
         padded, slicer = self._pad(data)
         accumulator = self._new_accumulator(padded, on_device=False)
-        with torch.autocast(self.device.type) if self.device.type == "cuda" else dummy_context():
-            for tile in self._internal_get_sliding_window_slicers(padded.shape[1:]):
-                x = padded[tile][None].to(self.device)
-                accumulator.add(tile, self.network(x, restore=True)[1] if self._shared else
-                                self.network(x, outputs=("fused",), presence=self._presence).fused)
-        fused = self._fuse(accumulator.mean()[(slice(None), *slicer)], data)
-        self._presence = None
-        return fused
+        try:
+            with torch.autocast(self.device.type) if self.device.type == "cuda" else dummy_context():
+                for tile in self._internal_get_sliding_window_slicers(padded.shape[1:]):
+                    x = padded[tile][None].to(self.device)
+                    accumulator.add(tile, self.network(x, restore=True)[1] if self._shared else
+                                    self.network(x, outputs=("fused",), presence=self._presence).fused)
+            return self._fuse(accumulator.mean()[(slice(None), *slicer)], data)
+        finally:
+            self._presence = None  # of this case, also if it failed
 
     def fusion_target(self, data: torch.Tensor, spacing: Sequence[float] | None = None) -> torch.Tensor | None:
         """What the fused image of a case aims at, made from its clean modalities: (D, H, W), in the units of the
@@ -280,7 +282,7 @@ class RMRPredictor(nnUNetPredictor):
         """
         if self._shared:
             modalities = data[:self._rmrnet.num_modalities]
-            return fuse_restored(modalities, modalities, spacing or self.configuration_manager.spacing, self._reference)
+            return fuse_restored(modalities, modalities, spacing or self.configuration_manager.spacing, self.reference)
         target = fusion_target(RMRSettings.from_plans(self.plans_manager.plans), channel_names(self.dataset_json))
         return None if target is None else target(data)
 
@@ -402,7 +404,7 @@ class RMRPredictor(nnUNetPredictor):
         names, ending = channel_names(self.dataset_json), self.dataset_json["file_ending"]
         case = os.path.basename(files[0])[:-(len(ending) + 5)]
         print(f"case {case} is predicted without " + ", ".join(f"{case}_{i:04d}{ending} ({names[i]})" for i in absent))
-        reference = reference_channel(RMRSettings.from_plans(self.plans_manager.plans).reference_modality, names)
+        reference = self.reference
         if reference in absent and self.configuration_manager.normalization_schemes[reference] != "CTNormalization":
             print(f"case {case}: {names[reference]} would give the fused image its units; without it, the fused image "
                   "is in normalised intensities")

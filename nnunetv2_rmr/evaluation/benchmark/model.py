@@ -14,7 +14,7 @@ from nnunetv2_rmr.inference.checkpoints import list_checkpoints
 from nnunetv2_rmr.inference.export_fused import fused_to_input_grid
 from nnunetv2_rmr.inference.predictor import RMRPredictor
 from nnunetv2_rmr.inference.preprocessing import PROPERTY
-from nnunetv2_rmr.settings import RMRSettings, channel_names, reference_channel
+from nnunetv2_rmr.settings import RMRSettings, channel_names
 
 
 class BenchmarkRefused(Exception):
@@ -72,8 +72,7 @@ class BenchmarkModel:
     @property
     def reference(self) -> int:
         """Channel whose intensities the fused image has."""
-        settings = RMRSettings.from_plans(self.predictor.plans_manager.plans)
-        return reference_channel(settings.reference_modality, self.channels)
+        return self.predictor.reference
 
     def target(self, images: torch.Tensor, spacing: Sequence[float]) -> torch.Tensor | None:
         """What the fused image of a model that fuses aims at, of raw images (C, Z, Y, X); see RMRPredictor."""

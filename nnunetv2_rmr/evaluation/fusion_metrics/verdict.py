@@ -50,10 +50,11 @@ def facts_of(fused: np.ndarray, images: Mapping[str, np.ndarray], body: np.ndarr
 
 def verdict(name: str, cases: Sequence[Facts]) -> str:
     """One paragraph on the fused images `name` of all cases, means over them."""
+    own_edges = _own_edges(cases)
     sentences = [f"{name}: of each modality's own edges it shows "
-                 + ", ".join(f"{modality} {_number(value)}" for modality, value in _own_edges(cases).items())
+                 + ", ".join(f"{modality} {_number(value)}" for modality, value in own_edges.items())
                  + f" ({COMPLETE:.2f} is all of them)."]
-    if absent := [modality for modality, value in _own_edges(cases).items() if value < OWN_EDGES]:
+    if absent := [modality for modality, value in own_edges.items() if value < OWN_EDGES]:
         sentences.append(f"Of what {_listed(absent)} alone show{'s' * (len(absent) == 1)}, next to nothing is in it.")
     regions = list(dict.fromkeys(region for case in cases for region in case["contrast"]))
     if regions:
