@@ -45,7 +45,7 @@ from real_dataset import CONFIGURATION, REAL_DATA, make
 
 from nnunetv2_rmr.atomic import replacing
 from nnunetv2_rmr.degradations.degrade import DEGRADATIONS, degrade_case
-from nnunetv2_rmr.evaluation.body import body_mask
+from nnunetv2_rmr.fusion.body import body_mask
 from nnunetv2_rmr.evaluation.fusion_baselines import COPY
 from nnunetv2_rmr.evaluation.fusion_baselines.fuse import fuse
 from nnunetv2_rmr.evaluation.fusion_metrics.intensities import to_unit_range

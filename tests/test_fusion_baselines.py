@@ -5,7 +5,7 @@ import pytest
 
 from nnunetv2_rmr.evaluation.fusion_baselines import METHODS
 from nnunetv2_rmr.evaluation.fusion_baselines.fuse import fuse
-from nnunetv2_rmr.evaluation.fusion_baselines.gradient import COARSE_MM, COARSE_WEIGHT, gradient
+from nnunetv2_rmr.fusion.gradient import COARSE_MM, COARSE_WEIGHT, gradient
 from nnunetv2_rmr.evaluation.fusion_baselines.selection import strongest
 from nnunetv2_rmr.evaluation.fusion_baselines.wavelet import PyWaveletsMissing
 

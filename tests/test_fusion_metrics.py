@@ -9,7 +9,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from sklearn.metrics import mutual_info_score
 from torchmetrics.functional.image import multiscale_structural_similarity_index_measure, visual_information_fidelity
 
-from nnunetv2_rmr.evaluation.body import body_mask
+from nnunetv2_rmr.fusion.body import body_mask
 from nnunetv2_rmr.evaluation.fusion_baselines.fuse import fuse
 from nnunetv2_rmr.evaluation.fusion_metrics.contrast import contrast_scores
 from nnunetv2_rmr.evaluation.fusion_metrics.correlation import correlation_scores

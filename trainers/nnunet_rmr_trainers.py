@@ -1,21 +1,12 @@
 # nnU-Net imports every module of the folders in nnUNet_extTrainer and then forgets what it imported from there, so the
 # classes must live in an installed package (else they can not be pickled) and only be named here.
-from nnunetv2_rmr.training.ablations import (
-    nnUNetTrainer_RMRDegradations,
-    nnUNetTrainerRMR_frozenAutoencoder,
-    nnUNetTrainerRMR_noDegradations,
-    nnUNetTrainerRMR_noFusionLoss,
-    nnUNetTrainerRMR_noRefinement,
-    nnUNetTrainerRMR_noSegmentationLoss,
-    nnUNetTrainerRMR_oneStage,
-)
+from nnunetv2_rmr.published.nnUNetTrainerRMR_paper import nnUNetTrainerRMR_paper
 from nnunetv2_rmr.training.benchmarking import (
     nnUNetTrainerRMRBenchmark_5epochs,
     nnUNetTrainerRMRBenchmark_5epochs_noDataLoading,
 )
+from nnunetv2_rmr.training.degradations_only import nnUNetTrainer_RMRDegradations
 from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
-from nnunetv2_rmr.training.nnUNetTrainerRMR_shared import nnUNetTrainerRMR_shared
-from nnunetv2_rmr.training.paper import nnUNetTrainerRMR_paper
 from nnunetv2_rmr.training.variants import (
     nnUNetTrainerRMR_5epochs,
     nnUNetTrainerRMR_20epochs,
@@ -33,13 +24,6 @@ __all__ = [
     "nnUNetTrainerRMR_50epochs",
     "nnUNetTrainerRMR_100epochs",
     "nnUNetTrainerRMR_250epochs",
-    "nnUNetTrainerRMR_frozenAutoencoder",
-    "nnUNetTrainerRMR_noDegradations",
-    "nnUNetTrainerRMR_noFusionLoss",
-    "nnUNetTrainerRMR_noRefinement",
-    "nnUNetTrainerRMR_noSegmentationLoss",
-    "nnUNetTrainerRMR_oneStage",
     "nnUNetTrainerRMR_paper",
-    "nnUNetTrainerRMR_shared",
     "nnUNetTrainer_RMRDegradations",
 ]

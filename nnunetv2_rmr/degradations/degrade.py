@@ -57,6 +57,8 @@ class DegradeTransform(BasicTransform):
         options: per kind, arguments of its transform other than the spacing, e.g. {"noise": {"p_rician": 0}}.
         magnitude: for every modality, whether it is a magnitude image, as MRI is: only these get Rician noise. None:
             all are.
+        modality_dropout: probability that the sample loses modalities: 1 to C - 1 of them, every number and every
+            choice equally likely. They are zero in both halves, as nnU-Net's preprocessing leaves a missing one here.
         also: further transforms of the degraded half, before ours, whatever is drawn; in the foreground, too.
     """
 
@@ -68,6 +70,7 @@ class DegradeTransform(BasicTransform):
         probabilities: Mapping[str, float] | None = None,
         options: Mapping[str, Mapping[str, Any]] | None = None,
         magnitude: Sequence[bool] | None = None,
+        modality_dropout: float = 0.0,
         also: Sequence[BasicTransform] = (),
     ) -> None:
         super().__init__()
@@ -85,6 +88,7 @@ class DegradeTransform(BasicTransform):
         self.p_clean = p_clean
         self.probabilities = probabilities
         self.magnitude = [True] * num_modalities if magnitude is None else list(magnitude)
+        self.modality_dropout = modality_dropout
         self.also = list(also)
         self.degradations = {}
         for kind, make in DEGRADATIONS.items():
@@ -97,17 +101,25 @@ class DegradeTransform(BasicTransform):
         shape = tuple(data_dict["image"].shape[1:])
         if len(shape) != len(self.spacing):
             raise ValueError(f"spacing {self.spacing} does not fit an image of spatial shape {shape}")
+        lost = self._draw_lost()
         if np.random.uniform() < self.p_clean:
-            return {"kinds": [NONE] * self.num_modalities, "parameters": [{}] * self.num_modalities}
+            return {"kinds": [NONE] * self.num_modalities, "parameters": [{}] * self.num_modalities, "lost": lost}
         weights = np.array(list(self.probabilities.values()))
         kinds = np.random.choice(list(self.probabilities), self.num_modalities, p=weights / weights.sum()).tolist()
         parameters = [{} if k == NONE else self.degradations[k].draw(shape) for k in kinds]
         for drawn, is_magnitude in zip(parameters, self.magnitude):
             if "rician" in drawn and not is_magnitude:
                 drawn["rician"] = False
-        return {"kinds": kinds, "parameters": parameters}
+        return {"kinds": kinds, "parameters": parameters, "lost": lost}
 
-    def apply(self, data_dict: dict[str, Any], kinds: list[str], parameters: list[dict[str, Any]]) -> dict[str, Any]:
+    def _draw_lost(self) -> list[int]:
+        if self.modality_dropout == 0 or np.random.uniform() >= self.modality_dropout:
+            return []
+        return np.random.permutation(self.num_modalities)[: np.random.randint(1, self.num_modalities)].tolist()
+
+    def apply(
+        self, data_dict: dict[str, Any], kinds: list[str], parameters: list[dict[str, Any]], lost: Sequence[int] = ()
+    ) -> dict[str, Any]:
         image, foreground = data_dict["image"], data_dict.pop("foreground", None)
         num_modalities = self.num_modalities
         out = torch.cat([image[:num_modalities], image])
@@ -122,13 +134,16 @@ class DegradeTransform(BasicTransform):
                 out[num_modalities + i] = degraded
             else:
                 torch.where(foreground, degraded, image[i], out=out[num_modalities + i])
+        for i in lost:
+            out[i] = out[num_modalities + i] = 0
         data_dict["image"] = out
         return data_dict
 
 
 def drawn_by(settings: RMRSettings, configuration_manager: ConfigurationManager) -> dict[str, Any]:
-    """Arguments of `DegradeTransform`: which degradations a training with these settings draws. CT is no magnitude."""
-    return {"probabilities": settings.degradation_probabilities, "options": settings.degradation_options,
+    """Arguments of `DegradeTransform`: what a training with these settings draws. CT is no magnitude."""
+    return {"p_clean": settings.p_clean, "probabilities": settings.degradation_probabilities,
+            "options": settings.degradation_options, "modality_dropout": settings.modality_dropout,
             "magnitude": [not scheme.startswith("CT") for scheme in configuration_manager.normalization_schemes]}
 
 
@@ -191,14 +206,16 @@ def degrade_case(
         spacing: of the case in mm, one per spatial axis; or two for a 3D case, as a 2D configuration has them: every
             slice is then a sample of its own, as it is in training.
         seed: decides everything, 0 to 2^32 - 1; the global generators are left as they were.
-        settings: of `DegradeTransform`; `p_clean` and the probability of "none" are taken as 0.
+        settings: of `DegradeTransform`; `p_clean`, `modality_dropout` and the probability
+            of "none" are taken as 0.
     """
     probabilities = dict(settings.get("probabilities") or RMRSettings().degradation_probabilities)
     probabilities.pop(NONE, None)
     total = sum(probabilities.values())
     if total == 0:
         return image.clone()
-    settings |= {"p_clean": 0.0, "probabilities": {kind: p / total for kind, p in probabilities.items()}}
+    settings |= {"p_clean": 0.0, "modality_dropout": 0.0,
+                 "probabilities": {kind: p / total for kind, p in probabilities.items()}}
     transform = DegradeTransform(image.shape[0], spacing, **settings)
 
     def degrade(sample: torch.Tensor, inside: torch.Tensor | None) -> torch.Tensor:

@@ -9,12 +9,12 @@ import numpy as np
 from nnunetv2_rmr.datasets.phantom import CHANNELS
 from nnunetv2_rmr.demo.job import TRAINERS
 from nnunetv2_rmr.demo.results import DemoResults
-from nnunetv2_rmr.evaluation.body import body_mask
 from nnunetv2_rmr.evaluation.fusion_baselines.fuse import fuse
 from nnunetv2_rmr.evaluation.fusion_metrics.intensities import to_unit_range
 from nnunetv2_rmr.evaluation.fusion_metrics.verdict import Facts, facts_of
+from nnunetv2_rmr.fusion.body import body_mask
 
-REFERENCE = "FLAIR"  # the modality that RMR aims at by default in these data
+REFERENCE = "FLAIR"  # the modality whose intensities the fused image has in these data
 
 
 def load(filename: Path) -> np.ndarray:
@@ -49,17 +49,20 @@ def facts_of_case(results: DemoResults, case: str) -> dict[str, Facts]:
 
 
 def psnr_of_case(results: DemoResults, condition: str, case: str) -> dict[str, float]:
-    """dB within the brain against what the fused image of the clean case aims at, the clean FLAIR: "fused", RMR's image
-    of the case under the condition, and "FLAIR", that of the condition itself (infinite if clean).
+    """dB within the brain against gradient fusion of the clean case, which RMR's fused image aims at: "fused", RMR's
+    image of the case under the condition, and "gradient", gradient fusion of that (infinite if clean).
     """
     # here: torch takes seconds to import, and the demo's first steps need none
     import torch
 
-    from nnunetv2_rmr.evaluation.restoration import fusion_target, restoration_scores
-    from nnunetv2_rmr.settings import RMRSettings
+    from nnunetv2_rmr.evaluation.restoration import restoration_scores
+    from nnunetv2_rmr.fusion.fused_image import fused_image
 
-    target = fusion_target(RMRSettings(reference_modality=REFERENCE), list(CHANNELS))
-    raw = {c: torch.from_numpy(np.stack(list(load_images(results, c, case).values()))) for c in ("clean", condition)}
-    brain, clean = raw["clean"].amax(0) > 0, target(raw["clean"])
-    return {"fused": restoration_scores(torch.from_numpy(load_fused(results, condition, case)), clean, brain)["PSNR"],
-            "FLAIR": restoration_scores(target(raw[condition]), clean, brain)["PSNR"]}
+    def fusion(of_condition: str) -> torch.Tensor:
+        images = torch.from_numpy(np.stack(list(load_images(results, of_condition, case).values())))
+        return fused_image(images, images, (results.options.spacing_mm,) * 3, list(CHANNELS).index(REFERENCE))
+
+    brain = torch.from_numpy(body_mask(list(load_images(results, "clean", case).values())))
+    clean, images = fusion("clean"), {"fused": torch.from_numpy(load_fused(results, condition, case)),
+                                      "gradient": fusion(condition)}
+    return {name: restoration_scores(image, clean, brain)["PSNR"] for name, image in images.items()}

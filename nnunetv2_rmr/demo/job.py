@@ -122,7 +122,7 @@ def train(trainer_name: str, device: str, epochs: int, iterations: int, validati
     trainer.train_step = step_and_tick
     trainer.run_training()
     log = trainer.logger.local_logger.my_fantastic_logging
-    return Training(Path(trainer.output_folder_base), log.get("loss_segmentation", log["train_losses"]),
+    return Training(Path(trainer.output_folder_base), log.get("loss_segmentation") or log["train_losses"],
                     log["val_losses"], log["mean_fg_dice"])
 
 

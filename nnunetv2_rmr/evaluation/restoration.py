@@ -1,26 +1,9 @@
-"""How well the fused image of a degraded case restores what training aims at, made from the clean case."""
-
-from collections.abc import Callable
+"""How well the fused image of a degraded case restores that of the clean one."""
 
 import torch
 
 from nnunetv2_rmr.losses.filters import crop_border
 from nnunetv2_rmr.losses.ssim import ssim_map, ssim_radii
-from nnunetv2_rmr.settings import RMRSettings, reference_channel
-
-FusionTarget = Callable[[torch.Tensor], torch.Tensor]  # (C, D, H, W) -> (D, H, W), in the reference modality's units
-
-
-def fusion_target(settings: RMRSettings, channels: list[str]) -> FusionTarget | None:
-    """What the intensities of a model's fused image aim at, as a function of a case's modalities.
-
-    Restoration is the distance of the fused image of a degraded case to the target of the clean one; what it has to be
-    closer than is the target of the degraded one. None if the target is no function of the raw modalities.
-    """
-    if settings.intensity_target != "reference":
-        return None
-    reference = reference_channel(settings.reference_modality, channels)
-    return lambda images: images[reference]
 
 
 def restoration_scores(restored: torch.Tensor, clean: torch.Tensor, inside: torch.Tensor) -> dict[str, float]:

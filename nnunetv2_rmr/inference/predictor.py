@@ -6,11 +6,10 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from functools import partial, wraps
+from functools import wraps
 from inspect import signature
 from multiprocessing import get_context
 from os.path import isfile, join
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -25,20 +24,16 @@ from nnunetv2.inference.export_prediction import (
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.helpers import dummy_context
 from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot
-from torch._dynamo import OptimizedModule
-from torch.nn.parallel import DistributedDataParallel
 
-from nnunetv2_rmr.evaluation.restoration import fusion_target
 from nnunetv2_rmr.ext_trainer import add_to_ext_trainer
+from nnunetv2_rmr.fusion.fused_image import fused_image
 from nnunetv2_rmr.inference.export_fused import export_fused, fused_filename, fused_to_input_grid
-from nnunetv2_rmr.inference.fuse_restored import fuse_restored
 from nnunetv2_rmr.inference.fused_writer import check_can_write
 from nnunetv2_rmr.inference.input_check import BadCaseError, files_of_cases
 from nnunetv2_rmr.inference.intensity import IntensityMap
 from nnunetv2_rmr.inference.preprocessing import ABSENT, PROPERTY, RMRConfigurationManager
 from nnunetv2_rmr.inference.sliding_window import ImageAccumulator
-from nnunetv2_rmr.networks.rmrnet import RMRNet
-from nnunetv2_rmr.networks.shared import SharedRMRNet
+from nnunetv2_rmr.networks.fusing import FusingNetwork, unwrapped
 from nnunetv2_rmr.settings import RMRSettings, channel_names, reference_channel
 
 
@@ -50,36 +45,17 @@ class _FirstPassTap:
     """Stands in for the network during one tile: its first, un-mirrored call also yields the images.
 
     So nnU-Net's own mirroring code runs unchanged and the images cost one pass through their head, no second forward.
-    logits, logits_and_images: of a tile.
     """
 
-    def __init__(self, logits: Callable, logits_and_images: Callable):
-        self._logits, self._logits_and_images = logits, logits_and_images
+    def __init__(self, network: FusingNetwork):
+        self.network = network
         self.images = None
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         if self.images is not None:
-            return self._logits(x)
-        logits, self.images = self._logits_and_images(x)
+            return self.network(x)
+        logits, self.images = self.network(x, images=True)
         return logits
-
-
-def _logged_losses(model_folder: str, folds: Sequence[int | str] | str | None,
-                   checkpoint_name: str) -> dict[Path, list[float]]:
-    """Of each checkpoint the terms of stage 2 in its last epoch, NaN in stage 1; none if it is of another trainer."""
-    files = [file for fold in (["*"] if folds is None else [folds] if isinstance(folds, str) else folds)
-             for file in sorted(Path(model_folder).glob(f"fold_{fold}/{checkpoint_name}"))]
-    logged = {file: torch.load(file, map_location="cpu", weights_only=False, mmap=True)["logging"] for file in files}
-    return {file: [loss for term in ("segmentation", "intensity", "gradient")
-                   for loss in log.get(f"loss_{term}", [])[-1:]] for file, log in logged.items()}
-
-
-def _warn_of_stage1(losses: dict[Path, list[float]]) -> None:
-    """Checkpoints of an unfinished training look like any other, but stage 1 knows no fusion and no segmentation."""
-    for file, of_stage2 in losses.items():
-        if of_stage2 and np.isnan(of_stage2).all():
-            print(f"WARNING: {file} was saved in stage 1 of the training: neither fusion nor segmentation has been "
-                  "trained yet, so that both outputs mean nothing")
 
 
 class RMRPredictor(nnUNetPredictor):
@@ -102,9 +78,7 @@ class RMRPredictor(nnUNetPredictor):
     # on the class, because a stock predictor can become one of these after its own __init__ (see stock.py)
     fused_volumes: list[np.ndarray] = ()
     allow_missing: bool = False
-    _trained_to_fuse: bool = True  # if it has the network for it
     _one_case: bool = False
-    _presence: torch.Tensor | None = None
     _failures: list[str] = ()
     _fused: torch.Tensor | None = None
     _tapped: torch.nn.Module | None = None  # the network while something stands in for it
@@ -122,13 +96,7 @@ class RMRPredictor(nnUNetPredictor):
                                              checkpoint_name: str = "checkpoint_final.pth"):
         add_to_ext_trainer()
         super().initialize_from_trained_model_folder(model_training_output_dir, use_folds, checkpoint_name)
-        losses = {}
-        if isinstance(self._rmrnet, (RMRNet, SharedRMRNet)):  # of other models nothing has to be read again
-            losses = _logged_losses(model_training_output_dir, use_folds, checkpoint_name)
-        self._trained_to_fuse = any(losses.values())
         self.remember_intensities()
-        if self.fuses:
-            _warn_of_stage1(losses)
 
     def manual_initialization(self, *args, **kwargs):
         super().manual_initialization(*args, **kwargs)
@@ -143,51 +111,22 @@ class RMRPredictor(nnUNetPredictor):
     @property
     def _rmrnet(self):
         """The network without the wrappers of DDP and torch.compile."""
-        network = self.network if self._tapped is None else self._tapped
-        if isinstance(network, DistributedDataParallel):
-            network = network.module
-        if isinstance(network, OptimizedModule):
-            network = network._orig_mod
-        return network
+        return unwrapped(self.network if self._tapped is None else self._tapped)
 
     @property
     def fuses(self) -> bool:
-        """Whether the loaded model has a fused image to give. An RMRNet that nnU-Net's own trainer built from our plans
-        and taught to segment has none."""
-        return self._trained_to_fuse and isinstance(self._rmrnet, (RMRNet, SharedRMRNet))
+        """Whether the loaded model has a fused image to give."""
+        return isinstance(self._rmrnet, FusingNetwork)
 
     def _presence_in(self, data: torch.Tensor) -> torch.Tensor | None:
-        """(1, M): which modalities of a whole case (C, D, H, W) are there; None if all are.
+        """(M,): which modalities of a whole case (C, D, H, W) are there; None if all are.
 
         Of a case, not of a tile: a modality that is zero in a tile is no more than background there.
         """
         if not (self.allow_missing and self.fuses):
             return None
-        presence = data[:self._rmrnet.num_modalities].flatten(1).any(1)[None]
-        return None if presence.all() else presence.to(self.device)
-
-    # ---- the images of a tile, and what is made of those of a case ---------------------------------------------------
-
-    @property
-    def _shared(self) -> bool:
-        """Whether the images are the restored modalities, which are fused at the end."""
-        return isinstance(self._rmrnet, SharedRMRNet)
-
-    def _logits(self, network, x: torch.Tensor) -> torch.Tensor:
-        return network(x) if self._shared else network(x, presence=self._presence)
-
-    def _logits_and_images(self, network, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        if self._shared:
-            return network(x, restore=True)
-        out = network(x, outputs=("logits", "fused"), presence=self._presence)
-        return out.logits, out.fused
-
-    def _fuse(self, images: torch.Tensor, data: torch.Tensor) -> torch.Tensor:
-        """images: (images, D, H, W), of the whole case, as is data, what was predicted from: the fused image."""
-        if not self._shared:
-            return images[0]
-        return fuse_restored(images, data[:self._rmrnet.num_modalities], self.configuration_manager.spacing,
-                             self.reference, self._presence)
+        presence = data[:self._rmrnet.num_modalities].flatten(1).any(1)
+        return None if presence.all() else presence
 
     @property
     def reference(self) -> int:
@@ -201,7 +140,7 @@ class RMRPredictor(nnUNetPredictor):
         if self._accumulator is None:
             return super()._internal_maybe_mirror_and_predict(x)
         network = self.network
-        tap = _FirstPassTap(partial(self._logits, network), partial(self._logits_and_images, network))
+        tap = _FirstPassTap(network)
         self._tapped, self.network = network, tap
         try:
             logits = super()._internal_maybe_mirror_and_predict(x)
@@ -223,9 +162,8 @@ class RMRPredictor(nnUNetPredictor):
         return logits
 
     def _new_accumulator(self, data: torch.Tensor, on_device: bool) -> ImageAccumulator:
-        images = self._rmrnet.num_modalities if self._shared else 1
-        return ImageAccumulator((images, *data.shape[1:]), self.configuration_manager.patch_size, self.use_gaussian,
-                                self.device if on_device else torch.device("cpu"))
+        return ImageAccumulator((self._rmrnet.num_images, *data.shape[1:]), self.configuration_manager.patch_size,
+                                self.use_gaussian, self.device if on_device else torch.device("cpu"))
 
     def _pad(self, image: torch.Tensor) -> tuple[torch.Tensor, tuple]:
         """As nnU-Net pads an image smaller than the patch; and the spatial slicer that takes the padding off again."""
@@ -240,13 +178,12 @@ class RMRPredictor(nnUNetPredictor):
 
     def predict_logits_from_preprocessed_data(self, data: torch.Tensor) -> torch.Tensor:
         self._fused_of_folds = [] if self.fuses else None
-        self._presence = self._presence_in(data)
         try:
             logits = super().predict_logits_from_preprocessed_data(data)
             of_folds = self._fused_of_folds
-            self._fused = self._fuse(sum(of_folds) / len(of_folds), data) if self.fuses else None
+            self._fused = self.fuse(sum(of_folds) / len(of_folds), data) if self.fuses else None
         finally:
-            self._presence = self._fused_of_folds = None
+            self._fused_of_folds = None
         return logits
 
     def take_fused(self) -> torch.Tensor | None:
@@ -255,36 +192,36 @@ class RMRPredictor(nnUNetPredictor):
         return fused
 
     @torch.inference_mode()
-    def predict_fused_from_preprocessed_data(self, data: torch.Tensor) -> torch.Tensor:
-        """Fused image alone, with the present weights.
+    def predict_images_from_preprocessed_data(self, data: torch.Tensor) -> torch.Tensor:
+        """The images of `fuse` alone, with the present weights: (images, D, H, W), normalised, on the CPU.
 
-        data: (C, D, H, W) preprocessed. Returns (D, H, W), normalised intensities, on the CPU.
+        data: (C, D, H, W) preprocessed.
         """
         self.network = self.network.to(self.device).eval()
-        self._presence = self._presence_in(data)
         padded, slicer = self._pad(data)
         accumulator = self._new_accumulator(padded, on_device=False)
-        try:
-            with torch.autocast(self.device.type) if self.device.type == "cuda" else dummy_context():
-                for tile in self._internal_get_sliding_window_slicers(padded.shape[1:]):
-                    x = padded[tile][None].to(self.device)
-                    accumulator.add(tile, self.network(x, restore=True)[1] if self._shared else
-                                    self.network(x, outputs=("fused",), presence=self._presence).fused)
-            return self._fuse(accumulator.mean()[(slice(None), *slicer)], data)
-        finally:
-            self._presence = None  # of this case, also if it failed
+        with torch.autocast(self.device.type) if self.device.type == "cuda" else dummy_context():
+            for tile in self._internal_get_sliding_window_slicers(padded.shape[1:]):
+                accumulator.add(tile, self.network(padded[tile][None].to(self.device), images=True)[1])
+        return accumulator.mean()[(slice(None), *slicer)]
 
-    def fusion_target(self, data: torch.Tensor, spacing: Sequence[float] | None = None) -> torch.Tensor | None:
+    def fuse(self, images: torch.Tensor, data: torch.Tensor) -> torch.Tensor:
+        """The fused image (D, H, W) of a whole case, of what the network has made of it (see `fused_image`).
+
+        data: what was predicted from, (C, D, H, W).
+        """
+        return fused_image(images, data[:self._rmrnet.num_modalities], self.configuration_manager.spacing,
+                           self.reference, self._presence_in(data))
+
+    def fusion_target(self, data: torch.Tensor, spacing: Sequence[float] | None = None) -> torch.Tensor:
         """What the fused image of a case aims at, made from its clean modalities: (D, H, W), in the units of the
-        reference modality in `data`; None if that is no function of them alone.
+        reference modality in `data`. It is their fusion; of a network that fuses them itself, the reference modality.
 
         data: (C, D, H, W), normalised or not. spacing: of its grid in mm, by default the configuration's.
         """
-        if self._shared:
-            modalities = data[:self._rmrnet.num_modalities]
-            return fuse_restored(modalities, modalities, spacing or self.configuration_manager.spacing, self.reference)
-        target = fusion_target(RMRSettings.from_plans(self.plans_manager.plans), channel_names(self.dataset_json))
-        return None if target is None else target(data)
+        modalities = data[:self._rmrnet.num_modalities]
+        images = modalities if self._rmrnet.num_images > 1 else modalities[self.reference][None]
+        return fused_image(images, modalities, spacing or self.configuration_manager.spacing, self.reference)
 
     # ---- from and to files ------------------------------------------------------------------------------------------
 

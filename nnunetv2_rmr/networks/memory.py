@@ -1,8 +1,33 @@
 """How much memory a computation keeps for its backward pass, found by running it without data."""
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Sequence
 
 import torch
+
+from nnunetv2_rmr.networks.rmrnet import RMRNet
+
+# At the worst moment of a step there is more than what the backward pass has to keep: gradients of feature maps, and
+# the allocator's gaps. Factor of what is kept, from 15 trainings of U-Nets on a GPU (benchmarks/README.md).
+PEAK = 1.3
+
+
+def training_bytes(network: RMRNet, patch_size: Sequence[int]) -> int:
+    """Bytes of GPU memory that every sample of a batch takes in training: the segmentation network, the head, and both
+    losses' own. Found by running them on tensors without data, in float16 (losses in float32) as on a GPU.
+    """
+    network = copy.deepcopy(network).to("meta").half().requires_grad_(True)
+    network.image_decoder["seg_layers"][-1].float()
+    channels = network.num_modalities + network.input_channels
+    x = torch.empty(1, channels, *patch_size, device="meta", dtype=torch.float16)
+
+    def step():
+        outputs = network(x)
+        logits = outputs.logits if isinstance(outputs.logits, (list, tuple)) else [outputs.logits]
+        return [of_scale.float().softmax(1) for of_scale in logits], (outputs.restored - outputs.clean).square()
+
+    return int(PEAK * kept_bytes(step, list(network.parameters())))
+
 
 
 def kept_bytes(compute: Callable[[], object], parameters: list[torch.Tensor]) -> int:

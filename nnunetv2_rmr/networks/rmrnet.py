@@ -1,112 +1,97 @@
-"""RMRNet: encoders -> fusion module -> { fusion decoder -> fused image, segmentation network -> logits }."""
+"""nnU-Net's segmentation network, as it is, and a small head on its last features that restores every modality."""
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
-from nnunetv2_rmr.networks.encoder import ENCODERS
-from nnunetv2_rmr.networks.fusion import DenseFusion
-from nnunetv2_rmr.networks.fusion_decoder import FusionDecoder
-from nnunetv2_rmr.networks.presence import fill_absent
+from nnunetv2_rmr.networks.features import Tap, find_last_features
+from nnunetv2_rmr.networks.fusing import FusingNetwork
+
+HIDDEN = 16  # channels of the head
+_CONVOLUTIONS = {2: nn.Conv2d, 3: nn.Conv3d}
+_INTERPOLATION = {2: "bilinear", 3: "trilinear"}
 
 
-@dataclass
-class RMROutputs:
-    """What was asked of RMRNet; the rest is None. M modalities, F features, images in normalised intensities."""
-
-    logits: torch.Tensor | list[torch.Tensor] | None = None  # (B, classes, *spatial); a list under deep supervision
-    fused: torch.Tensor | None = None  # (B, 1, *spatial)
-    features: torch.Tensor | None = None  # (B, M, F, *spatial), of every modality before fusion
-    reconstructions: torch.Tensor | None = None  # (B, M, *spatial), every modality decoded from its own features
-    all_modalities: torch.Tensor | None = None  # (B, M, *spatial), every modality decoded from the fused features
-
-
-OUTPUTS = frozenset(RMROutputs.__dataclass_fields__)
-
-
-class RMRNet(nn.Module):
-    """Fuses M >= 2 modalities and segments them from the shared fusion features (RMR, AAAI 2024).
-
-    segmentation: any segmentation network that takes `features` + `extra_channels` input channels and returns logits.
-    num_modalities: M. Input channels beyond M (the one-hot segmentation of a cascade's previous stage) by-pass the
-        fusion and go to the segmentation network directly.
-    dim: 2 or 3, number of spatial axes.
-    all_modalities: with a head for the output of that name; it is a fusion decoder with M images.
-
-    `forward(x)` with x (B, M + extra, *spatial) returns what nnU-Net expects: logits, a list under deep supervision.
-    `forward(x, outputs=("logits", "fused"))` returns RMROutputs with the named fields.
-    `presence`, boolean (B, M) or (1, M): the fusion does without the modalities that are False in it, whatever x holds
-        in their place (see presence.py); None: all are there. It is told, not guessed from zeros in x: a tile of pure
-        background is zero in every modality. `features` and `reconstructions` are of x as it is.
+class TrainingOutputs(NamedTuple):
+    """Of a degraded batch. logits: (B, classes, *spatial), a list under deep supervision. restored: (B, M, *spatial),
+    float32. clean: (B, M, *spatial), what the latter should be.
     """
 
-    def __init__(self, segmentation: nn.Module, num_modalities: int, dim: int, *, encoder: str = "conv",
-                 features: int = 8, fusion_growth: int = 8, fusion_layers: int = 3, fusion_collect: bool = True,
-                 decoder_hidden: int = 8, decoder_layers: int = 1, convolutions: str = "near_identity",
-                 all_modalities: bool = False):
+    logits: torch.Tensor | list[torch.Tensor]
+    restored: torch.Tensor
+    clean: torch.Tensor
+
+
+class RMRNet(FusingNetwork):
+    """Segments and restores in one pass; both tasks share all of the segmentation network but its last layer.
+
+    The head sees the network's last features and the raw modalities, which still know what the features forgot. What it
+    adds to each modality starts at zero.
+
+    segmentation: any network that takes M modalities and extra channels (a cascade's) and gives logits. State dicts
+    have the segmentation network's own names, so a checkpoint of nnU-Net's trainer can be a start for this network, and
+    this network's without "image_decoder" is one of nnU-Net's. patch_size: in voxels, of the configuration.
+
+    Raises ValueError if the network's last features can not be found (see find_last_features).
+    """
+
+    def __init__(self, segmentation: nn.Module, num_modalities: int, input_channels: int, patch_size: Sequence[int]):
         super().__init__()
-        if num_modalities < 2:
-            raise ValueError(f"RMRNet fuses two or more modalities, got num_modalities={num_modalities}")
-        if encoder not in ENCODERS:
-            raise ValueError(f"RMRNet has the encoders {sorted(ENCODERS)}, got encoder={encoder!r}")
-        self.num_modalities = num_modalities
-        self.encoders = nn.ModuleList(ENCODERS[encoder](dim, features, convolutions) for _ in range(num_modalities))
-        self.fusion = DenseFusion(dim, num_modalities * features, features, fusion_growth, fusion_layers,
-                                  fusion_collect, convolutions)
-        self.fusion_decoder = FusionDecoder(dim, features, decoder_hidden, decoder_layers, convolutions)
+        self.num_modalities = self.num_images = num_modalities
+        self.input_channels = input_channels
         self.segmentation = segmentation
-        # last, so that without it all other weights are drawn as ever
-        self.all_modalities_decoder = FusionDecoder(dim, features, decoder_hidden, decoder_layers, convolutions,
-                                                    images=num_modalities) if all_modalities else None
-        self.log_variances = nn.ParameterDict()  # of loss terms, see learn_balance
+        last = find_last_features(segmentation, input_channels, patch_size)
+        self._coarser = any(scale != 1 for scale in last.scale)
+        self._tap = Tap()
+        self._tap.attach(segmentation.get_submodule(last.module))
+        convolution = _CONVOLUTIONS[len(patch_size)]
+        head = nn.Sequential(convolution(last.channels + num_modalities, HIDDEN, 3, padding=1), nn.PReLU(HIDDEN),
+                             convolution(HIDDEN, num_modalities, 1))
+        nn.init.zeros_(head[-1].weight)
+        nn.init.zeros_(head[-1].bias)
+        # nnU-Net's -pretrained_weights passes over what has ".seg_layers." in its name, and would refuse other names
+        # that a vanilla checkpoint lacks
+        self.image_decoder = nn.ModuleDict({"seg_layers": head})
+        self.register_state_dict_post_hook(_without_prefix)
+        self.register_load_state_dict_pre_hook(_with_prefix)
 
-    def learn_balance(self, terms: Collection[str]) -> None:
-        """Carry a learned log-variance of each of these loss terms (see losses/uncertainty.py) for the trainer, so that
-        checkpoints and optimiser have them.
+    def forward(self, x: torch.Tensor, images: bool = False):
+        """x: (B, channels, *spatial), M modalities and extra channels: their logits, at no more than they cost nnU-Net;
+        with `images` logits and all modalities restored, (B, M, *spatial), float32 also under autocast. If M clean
+        modalities stand before these (see DegradeTransform): TrainingOutputs of the others.
         """
-        self.log_variances.update({term: nn.Parameter(torch.zeros(())) for term in terms})
+        if x.shape[1] == self.input_channels:
+            return self._segment_and_restore(x) if images else self.segmentation(x)
+        if x.shape[1] != self.num_modalities + self.input_channels:
+            raise ValueError(f"the network takes {self.input_channels} channels, in training after "
+                             f"{self.num_modalities} clean modalities, got {x.shape[1]}")
+        clean, seen = x[:, :self.num_modalities], x[:, self.num_modalities:]
+        return TrainingOutputs(*self._segment_and_restore(seen), clean)
 
-    @property
-    def decoder(self) -> nn.Module:
-        """The segmentation network's decoder: nnU-Net switches deep supervision at `network.decoder`, also if it has
-        none.
-        """
-        return getattr(self.segmentation, "decoder", self.segmentation)
+    def _segment_and_restore(self, x: torch.Tensor) -> tuple[torch.Tensor | list[torch.Tensor], torch.Tensor]:
+        with self._tap:
+            logits = self.segmentation(x)
+            features = self._tap.held
+        modalities = x[:, :self.num_modalities]
+        if self._coarser:
+            features = nn.functional.interpolate(features, modalities.shape[2:],
+                                                 mode=_INTERPOLATION[modalities.ndim - 2])
+        hidden, last = self.image_decoder["seg_layers"][:-1], self.image_decoder["seg_layers"][-1]
+        features = hidden(torch.cat((features, modalities.to(features.dtype)), 1))
+        with torch.autocast(x.device.type, enabled=False):
+            return logits, modalities.float() + last(features.float())
 
-    def autoencoder_parameters(self) -> list[nn.Parameter]:
-        """Parameters of the encoders and the fusion decoder, which stage 1 trains."""
-        return [*self.encoders.parameters(), *self.fusion_decoder.parameters()]
 
-    def front_parameters(self) -> list[nn.Parameter]:
-        """Parameters of all parts but the segmentation network."""
-        parts = (self.encoders, self.fusion, self.fusion_decoder, self.all_modalities_decoder)
-        return [parameter for part in parts if part is not None for parameter in part.parameters()]
+def _without_prefix(module: nn.Module, state: dict, prefix: str, local_metadata: dict) -> None:
+    for name in [name for name in state if name.startswith(f"{prefix}segmentation.")]:
+        state[prefix + name.removeprefix(f"{prefix}segmentation.")] = state.pop(name)
 
-    def forward(self, x: torch.Tensor, outputs: Collection[str] | None = None, presence: torch.Tensor | None = None):
-        if outputs is None:
-            return self._forward(x, ("logits",), presence).logits
-        if not OUTPUTS.issuperset(outputs):
-            raise ValueError(f"outputs must be among {sorted(OUTPUTS)}, got {outputs}")
-        if "all_modalities" in outputs and self.all_modalities_decoder is None:
-            raise ValueError("this RMRNet has no head for all_modalities (setting all_modalities_weight)")
-        return self._forward(x, outputs, presence)
 
-    def _forward(self, x: torch.Tensor, outputs: Collection[str], presence: torch.Tensor | None) -> RMROutputs:
-        modalities, extra = x[:, :self.num_modalities], x[:, self.num_modalities:]
-        features = [encoder(modalities[:, i:i + 1]) for i, encoder in enumerate(self.encoders)]
-        out = RMROutputs()
-        if "features" in outputs:
-            out.features = torch.stack(features, dim=1)
-        if "reconstructions" in outputs:
-            out.reconstructions = torch.cat([self.fusion_decoder(f) for f in features], dim=1)
-        if "logits" in outputs or "fused" in outputs or "all_modalities" in outputs:
-            shared = self.fusion(torch.cat(features if presence is None else fill_absent(features, presence), dim=1))
-            if "fused" in outputs:
-                out.fused = self.fusion_decoder(shared)
-            if "all_modalities" in outputs:
-                out.all_modalities = self.all_modalities_decoder(shared)
-            if "logits" in outputs:
-                out.logits = self.segmentation(torch.cat((shared, extra), dim=1) if extra.shape[1] else shared)
-        return out
+def _with_prefix(module: nn.Module, state: dict, prefix: str, *args) -> None:
+    for name in [name for name in state if name.startswith(prefix)]:
+        if not name.startswith((f"{prefix}image_decoder.", f"{prefix}segmentation.")):
+            state[f"{prefix}segmentation." + name.removeprefix(prefix)] = state.pop(name)

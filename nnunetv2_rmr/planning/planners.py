@@ -1,4 +1,4 @@
-"""nnU-Net's planners, with encoders, fusion module, fusion decoder and their losses in the GPU memory target."""
+"""nnU-Net's planners, with the memory that RMR's training really takes in the GPU memory target."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_en
     nnUNetPlannerResEncXL,
 )
 from nnunetv2.paths import nnUNet_preprocessed
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
-from nnunetv2_rmr.networks.from_plans import rmr_architecture
+from nnunetv2_rmr.networks.memory import training_bytes
+from nnunetv2_rmr.networks.rmrnet import RMRNet
 from nnunetv2_rmr.settings import PLANS_KEY, RMRSettings, channel_names
 
 GIB = 2**30
 # Whatever the batch: the CUDA context, .67 GiB on an H200, libraries' workspaces, weights with their gradients and
-# momentum. From the same trainings as the factors in networks/from_plans.py.
+# momentum. From the same trainings as the factor in networks/memory.py.
 FIXED_GIB = 1.25
 
 
 class PlansRMRNet:
-    """Mixin for a planner of nnU-Net's: the planned network is RMRNet around the planner's own one.
+    """Mixin for a planner of nnU-Net's: patch and batch size adapt until RMR's training fits into the memory target.
 
-    So the network that nnU-Net asks for its memory is the whole one, and patch and batch size adapt until it fits into
-    the target. A target of 8 GB means 8 GiB of GPU memory in use, as nvidia-smi shows it; the reference values that
-    nnU-Net compares the network with say how many bytes samples may have. If the plans file is there already, the RMR
-    settings in it ("rmr") are used and kept.
+    The planned network is the planner's own one, so the plans serve every trainer. A target of 8 GB means 8 GiB of GPU
+    memory in use, as nvidia-smi shows it; the reference values that nnU-Net compares the network with say how many
+    bytes samples may have. If the plans file is there already, the RMR settings in it ("rmr") are kept.
 
     Raises NotImplementedError for a data set with one channel, ValueError for a target that is too small whatever the
     patch, or for something under "rmr" that is no setting.
@@ -44,7 +45,7 @@ class PlansRMRNet:
                                       f"{self.dataset_name} has one channel only: use nnU-Net's planners")
         file = join(nnUNet_preprocessed, self.dataset_name, self.plans_identifier + ".json")
         self.rmr_in_plans = load_json(file).get(PLANS_KEY) if isfile(file) else None
-        self.settings = RMRSettings.from_plans({PLANS_KEY: self.rmr_in_plans}, RMRSettings())
+        RMRSettings.from_plans({PLANS_KEY: self.rmr_in_plans}, RMRSettings())  # refuses what is none
         if self.UNet_vram_target_GB <= FIXED_GIB:
             raise ValueError(f"a GPU memory target of {self.UNet_vram_target_GB} GB is too small: {FIXED_GIB} GB are "
                              "taken before the first sample")
@@ -53,18 +54,14 @@ class PlansRMRNet:
         self.UNet_reference_val_2d = self.bytes_for_samples / self.UNet_reference_val_corresp_bs_2d
         self.UNet_reference_val_3d = self.bytes_for_samples / self.UNet_reference_val_corresp_bs_3d
 
-    def _whole(self, architecture: dict, dim: int) -> dict:
-        return rmr_architecture(architecture, self.num_modalities, dim, self.settings.network_arguments())
-
     def static_estimate_VRAM_usage(self, patch_size: Sequence[int], input_channels: int, output_channels: int,
                                    arch_class_name: str, arch_kwargs: dict, arch_kwargs_req_import: Sequence[str]):
-        # not static as in nnU-Net, which calls it on the planner: the estimate needs modalities and settings
-        whole = self._whole({"network_class_name": arch_class_name, "arch_kwargs": arch_kwargs,
-                             "_kw_requires_import": arch_kwargs_req_import}, len(patch_size))
+        # not static as in nnU-Net, which calls it on the planner: the estimate needs the number of modalities
         with torch.device("meta"):  # nobody needs the weights
-            return super().static_estimate_VRAM_usage(patch_size, input_channels, output_channels,
-                                                      whole["network_class_name"], whole["arch_kwargs"],
-                                                      whole["_kw_requires_import"])
+            network = get_network_from_plans(arch_class_name, arch_kwargs, arch_kwargs_req_import, input_channels,
+                                             output_channels, allow_init=False)
+            network = RMRNet(network, self.num_modalities, input_channels, patch_size)
+        return training_bytes(network, patch_size)
 
     def get_plans_for_configuration(self, *args, **kwargs) -> dict:
         plan = super().get_plans_for_configuration(*args, **kwargs)
@@ -75,7 +72,6 @@ class PlansRMRNet:
         # nnU-Net rounds the number of samples that fit, so up to half of one would not
         fitting = max(self.UNet_min_batch_size, int(self.bytes_for_samples // of_sample))
         plan["batch_size"] = min(plan["batch_size"], fitting)
-        plan["architecture"] = self._whole(architecture, len(plan["patch_size"]))
         return plan
 
     def generate_data_identifier(self, configuration_name: str) -> str:
@@ -93,7 +89,7 @@ class PlansRMRNet:
 
 
 class RMRPlanner(PlansRMRNet, ExperimentPlanner):
-    """nnU-Net's default planner with RMRNet."""
+    """nnU-Net's default planner for RMR."""
 
     def __init__(self, dataset_name_or_id: str | int, gpu_memory_target_in_gb: float = 8,
                  preprocessor_name: str = "DefaultPreprocessor", plans_name: str = "nnUNetRMRPlans",
@@ -103,7 +99,7 @@ class RMRPlanner(PlansRMRNet, ExperimentPlanner):
 
 
 class RMRPlannerResEncM(PlansRMRNet, nnUNetPlannerResEncM):
-    """nnU-Net's ResEnc M planner with RMRNet."""
+    """nnU-Net's ResEnc M planner for RMR."""
 
     def __init__(self, dataset_name_or_id: str | int, gpu_memory_target_in_gb: float = 8,
                  preprocessor_name: str = "DefaultPreprocessor", plans_name: str = "nnUNetRMRResEncUNetMPlans",
@@ -113,7 +109,7 @@ class RMRPlannerResEncM(PlansRMRNet, nnUNetPlannerResEncM):
 
 
 class RMRPlannerResEncL(PlansRMRNet, nnUNetPlannerResEncL):
-    """nnU-Net's ResEnc L planner with RMRNet."""
+    """nnU-Net's ResEnc L planner for RMR."""
 
     def __init__(self, dataset_name_or_id: str | int, gpu_memory_target_in_gb: float = 24,
                  preprocessor_name: str = "DefaultPreprocessor", plans_name: str = "nnUNetRMRResEncUNetLPlans",
@@ -123,7 +119,7 @@ class RMRPlannerResEncL(PlansRMRNet, nnUNetPlannerResEncL):
 
 
 class RMRPlannerResEncXL(PlansRMRNet, nnUNetPlannerResEncXL):
-    """nnU-Net's ResEnc XL planner with RMRNet."""
+    """nnU-Net's ResEnc XL planner for RMR."""
 
     def __init__(self, dataset_name_or_id: str | int, gpu_memory_target_in_gb: float = 40,
                  preprocessor_name: str = "DefaultPreprocessor", plans_name: str = "nnUNetRMRResEncUNetXLPlans",

@@ -1,7 +1,6 @@
 """Trainers that measure how long an epoch takes, beside nnU-Net's own, whose benchmark_result.json they write, too.
 
-Like nnU-Net's they need a GPU and fold 0. They train stage 2 only: it is nearly all of a training, and nnU-Net reports
-the fastest epoch, which otherwise would be one of stage 1.
+Like nnU-Net's they need a GPU and fold 0.
 """
 
 from dataclasses import replace
@@ -20,7 +19,7 @@ from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
 class nnUNetTrainerRMRBenchmark_5epochs(nnUNetTrainerBenchmark_5epochs, nnUNetTrainerRMR):
     """Five epochs as they are in a training."""
 
-    settings = replace(nnUNetTrainerRMR.settings, stage1_fraction=0.0, panel_every=0)
+    settings = replace(nnUNetTrainerRMR.settings, panel_every=0)
 
 
 class nnUNetTrainerRMRBenchmark_5epochs_noDataLoading(nnUNetTrainerBenchmark_5epochs_noDataLoading,

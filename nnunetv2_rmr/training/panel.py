@@ -10,6 +10,8 @@ import torch
 
 from nnunetv2_rmr.atomic import replacing
 from nnunetv2_rmr.degradations.degrade import split_clean_degraded
+from nnunetv2_rmr.fusion.fused_image import fused_image
+from nnunetv2_rmr.networks.fusing import unwrapped
 from nnunetv2_rmr.settings import channel_names
 
 if TYPE_CHECKING:
@@ -19,13 +21,13 @@ if TYPE_CHECKING:
 @plt.style.context("default")  # nnU-Net's own plots change the global font size
 def save_panel(trainer: nnUNetTrainerRMR, batch: dict, filename: str) -> None:
     """One training patch, a degraded one if there is any, the slice with most foreground. Rows: modalities clean,
-    degraded, reconstructed; then fused, label and prediction. Grey values: each modality between its 1st and 99th
-    percentile, the same in all three rows."""
+    degraded and, if the network restores them, restored; then fused, label and prediction. Grey values: each modality
+    between its 1st and 99th percentile, the same in all rows."""
     target = batch["target"][0] if isinstance(batch["target"], list) else batch["target"]
     labels = trainer.label_manager
     if labels.has_ignore_label:  # unannotated is not foreground; regions have it as their last channel
         target = target[:, :-1] if labels.has_regions else torch.where(target == labels.ignore_label, 0, target)
-    network = trainer.rmrnet
+    network = unwrapped(trainer.network)
     foreground = (target > 0).any(1).flatten(1).sum(1)
     clean, degraded = split_clean_degraded(batch["data"], network.num_modalities)
     changed = (clean != degraded[:, :network.num_modalities]).flatten(2).any(2).cpu()  # (B, C)
@@ -34,9 +36,10 @@ def save_panel(trainer: nnUNetTrainerRMR, batch: dict, filename: str) -> None:
     was_training = network.training
     network.eval()
     with torch.no_grad():
-        out = network(degraded.to(trainer.device), outputs=("logits", "fused", "reconstructions"))
+        logits, images = network(degraded.to(trainer.device), images=True)
     network.train(was_training)
-    logits = out.logits[0] if isinstance(out.logits, (list, tuple)) else out.logits
+    logits = logits[0] if isinstance(logits, (list, tuple)) else logits
+    images = images[0].float().cpu()
 
     label = target[sample]
     where = _slice_with_most((label > 0).any(0))
@@ -44,25 +47,26 @@ def save_panel(trainer: nnUNetTrainerRMR, batch: dict, filename: str) -> None:
              _labels(logits[0].cpu().sigmoid() > 0.5, True) if labels.has_regions else logits[0].cpu().argmax(0)]
     names = channel_names(trainer.dataset_json)
     degraded = degraded[:, :len(names)]
-    fig, axes = plt.subplots(4, max(3, len(names)), figsize=(3 * max(3, len(names)), 12), squeeze=False)
+    rows = {"clean": clean[0], "degraded": degraded[0]} | ({"restored": images} if network.num_images > 1 else {})
+    shape = len(rows) + 1, max(3, len(names))
+    fig, axes = plt.subplots(*shape, figsize=(3 * shape[1], 3 * shape[0]), squeeze=False)
     for ax in axes.flat:
         ax.axis("off")
     for i, name in enumerate(names):
         low, high = np.percentile(clean[0, i], (1, 99))
-        for row, (title, image) in enumerate((("clean", clean), ("degraded", degraded),
-                                              ("reconstructed", out.reconstructions.cpu()))):
-            axes[row, i].imshow(image[0, i][where].float(), cmap="gray", vmin=low, vmax=max(high, low + 1e-3))
+        for row, (title, image) in enumerate(rows.items()):
+            axes[row, i].imshow(image[i][where].float(), cmap="gray", vmin=low, vmax=max(high, low + 1e-3))
             stayed = title == "degraded" and not changed[sample, i]
             axes[row, i].set_title(f"{name} {'stayed clean' if stayed else title}")
-    untrained = " (not trained yet)" if trainer.stage == 1 else ""
-    fused = out.fused[0, 0].float().cpu()[where]
+    spacing = trainer.configuration_manager.spacing
+    fused = fused_image(images, degraded[0], spacing, trainer.reference)[where]
     low, high = np.percentile(fused, (1, 99))
-    axes[3, 0].imshow(fused, cmap="gray", vmin=low, vmax=max(high, low + 1e-3))
-    axes[3, 0].set_title(f"fused{untrained or ' (from degraded)'}")
-    for ax, title, drawn in zip(axes[3, 1:], ("label", f"prediction{untrained}"), shown):
+    axes[-1, 0].imshow(fused, cmap="gray", vmin=low, vmax=max(high, low + 1e-3))
+    axes[-1, 0].set_title("fused (from degraded)")
+    for ax, title, drawn in zip(axes[-1, 1:], ("label", "prediction"), shown):
         ax.imshow(drawn[where], cmap="viridis", vmin=0, vmax=max(1, int(shown[0].max())), interpolation="nearest")
         ax.set_title(title)
-    fig.suptitle(f"epoch {trainer.current_epoch - 1}, stage {trainer.stage}")
+    fig.suptitle(f"epoch {trainer.current_epoch - 1}")
     fig.tight_layout()
     with replacing(filename) as temporary:
         fig.savefig(temporary, dpi=80)

@@ -1,18 +1,18 @@
 """progress_rmr.png: every loss term over the epochs, beside nnU-Net's progress.png."""
 
+from collections.abc import Sequence
+
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from nnunetv2_rmr.atomic import replacing
-from nnunetv2_rmr.losses.coupled import TERMS
 
 
 @plt.style.context("default")  # nnU-Net's own plots change the global font size
-def plot_loss_terms(logged: dict[str, list], filename: str) -> None:
+def plot_loss_terms(logged: dict[str, list], names: Sequence[str], filename: str) -> None:
     """logged: one value per epoch and key "loss_<term>"; NaN where a stage does not have the term."""
-    # those that the settings have; all of them, should a training have come to nothing but NaN
-    terms = [term for term in TERMS if not np.isnan(np.asarray(logged[f"loss_{term}"], dtype=float)).all()] or TERMS
+    terms = [term for term in names if not np.isnan(np.asarray(logged[f"loss_{term}"], dtype=float)).all()] or names
     fig, axes = plt.subplots(len(terms), 1, figsize=(10, 3 * len(terms)), sharex=True, squeeze=False)
     axes = axes[:, 0]
     for ax, term in zip(axes, terms):

@@ -7,10 +7,9 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_rmr.degradations.degrade import DEGRADATIONS
-from nnunetv2_rmr.training import ablations
+from nnunetv2_rmr.published.nnUNetTrainerRMR_paper import nnUNetTrainerRMR_paper
+from nnunetv2_rmr.training.degradations_only import nnUNetTrainer_RMRDegradations
 from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
-from nnunetv2_rmr.training.nnUNetTrainerRMR_shared import nnUNetTrainerRMR_shared
-from nnunetv2_rmr.training.paper import nnUNetTrainerRMR_paper
 
 
 def killed_at(moment: str) -> bool:
@@ -64,14 +63,10 @@ class nnUNetTrainerRMR_tiny(Tiny, nnUNetTrainerRMR):
     pass
 
 
-class nnUNetTrainerRMR_shared_tiny(Tiny, nnUNetTrainerRMR_shared):
-    pass
+class nnUNetTrainerRMR_1epoch_tiny(nnUNetTrainerRMR_tiny):
+    """One iteration, for networks that are slow on a CPU."""
 
-
-class nnUNetTrainerRMR_2epochs_tiny(nnUNetTrainerRMR_tiny):
-    """One iteration of each stage, for networks that are slow on a CPU."""
-
-    epochs = 2
+    epochs = 1
 
     def on_train_start(self) -> None:
         self.num_iterations_per_epoch = self.num_val_iterations_per_epoch = 1
@@ -82,24 +77,23 @@ class nnUNetTrainerRMR_paper_tiny(Tiny, nnUNetTrainerRMR_paper):
     iterations_per_epoch = 2  # its encoders are slow on a CPU
 
 
-for _base in (ablations.nnUNetTrainer_RMRDegradations, ablations.nnUNetTrainerRMR_noFusionLoss,
-              ablations.nnUNetTrainerRMR_noSegmentationLoss, ablations.nnUNetTrainerRMR_noRefinement,
-              ablations.nnUNetTrainerRMR_noDegradations, ablations.nnUNetTrainerRMR_frozenAutoencoder,
-              ablations.nnUNetTrainerRMR_oneStage):
-    globals()[f"{_base.__name__}_tiny"] = type(f"{_base.__name__}_tiny", (Tiny, _base), {})
+class nnUNetTrainer_RMRDegradations_tiny(Tiny, nnUNetTrainer_RMRDegradations):
+    pass
 
 
 class nnUNetTrainerRMR_tiny_still(nnUNetTrainerRMR_tiny):
-    settings = replace(nnUNetTrainerRMR_tiny.settings, stage1_lr=0.0, stage2_lr=0.0)
+    def configure_optimizers(self):
+        optimizer, scheduler = super().configure_optimizers()
+        scheduler.initial_lr = 0.0
+        return optimizer, scheduler
 
 
 class nnUNetTrainerRMR_tiny_dropout(nnUNetTrainerRMR_tiny):
-    settings = replace(nnUNetTrainerRMR_tiny.settings, modality_dropout=0.5, intensity_target="maximum")
+    settings = replace(nnUNetTrainerRMR_tiny.settings, modality_dropout=0.5)
 
 
 class nnUNetTrainerRMR_tiny_everything(nnUNetTrainerRMR_tiny):
-    settings = replace(nnUNetTrainerRMR_tiny.settings, intensity_target="saliency", all_modalities_weight=0.5,
-                       balance="uncertainty", modality_dropout=0.5, p_clean=0.1,
+    settings = replace(nnUNetTrainerRMR_tiny.settings, modality_dropout=0.5, p_clean=0.1, restoration_weight=5.0,
                        degradation_probabilities={kind: 1 / len(DEGRADATIONS) for kind in DEGRADATIONS})
 
 
@@ -145,6 +139,6 @@ class nnUNetTrainerRMR_fixed(nnUNetTrainerRMR_tiny):
         self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()  # sets the axes of mirroring
         first = self.local_rank * self.batch_size
         batch = (self.configuration_manager.batch_size, slice(first, first + self.batch_size),
-                 self.rmrnet.num_modalities, self.configuration_manager.patch_size, self._get_deep_supervision_scales())
+                 len(self.configuration_manager.normalization_schemes), self.configuration_manager.patch_size, self._get_deep_supervision_scales())
         return (FixedBatches(self.current_epoch * self.num_iterations_per_epoch, *batch, degrade=True),
                 FixedBatches(10_000 + self.current_epoch * self.num_val_iterations_per_epoch, *batch, degrade=False))

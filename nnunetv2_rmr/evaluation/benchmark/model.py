@@ -74,7 +74,7 @@ class BenchmarkModel:
         """Channel whose intensities the fused image has."""
         return self.predictor.reference
 
-    def target(self, images: torch.Tensor, spacing: Sequence[float]) -> torch.Tensor | None:
+    def target(self, images: torch.Tensor, spacing: Sequence[float]) -> torch.Tensor:
         """What the fused image of a model that fuses aims at, of raw images (C, Z, Y, X); see RMRPredictor."""
         return self.predictor.fusion_target(images, spacing)
 

@@ -15,10 +15,10 @@ from nnunetv2_rmr.evaluation.benchmark.cost import measured
 from nnunetv2_rmr.evaluation.benchmark.fusion import CaseFusion
 from nnunetv2_rmr.evaluation.benchmark.model import BenchmarkModel
 from nnunetv2_rmr.evaluation.benchmark.records import RESTORED_TO, CaseRecords
-from nnunetv2_rmr.evaluation.body import body_mask
 from nnunetv2_rmr.evaluation.corruptions import image_difference
 from nnunetv2_rmr.evaluation.restoration import restoration_scores
 from nnunetv2_rmr.evaluation.segmentation_metrics import LabelOrRegion, segmentation_scores
+from nnunetv2_rmr.fusion.body import body_mask
 from nnunetv2_rmr.inference.input_check import check_files
 
 
@@ -126,8 +126,6 @@ class _CaseTester:
     def _restoration(self, model: BenchmarkModel, images: np.ndarray, fused: np.ndarray) -> dict[str, float | str]:
         """Fused image of `images` against what the clean ones would have it be; and what `images` themselves give."""
         body, clean = torch.from_numpy(self.body), model.target(torch.from_numpy(self.images), self.spacing)
-        if clean is None:
-            return {}
         pairs = {"fused": torch.from_numpy(fused), "degraded": model.target(torch.from_numpy(images), self.spacing)}
         return {"restored_to": RESTORED_TO, **{
             f"{what}_{metric}": value for what, image in pairs.items()

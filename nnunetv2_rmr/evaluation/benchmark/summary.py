@@ -80,8 +80,8 @@ def summarise(records: Sequence[dict], failed: Sequence[dict], settings: dict, r
             "them); contrast of lesions in proportion to the modality that shows each best, of every case the smallest "
             "over labels. gradient: classical fusion of the same images. A copy of one modality is no fusion.",
             "Restoration: fused image of the corrupted case against the target of the fusion, made of the clean case "
-            "(with default settings the reference modality), within the body; beside it the target made of the "
-            "corrupted case. Clean: how far the fused image is from its target anyway.",
+            "(the gradient fusion of its modalities), within the body; beside it the target made of the corrupted "
+            "case. Clean: how far the fused image is from its target anyway.",
             "Seconds: median of preprocessing, prediction and export of a case; memory: the largest peak.",
             *(f"{model} was trained on {', '.join(kinds)}, held out of RMR's default training but not of this model's."
               for model in models if (kinds := _not_held_out(settings, model, used))),

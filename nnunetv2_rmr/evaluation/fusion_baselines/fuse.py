@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nnunetv2_rmr.evaluation.fusion_baselines.gradient import gradient
 from nnunetv2_rmr.evaluation.fusion_baselines.guided import guided
 from nnunetv2_rmr.evaluation.fusion_baselines.laplacian import laplacian
 from nnunetv2_rmr.evaluation.fusion_baselines.pointwise import average, maximum
 from nnunetv2_rmr.evaluation.fusion_baselines.wavelet import wavelet
+from nnunetv2_rmr.fusion.gradient import gradient
 
 _METHODS = {method.__name__: method for method in (average, maximum, laplacian, wavelet, guided)}
 

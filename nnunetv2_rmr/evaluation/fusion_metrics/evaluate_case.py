@@ -8,7 +8,6 @@ import numpy as np
 from nnunetv2.evaluation.evaluate_predictions import region_or_label_to_mask
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
-from nnunetv2_rmr.evaluation.body import body_mask
 from nnunetv2_rmr.evaluation.fusion_baselines import COPY
 from nnunetv2_rmr.evaluation.fusion_baselines.fuse import fuse
 from nnunetv2_rmr.evaluation.fusion_metrics.case_files import NO_MASK, CaseFiles, read_case, refuse_segmentation
@@ -16,6 +15,7 @@ from nnunetv2_rmr.evaluation.fusion_metrics.intensities import bounding_box, to_
 from nnunetv2_rmr.evaluation.fusion_metrics.lesion_contrast import LesionContrast, relative_contrast
 from nnunetv2_rmr.evaluation.fusion_metrics.scores import fusion_scores, slices_that_count, slicewise_scores
 from nnunetv2_rmr.evaluation.segmentation_metrics import LabelOrRegion
+from nnunetv2_rmr.fusion.body import body_mask
 from nnunetv2_rmr.inference.input_check import BadCaseError
 from nnunetv2_rmr.settings import reference_channel
 

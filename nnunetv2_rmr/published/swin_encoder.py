@@ -5,11 +5,17 @@ import torch.nn.functional as F
 from dynamic_network_architectures.building_blocks.helper import convert_dim_to_conv_op, get_matching_convtransp
 from torch import nn
 
-from nnunetv2_rmr.networks.blocks import ConvPReLU
-from nnunetv2_rmr.networks.window_attention import WindowAttention
+from nnunetv2_rmr.published.window_attention import WindowAttention
 
 CHANNELS, HEADS, WINDOW = 48, 6, 7
 STAGES, BLOCKS_PER_STAGE = 2, 3
+
+
+class ConvPReLU(nn.Sequential):
+    """3x3(x3) convolution and PReLU, size kept: (B, in_channels, *spatial) -> (B, out_channels, *spatial)."""
+
+    def __init__(self, conv_op: type[nn.Module], in_channels: int, out_channels: int):
+        super().__init__(conv_op(in_channels, out_channels, kernel_size=3, padding=1), nn.PReLU(out_channels))
 
 
 class SwinBlock(nn.Module):
@@ -44,26 +50,22 @@ class SwinEncoder(nn.Module):
     In 3D with 16 features 359 thousand parameters. Multiply-adds per voxel: 73 thousand in the convolutions, 5 thousand
     in embedding and up-sampling, and an eighth (there are as many tokens) of six blocks of 28 thousand in linear layers
     and 33 thousand in attention: 123 thousand, where half the patch is a multiple of 7 along every axis. Elsewhere
-    some windows are smaller: 118 thousand in patches of 32 x 64 x 64 (benchmarks/front_cost.py).
+    some windows are smaller: 118 thousand in patches of 32 x 64 x 64.
 
     Input (B, 1, *spatial), output (B, features, *spatial).
     """
 
-    def __init__(self, dim: int, features: int = 16, convolutions: str = "near_identity"):
+    def __init__(self, dim: int, features: int = 16):
         super().__init__()
         conv_op = convert_dim_to_conv_op(dim)
         half = CHANNELS // 2
-        self.first = nn.Sequential(ConvPReLU(conv_op, 1, half, convolutions),
-                                   ConvPReLU(conv_op, half, CHANNELS, convolutions))
+        self.first = nn.Sequential(ConvPReLU(conv_op, 1, half), ConvPReLU(conv_op, half, CHANNELS))
         self.embed = conv_op(CHANNELS, CHANNELS, kernel_size=2, stride=2)
         self.blocks = nn.Sequential(*(
             SwinBlock(dim, CHANNELS, HEADS, WINDOW, shift=WINDOW // 2 if i % 2 == 1 else 0)
             for _ in range(STAGES) for i in range(BLOCKS_PER_STAGE)))
         self.upsample = get_matching_convtransp(conv_op)(CHANNELS, CHANNELS, kernel_size=2, stride=2, bias=False)
-        if convolutions == "near_identity":
-            nn.init.zeros_(self.upsample.weight)  # else the untrained blocks would add noise to what the skip carries
-        self.last = nn.Sequential(ConvPReLU(conv_op, CHANNELS, half, convolutions),
-                                  ConvPReLU(conv_op, half, features, convolutions))
+        self.last = nn.Sequential(ConvPReLU(conv_op, CHANNELS, half), ConvPReLU(conv_op, half, features))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         first = self.first(x)

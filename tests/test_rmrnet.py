@@ -15,13 +15,13 @@ from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
-from nnunetv2_rmr.evaluation.fusion_baselines.gradient import gradient
-from nnunetv2_rmr.inference.fuse_restored import fuse_restored
+from nnunetv2_rmr.fusion.gradient import gradient
+from nnunetv2_rmr.fusion.fused_image import fused_image
 from nnunetv2_rmr.losses.restoration import SegmentationAndRestorationLoss
 from nnunetv2_rmr.networks.features import find_last_features
 from nnunetv2_rmr.networks.monai_networks import SegResNet
-from nnunetv2_rmr.networks.shared import SharedRMRNet, TrainingOutputs
-from nnunetv2_rmr.training.nnUNetTrainerRMR_shared import RESTORATION_WEIGHT, nnUNetTrainerRMR_shared
+from nnunetv2_rmr.networks.rmrnet import RMRNet, TrainingOutputs
+from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
 
 M, CLASSES = 3, 2
 
@@ -35,11 +35,11 @@ def unet(dim: int = 3, cls: type = PlainConvUNet, deep_supervision: bool = False
                nonlin=nn.LeakyReLU, deep_supervision=deep_supervision, **{convs: [1, 1, 1]})
 
 
-def shared(dim: int = 3, extra: int = 0, **options) -> SharedRMRNet:
-    return SharedRMRNet(unet(dim, channels=M + extra, **options), M, M + extra, (16,) * dim)
+def shared(dim: int = 3, extra: int = 0, **options) -> RMRNet:
+    return RMRNet(unet(dim, channels=M + extra, **options), M, M + extra, (16,) * dim)
 
 
-def teach(network: SharedRMRNet) -> SharedRMRNet:
+def teach(network: RMRNet) -> RMRNet:
     """Weights for the head's last layer, which starts at zero."""
     torch.manual_seed(1)
     for parameter in network.image_decoder.parameters():
@@ -57,15 +57,15 @@ def teach(network: SharedRMRNet) -> SharedRMRNet:
 def test_the_last_features_of_any_network_are_found_and_used(network, patch, channels, scale):
     last = find_last_features(network(), M, patch)
     assert (last.channels, set(last.scale)) == (channels, {scale})
-    net = teach(SharedRMRNet(network(), M, M, patch)).eval()
+    net = teach(RMRNet(network(), M, M, patch)).eval()
     x = torch.randn(2, M, *patch)
     with torch.no_grad():
-        logits, restored = net(x, restore=True)
+        logits, restored = net(x, images=True)
         torch.testing.assert_close(net(x), logits)
         before = restored
         module = net.segmentation.get_submodule(last.module)  # what the head sees is what this module sees
         handle = module.register_forward_pre_hook(lambda m, inputs: (inputs[0] * 0,), prepend=True)
-        without = net(x, restore=True)[1]
+        without = net(x, images=True)[1]
         handle.remove()
     assert restored.shape == x.shape and not torch.allclose(before, without)
 
@@ -80,7 +80,7 @@ def test_a_network_whose_logits_no_module_makes_is_refused():
             return 2 * self.inner(x)
 
     with pytest.raises(ValueError, match=r"Doubled: no module's output is the network's logits"):
-        SharedRMRNet(Doubled(), M, M, (8, 8, 8))
+        RMRNet(Doubled(), M, M, (8, 8, 8))
 
 
 def test_a_fresh_network_has_the_names_and_the_start_of_nnunets_own_and_restores_nothing_yet():
@@ -91,7 +91,7 @@ def test_a_fresh_network_has_the_names_and_the_start_of_nnunets_own_and_restores
     assert all(name.startswith("image_decoder.") for name in set(state) - set(expected))
     x = torch.randn(2, M, 16, 16, 16)
     with torch.no_grad():
-        logits, restored = network(x, restore=True)
+        logits, restored = network(x, images=True)
         assert torch.equal(logits, vanilla(x)) and torch.equal(network(x), vanilla(x))
     assert torch.equal(restored, x)
 
@@ -118,7 +118,7 @@ def test_clean_and_degraded_patches_are_told_apart(extra):
     network = teach(shared(extra=extra, deep_supervision=True))
     clean, seen = torch.randn(2, M, 16, 16, 16), torch.randn(2, M + extra, 16, 16, 16)
     out = network(torch.cat((clean, seen), 1))
-    logits, restored = network(seen, restore=True)
+    logits, restored = network(seen, images=True)
     assert isinstance(out, TrainingOutputs) and torch.equal(out.clean, clean)
     assert torch.equal(out.restored, restored) and all(map(torch.equal, out.logits, logits))
     assert restored.shape == (2, M, 16, 16, 16)
@@ -127,13 +127,13 @@ def test_clean_and_degraded_patches_are_told_apart(extra):
 def test_nothing_of_a_pass_is_kept_alive_and_copies_are_independent():
     network = shared()
     other = copy.deepcopy(network)
-    network(torch.randn(2, M, 16, 16, 16), restore=True)
+    network(torch.randn(2, M, 16, 16, 16), images=True)
     assert network._tap.held is None
     network(torch.randn(2, M, 16, 16, 16))
     assert network._tap.held is None
     teach(other)
     x = torch.randn(2, M, 16, 16, 16)
-    assert torch.equal(network(x, restore=True)[1], x) and not torch.equal(other(x, restore=True)[1], x)
+    assert torch.equal(network(x, images=True)[1], x) and not torch.equal(other(x, images=True)[1], x)
 
 
 def test_the_network_compiles_as_one_graph():
@@ -147,7 +147,7 @@ def test_the_network_compiles_as_one_graph():
 def test_restored_modalities_are_float32_under_autocast():
     network = teach(shared())
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        logits, restored = network(torch.randn(2, M, 16, 16, 16), restore=True)
+        logits, restored = network(torch.randn(2, M, 16, 16, 16), images=True)
     assert logits.dtype == torch.bfloat16 and restored.dtype == torch.float32
 
 
@@ -159,20 +159,19 @@ def test_the_loss_is_nnunets_and_the_weighted_squared_distance_to_the_clean_moda
     restored = torch.full((1, M, 4), 0.5)
     assert loss(TrainingOutputs(logits, restored, clean), target) == 4 + 3 * 0.25
     assert loss(logits, target) == 4  # in nnU-Net's validation step
-    assert loss.take_terms() == {"segmentation": 4.0, "restoration": 0.25}
-    assert np.isnan(loss.take_terms()["restoration"])
+    assert loss.take() == {"segmentation": 4.0, "restoration": 0.25}
+    assert np.isnan(loss.take()["restoration"])
 
 
 def test_a_training_step_is_nnunets_own_with_the_degraded_patch_in_and_the_clean_one_to_restore(trainer_of):
-    assert "train_step" not in vars(nnUNetTrainerRMR_shared)
-    trainer = trainer_of(nnUNetTrainerRMR_shared)
+    trainer = trainer_of(nnUNetTrainerRMR)
     teach(trainer.network)
     clean, degraded = torch.randn(2, 2, 8, 8, 8), torch.randn(2, 2, 8, 8, 8)
     target = (torch.randn(2, 1, 8, 8, 8) > 0).float()
     with torch.no_grad():
-        logits, restored = trainer.network(degraded, restore=True)
+        logits, restored = trainer.network(degraded, images=True)
         segmentation = trainer.loss.segmentation(logits, target)
-    expected = segmentation + RESTORATION_WEIGHT * (restored - clean).square().mean()
+    expected = segmentation + RMRSettings.restoration_weight * (restored - clean).square().mean()
     before = [p.clone() for p in trainer.network.parameters()]
     found = trainer.train_step({"data": torch.cat((clean, degraded), 1), "target": target})
     assert float(found["loss"]) == pytest.approx(float(expected), rel=1e-5)
@@ -182,8 +181,8 @@ def test_a_training_step_is_nnunets_own_with_the_degraded_patch_in_and_the_clean
 
 def test_one_seed_is_one_start_for_nnunets_trainer_and_this_one(trainer_of, monkeypatch):
     monkeypatch.setenv("nnUNet_rmr_seed", "3")
-    ours = trainer_of(nnUNetTrainerRMR_shared).network.state_dict()
-    other = trainer_of(nnUNetTrainerRMR_shared).network.state_dict()
+    ours = trainer_of(nnUNetTrainerRMR).network.state_dict()
+    other = trainer_of(nnUNetTrainerRMR).network.state_dict()
     assert all(torch.equal(ours[name], other[name]) for name in ours)
     from nnunetv2_rmr.training.reproducible import seed_everything
 
@@ -209,7 +208,7 @@ def case() -> torch.Tensor:
 def test_the_fused_image_is_the_gradient_fusion_of_the_restored_modalities_in_the_body(case):
     restored = case + 0.1
     inside = (case[0] != 0).numpy()
-    fused = fuse_restored(restored, case, (1, 2, 3), reference=1)
+    fused = fused_image(restored, case, (1, 2, 3), reference=1)
     sources = [np.where(inside, image, 0) for image in restored.numpy()]
     expected = gradient(sources, inside, (1, 2, 3), 1)
     np.testing.assert_allclose(fused.numpy()[inside], expected[inside], atol=1e-5)
@@ -217,19 +216,19 @@ def test_the_fused_image_is_the_gradient_fusion_of_the_restored_modalities_in_th
 
 
 def test_without_a_modality_the_others_are_fused(case):
-    presence = torch.tensor([[True, True, False]])
+    presence = torch.tensor([True, True, False])
     wild = case.clone()
     wild[2] = 100
     absent = case.clone()
     absent[2] = 0
-    fused = fuse_restored(wild, absent, (1, 1, 1), 0, presence)
-    torch.testing.assert_close(fused, fuse_restored(case[:2], case[:2], (1, 1, 1), 0))
-    without_reference = fuse_restored(wild, absent, (1, 1, 1), 2, presence)  # the last one that is there
-    torch.testing.assert_close(without_reference, fuse_restored(case[:2], case[:2], (1, 1, 1), 1))
+    fused = fused_image(wild, absent, (1, 1, 1), 0, presence)
+    torch.testing.assert_close(fused, fused_image(case[:2], case[:2], (1, 1, 1), 0))
+    without_reference = fused_image(wild, absent, (1, 1, 1), 2, presence)  # the last one that is there
+    torch.testing.assert_close(without_reference, fused_image(case[:2], case[:2], (1, 1, 1), 1))
 
 
 def test_slices_of_a_2d_configuration_are_fused_one_by_one(case):
-    fused = fuse_restored(case, case, (1, 1), 0)
+    fused = fused_image(case, case, (1, 1), 0)
     inside = (case[0, 7] != 0).numpy()
     expected = gradient([image[7].numpy() for image in case], inside, (1, 1), 0)
     np.testing.assert_allclose(fused[7].numpy()[inside], expected[inside], atol=1e-5)
@@ -241,7 +240,7 @@ def test_slices_of_a_2d_configuration_are_fused_one_by_one(case):
 @pytest.mark.parametrize("dataset", [PLAIN, REGIONS])
 def test_it_trains_goes_on_and_predicts_by_the_commands(nnunet, tmp_path, dataset):
     env = nnunet | {"nnUNet_results": str(tmp_path / "results"), "nnUNet_rmr_seed": "1"}
-    model = (dataset, tiny.CONFIGURATION, 0, "-tr", "nnUNetTrainerRMR_shared_tiny", "-device", tiny.DEVICE)
+    model = (dataset, tiny.CONFIGURATION, 0, "-tr", "nnUNetTrainerRMR_tiny", "-device", tiny.DEVICE)
     killed = tiny.run("nnUNetv2_train", *model, env=env | {"TINY_KILLED_AT": "iteration 20"}, check=False)
     assert killed.returncode != 0
     tiny.run("nnUNetv2_train", *model, "--c", env=env)
@@ -250,7 +249,7 @@ def test_it_trains_goes_on_and_predicts_by_the_commands(nnunet, tmp_path, datase
     assert len(log["loss_restoration"]) == 4 and np.isfinite(log["loss_restoration"]).all()
     assert (fold / "validation" / "fused" / "restoration.json").is_file()
     images = Path(nnunet["nnUNet_raw"]) / f"Dataset{dataset}_Tiny" / "imagesTs"
-    options = ("-i", images, "-d", dataset, "-c", tiny.CONFIGURATION, "-tr", "nnUNetTrainerRMR_shared_tiny", "-f", 0,
+    options = ("-i", images, "-d", dataset, "-c", tiny.CONFIGURATION, "-tr", "nnUNetTrainerRMR_tiny", "-f", 0,
                "-device", tiny.DEVICE)
     tiny.run("nnUNetv2_rmr_predict", *options, "-o", tmp_path / "ours", env=env)
     tiny.run("nnUNetv2_predict", *options, "-o", tmp_path / "stock", "-npp", 1, "-nps", 1, env=env)

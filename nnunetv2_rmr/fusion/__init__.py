@@ -1,0 +1,1 @@
+"""How the fused image is made of the modalities."""

@@ -1,0 +1,35 @@
+"""The rival: nnU-Net with the degradations that RMR trains on, and nothing else."""
+
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from nnunetv2_rmr.degradations.degrade import add_degradations, drawn_by
+from nnunetv2_rmr.settings import RMRSettings, channel_names
+from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
+
+
+class OnlyDegraded:
+    """Last transform: (2C + E, *spatial) as DegradeTransform leaves it -> the degraded modalities and the extras."""
+
+    def __init__(self, num_modalities: int):
+        self.num_modalities = num_modalities
+
+    def __call__(self, **data_dict) -> dict:
+        return data_dict | {"image": data_dict["image"][self.num_modalities:]}
+
+
+class nnUNetTrainer_RMRDegradations(nnUNetTrainer):
+    """nnU-Net's own network and loss, and RMR's degradations as further augmentation: RMR without the image task.
+
+    Shows whether a gain comes from the method or from its augmentation. Both see the same patches.
+    """
+
+    def get_training_transforms(self, *args, **kwargs):
+        # an instance method, where nnU-Net has a static one, because the degradations need spacing and settings
+        settings = RMRSettings.from_plans(self.plans_manager.plans, nnUNetTrainerRMR.settings)
+        num_modalities = len(channel_names(self.dataset_json))
+        transforms = add_degradations(
+            super().get_training_transforms(*args, **kwargs), num_modalities=num_modalities,
+            spacing=self.configuration_manager.spacing, clean_targets=True,
+            **drawn_by(settings, self.configuration_manager))
+        transforms.transforms.append(OnlyDegraded(num_modalities))
+        return transforms
