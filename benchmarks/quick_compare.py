@@ -45,7 +45,6 @@ from real_dataset import CONFIGURATION, REAL_DATA, make
 
 from nnunetv2_rmr.atomic import replacing
 from nnunetv2_rmr.degradations.degrade import DEGRADATIONS, degrade_case
-from nnunetv2_rmr.fusion.body import body_mask
 from nnunetv2_rmr.evaluation.fusion_baselines import COPY
 from nnunetv2_rmr.evaluation.fusion_baselines.fuse import fuse
 from nnunetv2_rmr.evaluation.fusion_metrics.intensities import to_unit_range
@@ -53,6 +52,7 @@ from nnunetv2_rmr.evaluation.fusion_metrics.lesion_contrast import LesionContras
 from nnunetv2_rmr.evaluation.fusion_metrics.scores import fusion_scores
 from nnunetv2_rmr.evaluation.restoration import FusionTarget, fusion_target, restoration_scores
 from nnunetv2_rmr.evaluation.segmentation_metrics import segmentation_scores
+from nnunetv2_rmr.fusion.body import body_mask
 from nnunetv2_rmr.settings import channel_names
 
 CLEAN = "clean"

@@ -51,7 +51,7 @@ def trained(nnunet) -> Path:
 def least_transforms(monkeypatch) -> None:
     """Training transforms of nnU-Net's trainer that our degradations can be added to, and no others."""
     monkeypatch.setattr(nnUNetTrainer, "get_training_transforms",
-                        staticmethod(lambda: ComposeTransforms([RemoveLabelTransform(-1, 0)])))
+                        staticmethod(lambda *_, **__: ComposeTransforms([RemoveLabelTransform(-1, 0)])))
 
 
 @pytest.fixture

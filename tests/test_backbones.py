@@ -1,4 +1,4 @@
-"""Any segmentation network can stand behind the shared features."""
+"""Any segmentation network can share its last features."""
 
 import json
 from pathlib import Path
@@ -64,7 +64,7 @@ def short_name(network: dict) -> str:
 
 @pytest.mark.parametrize("network", NETWORKS, ids=short_name)
 def test_rmr_trains_around_it_with_deep_supervision_where_there_is_any(trainer_of, network):
-    trainer = trainer_of(nnUNetTrainerRMR, epochs=1, architecture=network, patch_size=PATCH)  # one epoch: stage 2
+    trainer = trainer_of(nnUNetTrainerRMR, epochs=1, architecture=network, patch_size=PATCH)
     assert trainer.enable_deep_supervision == ("UNet" in network["network_class_name"])
     step(trainer, 4)
 
@@ -79,7 +79,7 @@ def test_rmr_trains_in_2d_around_monais_networks(trainer_of, name):
 @pytest.mark.slow
 @pytest.mark.parametrize("network", NETWORKS, ids=short_name)
 def test_a_configuration_of_the_plans_with_it_trains_and_predicts_by_command(network, nnunet, tmp_path):
-    name, trainer = f"3d_{short_name(network)}", "nnUNetTrainerRMR_2epochs_tiny"
+    name, trainer = f"3d_{short_name(network)}", "nnUNetTrainerRMR_1epoch_tiny"
     data_set = f"Dataset{PLAIN}_Tiny"
     folder = Path(nnunet["nnUNet_preprocessed"]) / data_set
     plans = json.loads((folder / "nnUNetPlans.json").read_text()) | {"plans_name": name}  # others share the data set

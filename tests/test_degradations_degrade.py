@@ -117,7 +117,7 @@ def test_modalities_draw_independently_with_the_stated_probabilities():
 
 def test_samples_stay_clean_with_the_stated_probability():
     seed_everything(0)
-    transform = DegradeTransform(2, SPACING, probabilities={"blur": 1.0})
+    transform = DegradeTransform(2, SPACING, p_clean=0.7, probabilities={"blur": 1.0})
     image = torch.zeros(2, 4, 4, 4)
     clean = [transform.get_parameters(image=image)["kinds"] == ["none", "none"] for _ in range(3000)]
     assert np.mean(clean) == pytest.approx(0.7, abs=0.03)

@@ -5,9 +5,9 @@ import pytest
 
 from nnunetv2_rmr.evaluation.fusion_baselines import METHODS
 from nnunetv2_rmr.evaluation.fusion_baselines.fuse import fuse
-from nnunetv2_rmr.fusion.gradient import COARSE_MM, COARSE_WEIGHT, gradient
 from nnunetv2_rmr.evaluation.fusion_baselines.selection import strongest
 from nnunetv2_rmr.evaluation.fusion_baselines.wavelet import PyWaveletsMissing
+from nnunetv2_rmr.fusion.gradient import COARSE_WEIGHT, gradient
 
 
 @pytest.fixture
@@ -102,9 +102,10 @@ def test_edges_of_every_modality_are_in_the_gradient_fusion_each_with_its_own_si
     assert dark < -0.25  # the other's step goes down, and so does the fused image's
 
 
-def test_the_gradient_fusion_solves_its_least_squares_problem():
-    """In 1D, on voxels of 2 mm, against the dense normal equations."""
-    n, mm = 24, 2.0
+@pytest.mark.parametrize(("mm", "coarse_mm"), [(2.0, 3.0), (5.0, 7.5)])
+def test_the_gradient_fusion_solves_its_least_squares_problem(mm, coarse_mm):
+    """In 1D, on fine and coarse voxels, against the dense normal equations."""
+    n = 24
     rng = np.random.default_rng(0)
     sources = a, b, c = rng.standard_normal((3, n)).astype(np.float32)
     b[5] = b[6] = c[6] = 4  # brighter than 1.5 standard deviations: at 5 of one modality alone, at 6 of two
@@ -117,13 +118,14 @@ def test_the_gradient_fusion_solves_its_least_squares_problem():
     field = (steps ** 3).sum(0) / (steps ** 2).sum(0)
     cosines = np.cos(np.pi * np.arange(n)[:, None] * (np.arange(n) + 0.5) / n) * np.sqrt(2 / n)
     cosines[0] /= np.sqrt(2)
-    smooth = cosines.T @ np.diag(np.exp(-(np.pi * np.arange(n) / n * COARSE_MM / mm) ** 2 / 2)) @ cosines
+    smooth = cosines.T @ np.diag(np.exp(-(np.pi * np.arange(n) / n * coarse_mm / mm) ** 2 / 2)) @ cosines
     of_b, of_c = ((source - np.median(source)) / source.std() for source in (b, c))
     bright = ((of_b - np.maximum(of_c, 1.5)).clip(0) * b.std() * scale[1]
               + (of_c - np.maximum(of_b, 1.5)).clip(0) * c.std() * scale[2])
     coarse = a - np.median(a) + bright
-    expected = np.linalg.solve(difference.T @ difference + COARSE_WEIGHT * smooth @ smooth,
-                               difference.T @ field + COARSE_WEIGHT * smooth @ smooth @ coarse) + np.median(a)
+    weight = COARSE_WEIGHT * 3.0 / coarse_mm
+    expected = np.linalg.solve(difference.T @ difference + weight * smooth @ smooth,
+                               difference.T @ field + weight * smooth @ smooth @ coarse) + np.median(a)
     np.testing.assert_allclose(fused, expected, atol=2e-4)
 
 

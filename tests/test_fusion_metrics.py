@@ -9,7 +9,6 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from sklearn.metrics import mutual_info_score
 from torchmetrics.functional.image import multiscale_structural_similarity_index_measure, visual_information_fidelity
 
-from nnunetv2_rmr.fusion.body import body_mask
 from nnunetv2_rmr.evaluation.fusion_baselines.fuse import fuse
 from nnunetv2_rmr.evaluation.fusion_metrics.contrast import contrast_scores
 from nnunetv2_rmr.evaluation.fusion_metrics.correlation import correlation_scores
@@ -33,6 +32,7 @@ from nnunetv2_rmr.evaluation.fusion_metrics.similarity import SCALE_WEIGHTS, Str
 from nnunetv2_rmr.evaluation.fusion_metrics.verdict import facts, facts_of, verdict
 from nnunetv2_rmr.evaluation.fusion_metrics.vif import VisualInformationFidelity
 from nnunetv2_rmr.evaluation.fusion_metrics.windows import LocalMean, box, gaussian
+from nnunetv2_rmr.fusion.body import body_mask
 
 
 def textured(shape: tuple[int, ...], seed: int) -> np.ndarray:

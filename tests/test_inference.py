@@ -2,7 +2,6 @@
 
 import os
 import resource
-from types import SimpleNamespace
 
 import nibabel
 import numpy as np
@@ -16,6 +15,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from plans import CHANNELS, DATASET_JSON, make_plans
 
 from nnunetv2_rmr.ext_trainer import trainers_folder
+from nnunetv2_rmr.fusion.fused_image import fused_image
 from nnunetv2_rmr.inference.export_fused import export_fused, fused_filename
 from nnunetv2_rmr.inference.fused_writer import check_can_write, write_image
 from nnunetv2_rmr.inference.input_check import BadCaseError, check_files
@@ -23,10 +23,10 @@ from nnunetv2_rmr.inference.intensity import IntensityMap
 from nnunetv2_rmr.inference.predictor import RMRPredictor
 from nnunetv2_rmr.inference.preprocessing import PROPERTY, RMRConfigurationManager
 from nnunetv2_rmr.inference.sliding_window import ImageAccumulator
-from nnunetv2_rmr.networks.build import build_rmrnet
 from nnunetv2_rmr.networks.rmrnet import RMRNet
 from nnunetv2_rmr.settings import RMRSettings
-from nnunetv2_rmr.training.validation import _intensity_map, _mean_scores
+from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
+from nnunetv2_rmr.training.validation import _mean_scores
 
 OBLIQUE = tuple(np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))[0].ravel())
 
@@ -79,19 +79,22 @@ def test_export_resamples_back_to_the_grid_of_the_input(tmp_path):
     assert np.corrcoef(fused[flair > 0], flair[flair > 0])[0, 1] > 0.9  # it was sampled twice
 
 
-def test_a_training_case_that_can_not_be_normalised_again_does_not_end_the_validation(tmp_path):
-    plans, log = make_plans(), []
-    trainer = SimpleNamespace(plans_manager=plans, configuration_manager=plans.get_configuration("test"),
-                              dataset_json=DATASET_JSON, print_to_log_file=log.append)
-    assert _intensity_map(trainer, [str(tmp_path / "case_0000.nii.gz"), str(tmp_path / "case_0001.nii.gz")]) is None
-    assert "case_0000.nii.gz does not exist" in log[0]
-
-
 def test_intensity_map_of_ct_ignores_what_was_clipped():
     raw = np.random.default_rng(0).normal(100, 80, (8, 8, 8)).astype(np.float32)
     normalised = (np.clip(raw, 5, 195) - 100) / 50
     found = IntensityMap.fit(raw, normalised, np.ones_like(raw, dtype=bool))
     assert found.slope == pytest.approx(50, rel=1e-5) and found.intercept == pytest.approx(100, rel=1e-5)
+
+
+@pytest.mark.parametrize("values", [(0, 7), (3, 9, 9), (-50, 20, 300)])
+@pytest.mark.parametrize("clipped", [False, True])
+def test_intensity_map_of_an_image_with_few_distinct_values_is_right(values, clipped):
+    raw = np.random.default_rng(0).choice(values, (6, 6, 6)).astype(np.float32)
+    if clipped:
+        raw[0, 0, :3], raw[0, 1, :3] = -2000, 3000
+    normalised = (np.clip(raw, *((-100, 400) if clipped else (-np.inf, np.inf))) - 10) / 50
+    found = IntensityMap.fit(raw, normalised, np.ones_like(raw, dtype=bool))
+    assert found.slope == pytest.approx(50, rel=1e-4) and found.intercept == pytest.approx(10, abs=1e-2)
 
 
 @pytest.mark.parametrize(("reader", "ending"), [
@@ -215,7 +218,11 @@ def predictor_for(plans, network, cls=RMRPredictor, **kwargs):
 
 def network_for(plans) -> RMRNet:
     torch.manual_seed(0)
-    return build_rmrnet(plans, plans.get_configuration("test"), len(CHANNELS), 2, False).eval()
+    network = nnUNetTrainerRMR.build_network_architecture(plans, plans.get_configuration("test"), len(CHANNELS), 2,
+                                                          False)
+    for parameter in network.image_decoder.parameters():  # whose last layer starts at zero
+        torch.nn.init.normal_(parameter, std=0.1)
+    return network.eval()
 
 
 @pytest.mark.parametrize("shape", [(16, 16, 16), (11, 16, 14)])
@@ -226,19 +233,23 @@ def test_where_one_tile_covers_the_image_the_sliding_window_changes_nothing(shap
     predictor.predict_logits_from_preprocessed_data(x)
     padded, slicer = predictor._pad(x)
     with torch.no_grad():
-        direct = network(padded[None], outputs=("fused",)).fused[0, 0][slicer]
-    torch.testing.assert_close(predictor._fused, direct)
-    torch.testing.assert_close(predictor.predict_fused_from_preprocessed_data(x), direct)
+        direct = network(padded[None], images=True)[1][0][(slice(None), *slicer)]
+    images = predictor.predict_images_from_preprocessed_data(x)
+    torch.testing.assert_close(images, direct)
+    torch.testing.assert_close(predictor.take_fused(), predictor.fuse(images, x))
 
 
 def test_tiles_agree_with_the_whole_image_away_from_their_borders():
-    # the fused image depends on a few voxels around only; tile borders see zero padding and weigh little
+    # what the head adds depends on a few voxels around only; tile borders see zero padding and weigh little
     plans = make_plans()
     network, x = network_for(plans), torch.randn(2, 40, 24, 16)
-    tiled = predictor_for(plans, network).predict_fused_from_preprocessed_data(x)
+    for parameter in network.segmentation.parameters():  # its instance norms see the whole tile
+        torch.nn.init.zeros_(parameter)
+    tiled = predictor_for(plans, network).predict_images_from_preprocessed_data(x)
     with torch.no_grad():
-        whole = network(x[None], outputs=("fused",)).fused[0, 0]
-    assert (tiled - whole).abs().median() < 0.02 * whole.std()
+        whole = network(x[None], images=True)[1][0]
+    added = (whole - x).std()
+    assert added > 0.1 and (tiled - whole).abs().median() < 0.02 * added
 
 
 @pytest.mark.parametrize("method", ["predict_logits_from_preprocessed_data", "predict_sliding_window_return_logits"])
@@ -257,29 +268,33 @@ def test_what_is_kept_for_ensembling_can_be_read_without_this_package(tmp_path):
     assert b"nnunetv2_rmr" not in (tmp_path / "case.pkl").read_bytes()
 
 
-def test_fused_images_are_averaged_over_folds():
+def test_the_fused_image_is_made_of_the_mean_over_folds():
     plans = make_plans()
     a, x = network_for(plans), torch.randn(2, 16, 16, 16)
     folds = [{k: v.clone() for k, v in a.state_dict().items()} for _ in range(2)]
     for value in folds[1].values():
         value.mul_(0.5)
     predictor = predictor_for(plans, a)
-    fused = []
-    for parameters in ([folds[0]], [folds[1]], folds):
-        predictor.list_of_parameters = parameters
-        predictor.predict_logits_from_preprocessed_data(x)
-        fused.append(predictor._fused)
-    torch.testing.assert_close(fused[2], (fused[0] + fused[1]) / 2)
+    images = []
+    for parameters in folds:
+        a.load_state_dict(parameters)
+        images.append(predictor.predict_images_from_preprocessed_data(x))
+    assert not torch.allclose(*images, atol=0.1)
+    predictor.list_of_parameters = folds
+    predictor.predict_logits_from_preprocessed_data(x)
+    torch.testing.assert_close(predictor.take_fused(), predictor.fuse((images[0] + images[1]) / 2, x), atol=1e-4,
+                               rtol=1e-4)
 
 
 def test_2d_configurations_fuse_slice_by_slice():
-    plans = make_plans(patch_size=(16, 16))
+    plans = make_plans(patch_size=(16, 16), spacing=(1.0, 1.0))
     network, x = network_for(plans), torch.randn(2, 5, 16, 16)
     predictor = predictor_for(plans, network)
     predictor.predict_logits_from_preprocessed_data(x)
     with torch.no_grad():
-        slices = network(x.transpose(0, 1), outputs=("fused",)).fused[:, 0]
-    torch.testing.assert_close(predictor._fused, slices, atol=1e-5, rtol=1e-5)
+        slices = network(x.transpose(0, 1), images=True)[1].transpose(0, 1)
+    torch.testing.assert_close(predictor.predict_images_from_preprocessed_data(x), slices, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(predictor.take_fused(), fused_image(slices, x, (1.0, 1.0), 1), atol=1e-4, rtol=1e-4)
 
 
 def test_a_model_without_fusion_is_predicted_as_by_nnunet():
@@ -293,11 +308,34 @@ def test_a_model_without_fusion_is_predicted_as_by_nnunet():
 
 
 @pytest.mark.parametrize("gaussian", [True, False])
-def test_overlapping_tiles_of_a_constant_make_the_constant(gaussian):
-    accumulator = ImageAccumulator((2, 6, 4), (4, 4), gaussian, torch.device("cpu"))
-    for start in (0, 1, 2):
-        accumulator.add((slice(None), slice(start, start + 4), slice(0, 4)), torch.full((1, 2, 4, 4), 3.5))
-    torch.testing.assert_close(accumulator.mean(), torch.full((2, 6, 4), 3.5))
+def test_an_image_cut_into_overlapping_tiles_comes_back_to_the_last_digits(gaussian):
+    image = torch.linspace(-3, 5, 2 * 10 * 9).reshape(2, 10, 9)
+    accumulator = ImageAccumulator((2, 10, 9), (4, 4), gaussian, torch.device("cpu"))
+    for top in (0, 2, 4, 6):
+        for left in (0, 3, 5):
+            tile = (slice(None), slice(top, top + 4), slice(left, left + 4))
+            accumulator.add(tile, image[tile][None])
+    assert (accumulator.mean() - image).abs().max() < 1e-5
+
+
+def test_the_spacing_of_the_fusion_has_the_axis_order_of_the_data():
+    plans = make_plans(spacing=(1.0, 2.0, 6.0))
+    x = torch.randn(2, 16, 16, 16)
+    predictor = predictor_for(plans, network_for(plans))
+    images = predictor.predict_images_from_preprocessed_data(x)
+    expected, turned = (fused_image(images, x, spacing, 1) for spacing in ((1.0, 2.0, 6.0), (6.0, 2.0, 1.0)))
+    assert not torch.allclose(expected, turned, atol=0.1)
+    torch.testing.assert_close(predictor.fuse(images, x), expected)
+    torch.testing.assert_close(predictor.fusion_target(x), fused_image(x, x, (1.0, 2.0, 6.0), 1))
+
+
+@pytest.mark.parametrize("reference", [0, 1])
+def test_the_fused_image_has_the_intensities_of_the_reference_modality_of_the_settings(reference):
+    plans = make_plans(settings=RMRSettings(reference_modality=CHANNELS[reference]))
+    x = torch.randn(2, 16, 16, 16) + torch.tensor([-5.0, 5.0]).reshape(2, 1, 1, 1)
+    predictor = predictor_for(plans, network_for(plans))
+    predictor.predict_logits_from_preprocessed_data(x)
+    assert float(predictor.take_fused().mean()) == pytest.approx((-5.0, 5.0)[reference], abs=2)
 
 
 def test_settings_of_the_model_decide_the_reference_modality(tmp_path):

@@ -1,7 +1,6 @@
 """Cases without some of the model's modalities."""
 
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,131 +10,59 @@ import torch
 from conftest import PLAIN, REGIONS
 from plans import DATASET_JSON, make_plans
 from test_inference import network_for, oblique_case, predictor_for
-from test_networks import rmrnet
-from test_paper_preset import train
 from torch import nn
 
+from nnunetv2_rmr.degradations import DegradeTransform
+from nnunetv2_rmr.fusion.fused_image import fused_image
 from nnunetv2_rmr.inference.input_check import BadCaseError
 from nnunetv2_rmr.inference.intensity import IntensityMap
 from nnunetv2_rmr.inference.preprocessing import ABSENT, PROPERTY, RMRConfigurationManager
-from nnunetv2_rmr.networks.presence import fill_absent
 from nnunetv2_rmr.settings import RMRSettings
-from nnunetv2_rmr.training.modality_dropout import draw_presence
 from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
-
-BOTH = ("logits", "fused")
-
-
-def present(*rows) -> torch.Tensor:
-    return torch.tensor(rows, dtype=torch.bool)
-
-
-# ---- network --------------------------------------------------------------------------------------------------------
-
-@pytest.mark.parametrize("dim", [2, 3])
-def test_with_all_modalities_present_nothing_changes(dim):
-    net, x = rmrnet(3, dim).eval(), torch.randn(2, 3, *[8] * dim)
-    with torch.no_grad():
-        plain, told = net(x, outputs=BOTH), net(x, outputs=BOTH, presence=present([1] * 3))
-        assert torch.equal(net(x), net(x, presence=present([1] * 3, [1] * 3)))
-    assert torch.equal(plain.logits, told.logits) and torch.equal(plain.fused, told.fused)
-
-
-def test_what_stands_in_the_place_of_an_absent_modality_does_not_matter():
-    net, x = rmrnet(3).eval(), torch.randn(1, 3, 8, 8, 8)
-    results = []
-    for filling in (0, 5, torch.nan):
-        x[:, 1] = filling
-        with torch.no_grad():
-            results.append(net(x, outputs=BOTH, presence=present([1, 0, 1])))
-    for other in results[1:]:
-        assert torch.equal(results[0].logits, other.logits) and torch.equal(results[0].fused, other.fused)
-
-
-def test_every_sample_has_modalities_of_its_own():
-    net, x = rmrnet(3).eval(), torch.randn(2, 3, 8, 8, 8)
-    rows = ([1, 1, 0], [0, 1, 1])
-    with torch.no_grad():
-        together = net(x, outputs=("fused",), presence=present(*rows)).fused
-        alone = [net(x[i:i + 1], outputs=("fused",), presence=present(row)).fused for i, row in enumerate(rows)]
-    torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=1e-5)
-
-
-def test_absent_features_become_the_mean_of_the_present_ones():
-    features = list(torch.randn(3, 2, 4, 5, 5))
-    filled = fill_absent(features, present([1, 0, 1], [0, 0, 1]))
-    torch.testing.assert_close(filled[1][0], (features[0][0] + features[2][0]) / 2)
-    torch.testing.assert_close(filled[0][1], features[2][1])
-    for i, f in enumerate(features):
-        assert torch.equal(filled[2], features[2]) and filled[i].shape == f.shape
-    with pytest.raises(ValueError, match=r"presence must have the shape \(B, 3\), got \(1, 2\)"):
-        fill_absent(features, present([1, 0]))
-
-
-def test_an_absent_modality_is_still_restored_from_its_own_features():
-    # the refinement constraint goes on with the modalities that the fusion has to do without
-    net, x = rmrnet(2).eval(), torch.randn(1, 2, 8, 8, 8)
-    with torch.no_grad():
-        a, b = (net(x, outputs=("reconstructions", "fused"), presence=p) for p in (None, present([1, 0])))
-    assert torch.equal(a.reconstructions, b.reconstructions)
-    assert not torch.equal(a.fused, b.fused)
-
-
-def test_no_gradient_comes_from_an_absent_modality_and_none_is_none():
-    net = rmrnet(2)
-    net(torch.randn(1, 2, 8, 8, 8), presence=present([1, 0])).square().mean().backward()
-    gradients = [[p.grad for p in encoder.parameters()] for encoder in net.encoders]
-    assert all(g.abs().sum() > 0 for g in gradients[0])
-    assert all(g is not None and not g.any() for g in gradients[1])  # DDP waits for parameters without gradient
-
-
-def test_a_tile_of_background_is_no_missing_modality():
-    net = rmrnet(2).eval()
-    nn.init.constant_(net.encoders[1].layers[0][0].bias, 1.0)  # features of background differ between modalities
-    x = torch.zeros(1, 2, 8, 8, 8)
-    x[:, 0] = 1
-    with torch.no_grad():
-        assert not torch.equal(net(x), net(x, presence=present([1, 0])))
-        assert torch.equal(net(x), net(x, presence=present([1, 1])))
-
-
-def test_presence_compiles_without_graph_breaks():
-    torch._dynamo.reset()
-    net, x = rmrnet(3, deep_supervision=True), torch.randn(2, 3, 8, 8, 8)
-    compiled = torch.compile(net, backend="eager", fullgraph=True)
-    for rows in ([1, 0, 1], [1, 1, 1]):
-        torch.testing.assert_close(compiled(x, outputs=("fused",), presence=present(rows)).fused,
-                                   net(x, outputs=("fused",), presence=present(rows)).fused)
-
 
 # ---- training -------------------------------------------------------------------------------------------------------
 
+def lost(probability: float, modalities: int, samples: int) -> torch.Tensor:
+    """(samples, modalities): what DegradeTransform takes away, seen in its output."""
+    np.random.seed(0)
+    transform = DegradeTransform(modalities, (1.0, 1.0), p_clean=0.5, modality_dropout=probability)
+    image = torch.rand(modalities + 1, 4, 4) + 1  # and an extra channel
+    out = torch.stack([transform(image=image.clone())["image"] for _ in range(samples)])
+    assert (out[:, -1] == image[-1]).all()
+    clean, degraded = (~half.flatten(2).any(2) for half in (out[:, :modalities], out[:, modalities:-1]))
+    assert torch.equal(clean, degraded), "what is missing is not to be restored"
+    return clean
+
+
 def test_dropout_takes_one_or_more_modalities_but_never_all_with_the_stated_probability():
-    torch.manual_seed(0)
-    drawn = draw_presence(6000, 4, 0.3)
-    left = drawn.sum(1)
-    assert left.min() == 1 and left.max() == 4
-    assert (left < 4).float().mean().item() == pytest.approx(0.3, abs=0.03)
-    torch.testing.assert_close(torch.stack([(left == n).float().mean() for n in (1, 2, 3)]), torch.full((3,), 0.1),
-                               atol=0.02, rtol=0)
-    torch.testing.assert_close((~drawn).float().mean(0), torch.full((4,), 0.3 * 0.5), atol=0.02, rtol=0)
-    assert draw_presence(100, 2, 0.0).all() and (draw_presence(100, 2, 1.0).sum(1) == 1).all()
+    drawn = lost(0.3, 4, 3000)
+    gone = drawn.sum(1)
+    assert gone.min() == 0 and gone.max() == 3
+    assert (gone > 0).float().mean().item() == pytest.approx(0.3, abs=0.03)
+    torch.testing.assert_close(torch.stack([(gone == n).float().mean() for n in (1, 2, 3)]), torch.full((3,), 0.1),
+                               atol=0.025, rtol=0)
+    torch.testing.assert_close(drawn.float().mean(0), torch.full((4,), 0.3 * 0.5), atol=0.025, rtol=0)
+    assert not lost(0.0, 2, 100).any() and (lost(1.0, 2, 100).sum(1) == 1).all()
 
 
-@pytest.mark.parametrize(("dropout", "told"), [(1.0, True), (0.0, False)])
-def test_a_step_of_stage_2_tells_the_network_what_was_dropped(trainer_of, dropout, told):
+def test_without_dropout_nothing_is_drawn_for_it():
+    draws = []
+    for options in ({}, {"modality_dropout": 0.0}):
+        np.random.seed(0)
+        DegradeTransform(2, (1.0, 1.0), **options).get_parameters(image=torch.zeros(2, 4, 4))
+        draws.append(np.random.uniform())
+    np.random.seed(0)
+    with_dropout = DegradeTransform(2, (1.0, 1.0), modality_dropout=0.5)
+    with_dropout.get_parameters(image=torch.zeros(2, 4, 4))
+    assert draws[0] == draws[1] != np.random.uniform()
+
+
+def test_the_setting_reaches_the_transform(trainer_of, least_transforms):
     class Dropping(nnUNetTrainerRMR):
-        settings = replace(nnUNetTrainerRMR.settings, stage1_fraction=0.25, modality_dropout=dropout)
+        settings = RMRSettings(modality_dropout=0.4)
 
-    trainer, seen = trainer_of(Dropping), {}
-    trainer.network.register_forward_pre_hook(
-        lambda _, args, kwargs: seen.setdefault(trainer.stage, []).append(kwargs.get("presence")), with_kwargs=True)
-    for epoch in (0, 1):
-        train(trainer, epoch)
-    assert all(presence is None for presence in seen[1]), "stage 1 does not train the fusion"
-    of_degraded, of_clean = seen[2]
-    assert of_clean is None, "features of clean input are of every modality"
-    assert of_degraded.sum(1).tolist() == [1, 1] if told else of_degraded is None
+    *_, transform = trainer_of(Dropping).get_training_transforms().transforms
+    assert transform.modality_dropout == 0.4
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.5])
@@ -218,21 +145,20 @@ def test_units_without_the_reference_modality_are_ct_units_or_normalised_ones(tm
     assert units == {"ZScoreNormalization": (1, 0), "CTNormalization": (50, 100)}
 
 
-def test_the_predictor_tells_the_network_in_every_tile_and_mirror_what_the_case_lacks():
+def test_the_fused_image_of_a_case_is_made_of_the_modalities_that_are_there():
     plans = make_plans()
     network, x = network_for(plans), torch.randn(2, 24, 18, 16)
     x[:, 12:] = 0  # tiles in which both modalities are background
-    x[1] = 0
-    seen = []
-    network.register_forward_pre_hook(lambda _, args, kwargs: seen.append(kwargs.get("presence")), with_kwargs=True)
+    x[1] = 0  # the reference modality
     predictor = predictor_for(plans, network, allow_missing=True)
     predictor.predict_logits_from_preprocessed_data(x)
-    predictor.predict_fused_from_preprocessed_data(x)
-    assert len(seen) > 10 and all(p.tolist() == [[True, False]] for p in seen)
-    seen.clear()
-    x[1] = 1  # the next case is complete
+    fused, images = predictor.take_fused(), predictor.predict_images_from_preprocessed_data(x)
+    torch.testing.assert_close(fused, fused_image(images, x, (1, 1, 1), 1, torch.tensor([True, False])))
+    assert not torch.allclose(fused, fused_image(images, x, (1, 1, 1), 1), atol=0.1)
+    x[1, :12] = torch.randn(12, 18, 16)  # the next case is complete
     predictor.predict_logits_from_preprocessed_data(x)
-    assert seen and all(p is None for p in seen)
+    images = predictor.predict_images_from_preprocessed_data(x)
+    torch.testing.assert_close(predictor.take_fused(), fused_image(images, x, (1, 1, 1), 1))
 
 
 def test_an_array_of_zeros_is_an_absent_modality():

@@ -11,9 +11,7 @@ import tiny
 import torch
 from wandb.proto import wandb_internal_pb2
 
-from nnunetv2_rmr.losses.coupled import TERMS
-from nnunetv2_rmr.networks.from_plans import rmr_architecture
-from nnunetv2_rmr.settings import RMRSettings
+from nnunetv2_rmr.losses.restoration import TERMS
 
 pytestmark = pytest.mark.slow
 
@@ -123,20 +121,13 @@ def test_cascade_of_a_low_and_a_full_resolution_model(difficult, nnunet, tmp_pat
     assert result.returncode == 2 and "the second stage of a cascade needs the first one's predictions" in result.stdout
 
 
-def test_cascade_on_rmr_plans_that_fuses_in_the_units_of_the_ct(difficult, nnunet, tmp_path):
+def test_cascade_that_fuses_in_the_units_of_the_ct(difficult, nnunet, tmp_path):
     preprocessed = Path(nnunet["nnUNet_preprocessed"]) / f"Dataset{NUMBER}_Difficult"
     plans = json.loads((preprocessed / "nnUNetPlans.json").read_text())
-    for name in ("2d", "3d_fullres"):  # the others inherit from the latter
-        configuration = plans["configurations"][name]
-        configuration["architecture"] = rmr_architecture(configuration["architecture"], 2,
-                                                         len(configuration["patch_size"]),
-                                                         RMRSettings().network_arguments())
-    plans["configurations"]["3d_lowres"]["data_identifier"] = "nnUNetRMRPlans_3d_lowres"
     plans |= {"plans_name": "nnUNetRMRPlans", "rmr": {"reference_modality": "CT"}}
     (preprocessed / "nnUNetRMRPlans.json").write_text(json.dumps(plans))
     env = nnunet | {"nnUNet_results": str(tmp_path / "results")}
     (tmp_path / "results").mkdir()
-    tiny.run("nnUNetv2_preprocess", "-d", NUMBER, "-plans_name", "nnUNetRMRPlans", "-c", "3d_lowres", "-np", 1, env=env)
     options = ("-p", "nnUNetRMRPlans")
     train("3d_lowres", env, *options)
     train("3d_cascade_fullres", env | {"TINY_ONLY_TRAINS": "1"}, *options)

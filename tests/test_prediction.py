@@ -13,7 +13,6 @@ import torch
 from conftest import REGIONS
 
 from nnunetv2_rmr.cli.predict import _without_workers
-from nnunetv2_rmr.inference.predictor import _logged_losses, _warn_of_stage1
 
 pytestmark = pytest.mark.slow
 
@@ -183,18 +182,6 @@ def test_what_can_not_be_predicted_with_is_named(trained, nnunet, images, tmp_pa
     if not torch.cuda.is_available():
         message = tiny.run(*command, "-f", 0, env=nnunet, check=False).stdout
         assert "-device cuda: torch finds no CUDA device; try -device cpu" in message and "Traceback" not in message
-
-
-@pytest.mark.parametrize(("losses", "warned"), [({"loss_segmentation": [np.nan], "loss_intensity": [np.nan]}, True),
-                                                ({"loss_segmentation": [np.nan, 0.1]}, False),
-                                                ({"loss_segmentation": [np.nan] * 2,
-                                                  "loss_intensity": [np.nan, 1]}, False)])
-def test_a_checkpoint_of_stage_1_is_named_as_what_it_is(tmp_path, capsys, losses, warned):
-    (tmp_path / "fold_0").mkdir()
-    torch.save({"logging": losses}, tmp_path / "fold_0" / "checkpoint_latest.pth")
-    for folds in (None, (0,), "0"):
-        _warn_of_stage1(_logged_losses(str(tmp_path), folds, "checkpoint_latest.pth"))
-        assert ("was saved in stage 1 of the training" in capsys.readouterr().out) == warned
 
 
 @tiny.bit_by_bit

@@ -6,8 +6,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import structural_similarity
 
-from nnunetv2_rmr.evaluation.restoration import fusion_target, restoration_scores
-from nnunetv2_rmr.settings import RMRSettings
+from nnunetv2_rmr.evaluation.restoration import restoration_scores
 
 SHAPE = (14, 16, 18)
 
@@ -55,13 +54,3 @@ def test_what_lies_outside_does_not_count(clean, restored):
     inside[:, :, 13:] = False
     garbage = torch.where(inside, restored, 1e3), torch.where(inside, clean, -1e3)
     assert restoration_scores(*garbage, inside) == restoration_scores(restored, clean, inside)
-
-
-@pytest.mark.parametrize(("settings", "channel"), [(RMRSettings(), 1), (RMRSettings(reference_modality="T2"), 2)])
-def test_the_target_is_the_reference_modality(settings, channel):
-    images = torch.arange(3 * 8.0).reshape(3, 2, 2, 2)
-    assert torch.equal(fusion_target(settings, ["T1", "FLAIR", "T2"])(images), images[channel])
-
-
-def test_there_is_no_target_where_it_is_not_made_of_raw_scans():
-    assert fusion_target(RMRSettings(intensity_target="maximum"), ["T1", "FLAIR"]) is None

@@ -15,12 +15,13 @@ from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
-from nnunetv2_rmr.fusion.gradient import gradient
 from nnunetv2_rmr.fusion.fused_image import fused_image
+from nnunetv2_rmr.fusion.gradient import gradient
 from nnunetv2_rmr.losses.restoration import SegmentationAndRestorationLoss
 from nnunetv2_rmr.networks.features import find_last_features
 from nnunetv2_rmr.networks.monai_networks import SegResNet
 from nnunetv2_rmr.networks.rmrnet import RMRNet, TrainingOutputs
+from nnunetv2_rmr.settings import RMRSettings
 from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
 
 M, CLASSES = 3, 2
@@ -35,7 +36,7 @@ def unet(dim: int = 3, cls: type = PlainConvUNet, deep_supervision: bool = False
                nonlin=nn.LeakyReLU, deep_supervision=deep_supervision, **{convs: [1, 1, 1]})
 
 
-def shared(dim: int = 3, extra: int = 0, **options) -> RMRNet:
+def rmrnet(dim: int = 3, extra: int = 0, **options) -> RMRNet:
     return RMRNet(unet(dim, channels=M + extra, **options), M, M + extra, (16,) * dim)
 
 
@@ -84,7 +85,7 @@ def test_a_network_whose_logits_no_module_makes_is_refused():
 
 
 def test_a_fresh_network_has_the_names_and_the_start_of_nnunets_own_and_restores_nothing_yet():
-    network, vanilla = shared(), unet()
+    network, vanilla = rmrnet(), unet()
     state, expected = network.state_dict(), vanilla.state_dict()
     assert set(expected) < set(state)
     assert all(torch.equal(state[name], value) for name, value in expected.items())
@@ -101,21 +102,21 @@ def test_weights_go_from_nnunet_to_this_network_and_back(tmp_path):
     for parameter in trained.parameters():
         nn.init.normal_(parameter)
     torch.save({"network_weights": trained.state_dict()}, tmp_path / "vanilla.pth")
-    network = shared()
+    network = rmrnet()
     load_pretrained_weights(network, str(tmp_path / "vanilla.pth"))  # what nnUNetv2_train -pretrained_weights does
     for name, value in trained.state_dict().items():
         assert torch.equal(network.state_dict()[name], value) != (".seg_layers." in name), name
-    own = {name: value for name, value in teach(shared()).state_dict().items() if "image_decoder" not in name}
+    own = {name: value for name, value in teach(rmrnet()).state_dict().items() if "image_decoder" not in name}
     unet().load_state_dict(own)
-    again = shared()
-    again.load_state_dict(teach(shared()).state_dict())
-    assert all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), teach(shared()).state_dict().values()))
+    again = rmrnet()
+    again.load_state_dict(teach(rmrnet()).state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), teach(rmrnet()).state_dict().values()))
 
 
 @pytest.mark.parametrize("extra", [0, 2])
 def test_clean_and_degraded_patches_are_told_apart(extra):
     """The network sees the degraded modalities and the extra channels; the clean ones it hands on."""
-    network = teach(shared(extra=extra, deep_supervision=True))
+    network = teach(rmrnet(extra=extra, deep_supervision=True))
     clean, seen = torch.randn(2, M, 16, 16, 16), torch.randn(2, M + extra, 16, 16, 16)
     out = network(torch.cat((clean, seen), 1))
     logits, restored = network(seen, images=True)
@@ -125,7 +126,7 @@ def test_clean_and_degraded_patches_are_told_apart(extra):
 
 
 def test_nothing_of_a_pass_is_kept_alive_and_copies_are_independent():
-    network = shared()
+    network = rmrnet()
     other = copy.deepcopy(network)
     network(torch.randn(2, M, 16, 16, 16), images=True)
     assert network._tap.held is None
@@ -137,7 +138,7 @@ def test_nothing_of_a_pass_is_kept_alive_and_copies_are_independent():
 
 
 def test_the_network_compiles_as_one_graph():
-    network = teach(shared(deep_supervision=True))
+    network = teach(rmrnet(deep_supervision=True))
     compiled = torch.compile(network, backend="eager", fullgraph=True)
     x = torch.randn(2, 2 * M, 16, 16, 16)
     torch.testing.assert_close(compiled(x).restored, network(x).restored)
@@ -145,7 +146,7 @@ def test_the_network_compiles_as_one_graph():
 
 
 def test_restored_modalities_are_float32_under_autocast():
-    network = teach(shared())
+    network = teach(rmrnet())
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits, restored = network(torch.randn(2, M, 16, 16, 16), images=True)
     assert logits.dtype == torch.bfloat16 and restored.dtype == torch.float32
@@ -177,6 +178,17 @@ def test_a_training_step_is_nnunets_own_with_the_degraded_patch_in_and_the_clean
     assert float(found["loss"]) == pytest.approx(float(expected), rel=1e-5)
     moved = [not torch.equal(a, b) for a, b in zip(before, trainer.network.parameters())]
     assert all(moved), "both losses reach all of the network"
+
+
+def test_few_of_nnunets_methods_are_overridden():
+    own = [name for name, value in vars(nnUNetTrainerRMR).items()
+           if hasattr(nnUNetTrainer, name) and not name.startswith("__") and callable(getattr(nnUNetTrainer, name))]
+    assert len([*own, "__init__"]) <= 10, own
+
+
+def test_a_wrong_number_of_channels_is_refused():
+    with pytest.raises(ValueError, match=r"takes 4 channels, in training after 3 clean modalities, got 6"):
+        rmrnet(extra=1)(torch.zeros(1, 6, 16, 16, 16))
 
 
 def test_one_seed_is_one_start_for_nnunets_trainer_and_this_one(trainer_of, monkeypatch):

@@ -1,28 +1,49 @@
 import json
+from pathlib import Path
 
 import pytest
 
+from nnunetv2_rmr import __version__
 from nnunetv2_rmr.settings import RMRSettings, channel_names, reference_channel
 
 
 def test_settings_survive_the_plans_file():
-    settings = RMRSettings(intensity_weight=2.5, reference_modality="T1")
+    settings = RMRSettings(restoration_weight=2.5, reference_modality="T1")
     plans = json.loads(json.dumps(settings.into_plans({"dataset_name": "x"})))
     assert RMRSettings.from_plans(plans) == settings
     assert plans["dataset_name"] == "x"
 
 
+def test_plans_hold_what_was_changed_and_the_version_and_nothing_else():
+    assert RMRSettings().into_plans({})["rmr"] == {"version": __version__}
+    assert RMRSettings(p_clean=0.5).into_plans({})["rmr"] == {"p_clean": 0.5, "version": __version__}
+
+
+@pytest.mark.parametrize("plans", [
+    {"rmr": {"stage1_fraction": 0.02, "p_clean": 0.7}},
+    {"configurations": {"3d_fullres": {"architecture": {
+        "network_class_name": "nnunetv2_rmr.networks.from_plans.RMRNetFromPlans"}}}}])
+def test_models_and_plans_of_version_0_1_are_told_which_version_reads_them(plans):
+    with pytest.raises(ValueError, match=r"made by nnunetv2-rmr 0\.1, .* predict with version 0\.1\.0"):
+        RMRSettings.from_plans(plans, RMRSettings())
+
+
+def test_a_setting_of_another_version_is_named_with_it():
+    with pytest.raises(ValueError, match=r"unknown RMR setting\(s\) later .*\(of version 9\.9\)"):
+        RMRSettings.from_plans({"rmr": {"later": 1, "version": "9.9"}})
+
+
 def test_what_stands_in_the_plans_wins_over_the_class():
-    defaults = RMRSettings(features=8, gradient_weight=3)
-    settings = RMRSettings.from_plans({"rmr": {"features": 12}}, defaults)
-    assert settings.features == 12 and settings.gradient_weight == 3
+    defaults = RMRSettings(panel_every=8, restoration_weight=3)
+    settings = RMRSettings.from_plans({"rmr": {"panel_every": 12}}, defaults)
+    assert settings.panel_every == 12 and settings.restoration_weight == 3
 
 
 def test_plans_that_undo_what_a_trainer_is_named_for_are_refused():
-    own = RMRSettings(intensity_weight=0.0)
-    own.refuse_contradiction({"rmr": {"intensity_weight": 0.0, "gradient_weight": 1.0}}, "noFusionLoss")
-    with pytest.raises(ValueError, match=r"noFusionLoss has .*intensity_weight=0.0, but the plans say 1.0"):
-        own.refuse_contradiction({"rmr": {"intensity_weight": 1.0}}, "noFusionLoss")
+    own = RMRSettings(p_clean=0.0)
+    own.refuse_contradiction({"rmr": {"p_clean": 0.0, "panel_every": 1}}, "noClean")
+    with pytest.raises(ValueError, match=r"noClean has .*p_clean=0.0, but the plans say 1.0"):
+        own.refuse_contradiction({"rmr": {"p_clean": 1.0}}, "noClean")
 
 
 def test_plans_without_settings_are_not_a_trained_rmr_model():
@@ -30,10 +51,10 @@ def test_plans_without_settings_are_not_a_trained_rmr_model():
         RMRSettings.from_plans({})
 
 
-@pytest.mark.parametrize("bad", [{"featurs": 3}, {"stage1_fraction": 1.0}, {"p_clean": 2}, {"gradient_weight": -1},
-                                 {"intensity_target": "mean"}, {"intensity_weight": "heavy"}, {"features": 8.5},
-                                 {"freeze_autoencoder": 1}, {"stage1_lr": True}, {"degradation_options": []},
-                                 {"features": 0}, {"fusion_layers": 0}, {"decoder_layers": 0}, {"panel_every": -1}])
+@pytest.mark.parametrize("bad", [{"panel_evry": 3}, {"p_clean": 2}, {"p_clean": -0.1}, {"restoration_weight": -1},
+                                 {"restoration_weight": 0}, {"restoration_weight": "heavy"}, {"panel_every": 8.5},
+                                 {"validation_fusion": 1}, {"p_clean": True}, {"degradation_options": []},
+                                 {"modality_dropout": 1.5}, {"panel_every": -1}])
 def test_a_wrong_setting_is_named(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         RMRSettings.from_plans({"rmr": bad}, RMRSettings())
@@ -86,7 +107,23 @@ def test_channel_names_come_in_the_order_of_their_numbers():
 
 
 def test_a_misspelt_setting_is_named_with_the_one_that_was_meant():
-    with pytest.raises(ValueError, match=r"RMR setting\(s\) intensity_wieght .* did you mean intensity_weight\?"):
-        RMRSettings.from_plans({"rmr": {"intensity_wieght": 1.0}})
+    with pytest.raises(ValueError, match=r"RMR setting\(s\) restoration_wieght .* did you mean restoration_weight\?"):
+        RMRSettings.from_plans({"rmr": {"restoration_wieght": 1.0}})
     with pytest.raises(ValueError, match=r"unknown RMR setting\(s\) xyz .* known: reference_modality, "):
         RMRSettings.from_plans({"rmr": {"xyz": 1.0}})
+
+
+def test_every_setting_stands_in_the_documentation_with_its_default():
+    text = (Path(__file__).parents[1] / "docs" / "settings.md").read_text()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()
+            if line.startswith("| `")]
+    table, default = {name.strip("`"): cells for name, *cells in rows}, RMRSettings()
+    assert list(table) == list(RMRSettings.__dataclass_fields__)
+    for name, (meaning, stated, effect) in table.items():
+        assert meaning and effect, name
+        value = getattr(default, name)
+        assert stated == str(value) or (isinstance(value, dict) and value), f"{name}: {stated} is not {value}"
+
+
+def test_there_is_little_to_choose():
+    assert len(RMRSettings.__dataclass_fields__) <= 18

@@ -1,7 +1,6 @@
 """Training through nnU-Net's command line."""
 
 import json
-import re
 import signal
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import tiny
 import torch
 from conftest import PLAIN, REGIONS
 
+from nnunetv2_rmr import __version__
 from nnunetv2_rmr.settings import RMRSettings
 from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
 from nnunetv2_rmr.training.reproducible import SeedNextSample
@@ -54,21 +54,17 @@ def test_training_leaves_what_nnunet_leaves_and_what_rmr_adds(trained):
     assert set(scores["cases"]) == {name.removesuffix(".nii.gz") for name in segmentations}
 
 
-def test_every_loss_term_is_logged_in_every_epoch_of_its_stage(trained):
+def test_every_loss_term_is_logged_in_every_epoch(trained):
     logged = load(trained / "fold_0" / "checkpoint_final.pth")["logging"]
-    # four epochs: the autoencoder's one, then three coupled ones
-    for term in ("segmentation", "intensity", "gradient"):
-        assert np.isnan(logged[f"loss_{term}"]).tolist() == [True, False, False, False]
-    for term in ("image_refinement", "feature_refinement"):
-        assert np.isfinite(logged[f"loss_{term}"]).all() and len(logged[f"loss_{term}"]) == 4
-    log = next((trained / "fold_0").glob("training_log*.txt")).read_text()
-    assert re.findall(r"Stage (\d)", log) == ["1", "2", "2", "2"]
+    terms = np.array([logged["loss_segmentation"], logged["loss_restoration"]])
+    assert terms.shape == (2, 4) and np.isfinite(terms).all()
+    weight = RMRSettings().restoration_weight
+    np.testing.assert_allclose(logged["train_losses"], terms[0] + weight * terms[1], rtol=1e-4, atol=1e-5)
 
 
 def test_the_settings_used_stand_in_the_plans_of_the_trained_model(trained):
     settings = json.loads((trained / "plans.json").read_text())["rmr"]
-    assert settings["reference_modality"] == "FLAIR"
-    assert settings["intensity_weight"] > 0
+    assert settings == {"reference_modality": "FLAIR", "version": __version__}
 
 
 @tiny.bit_by_bit
@@ -111,43 +107,28 @@ def test_with_a_seed_every_process_and_kind_of_patches_draws_samples_of_its_own(
     assert len(set(streams)) == 4
 
 
-class _FastTrainer(nnUNetTrainerRMR):
-    settings = RMRSettings(stage2_lr=1e-3)
-
-
-def test_a_resumed_training_has_the_settings_of_its_checkpoint_and_says_what_is_passed_over(trainer_of, tmp_path,
-                                                                                             capsys):
-    begun, resumed = trainer_of(nnUNetTrainerRMR), trainer_of(_FastTrainer)
-    begun.save_checkpoint(str(tmp_path / "latest.pth"))
-    assert (begun.initial_lr, resumed.initial_lr) == (1e-2, 1e-3)
-    resumed.load_checkpoint(str(tmp_path / "latest.pth"))
-    assert resumed.initial_lr == 1e-2 and resumed.settings == begun.settings
-    assert "those of now are passed over: {'stage2_lr': 0.001}" in capsys.readouterr().out
-
-
 def killed(env: dict[str, str], moment: str) -> None:
     """Train until SIGKILL at `moment` (see trainers/tiny_trainers.py)."""
     result = tiny.run(*train_command(), env=env | {"TINY_KILLED_AT": moment}, check=False)
     assert result.returncode == -signal.SIGKILL, result.stdout[-2000:]
 
 
-@pytest.mark.parametrize(("moment", "first_stage_after"), [
-    ("iteration 3", "1"),  # nothing saved yet: nnU-Net starts again
-    ("checkpoint_best.pth of epoch 0", "2"),  # while writing it; checkpoint_latest.pth is there already
-    ("checkpoint_latest.pth of epoch 1", "2"),
-    ("iteration 20", "2"),
+@pytest.mark.parametrize("moment", [
+    "iteration 3",  # nothing saved yet: nnU-Net starts again
+    "checkpoint_best.pth of epoch 0",  # while writing it; checkpoint_latest.pth is there already
+    "checkpoint_latest.pth of epoch 1",
+    "iteration 20",
 ])
-def test_killed_at_any_moment_training_goes_on_in_the_right_stage(nnunet, tmp_path, moment, first_stage_after):
+def test_killed_at_any_moment_training_goes_on(nnunet, tmp_path, moment):
     env = results_in(nnunet, tmp_path)
     killed(env, moment)
     for checkpoint in fold(env).glob("*.pth"):
         load(checkpoint)  # whole
-    output = tiny.run(*train_command("--c"), env=env).stdout
-    assert re.findall(r"Stage (\d)", output)[0] == first_stage_after
+    tiny.run(*train_command("--c"), env=env)
     final = load(fold(env) / "checkpoint_final.pth")
     assert final["current_epoch"] == 4
     # one value per epoch and no gap: the curve joins
-    assert np.isnan(final["logging"]["loss_segmentation"]).tolist() == [True, False, False, False]
+    assert np.isfinite(final["logging"]["loss_restoration"]).all() and len(final["logging"]["loss_restoration"]) == 4
     assert np.isfinite(final["logging"]["train_losses"]).all() and len(final["logging"]["train_losses"]) == 4
     assert not list(fold(env).glob("*.tmp"))
 
@@ -168,6 +149,17 @@ def test_pretrained_weights_of_another_data_set_start_a_training_all_but_the_out
     assert started["current_epoch"] == 4
     different = [name for name, weight in started["network_weights"].items() if not torch.equal(weight, stored[name])]
     assert different and all(".seg_layers." in name for name in different)
+
+
+@pytest.mark.parametrize("scheme", ["NoNormalization", "RescaleTo01Normalization", "RGBTo01Normalization"])
+def test_channels_that_are_not_z_scored_are_refused_by_name(nnunet, scheme):
+    plans = json.loads((Path(nnunet["nnUNet_preprocessed"]) / f"Dataset{PLAIN}_Tiny" / "nnUNetPlans.json").read_text())
+    plans["continue_training"] = False
+    plans["configurations"]["3d_fullres"]["normalization_schemes"][1] = scheme
+    channels = {"channel_names": {str(i): name for i, name in enumerate(tiny.CHANNELS)}, "labels": {"background": 0},
+                "file_ending": ".nii.gz"}
+    with pytest.raises(ValueError, match=rf"every channel needs .* Not so: T2 \({scheme}\)\."):
+        nnUNetTrainerRMR(plans, tiny.CONFIGURATION, 0, channels, torch.device("cpu"))
 
 
 def test_one_modality_is_refused_with_a_clear_message(nnunet):

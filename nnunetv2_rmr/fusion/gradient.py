@@ -6,7 +6,8 @@ import numpy as np
 from scipy.fft import dctn, idctn
 
 COARSE_MM = 3.0  # standard deviation of the Gaussian whose low-pass image the reference modality decides
-COARSE_WEIGHT = 0.75  # of that image against the gradients, per mm^2
+COARSE_VOXELS = 1.5  # but at least as many of the shortest edge: on coarse grids nothing would be left to the gradients
+COARSE_WEIGHT = 0.75  # of that image against the gradients, per mm^2; less on such grids
 BRIGHT = 1.5  # standard deviations above the median from which a modality's own bright spots are added to it
 
 
@@ -22,8 +23,8 @@ def gradient(sources: Sequence[np.ndarray], mask: np.ndarray, spacing: Sequence[
     mixed gradients), each with its own sign. Structure tensors (Socolinsky & Wolff 2002, doi:10.1109/TIP.2002.999679)
     weaken an edge that one modality has alone by the root of their number. B: the reference modality, and what another
     has brighter than 1.5 standard deviations above its median and than the rest of the others (an enhancing rim, a hot
-    spot), in the same units. G: Gaussian, 3 mm. benchmarks/README.md says how these were chosen: by the contrast of
-    lesions first, by the smallest Qabf over sources second.
+    spot), in the same units. G: Gaussian, 3 mm, on coarse grids 1.5 voxels. docs/fusion_metrics.md says how these were
+    chosen: by the contrast of lesions first, by the smallest Qabf over sources second.
     """
     ndim, spacing = mask.ndim, np.asarray(spacing, np.float32)
     both = [mask[_ahead(ndim, axis)] & mask[_behind(ndim, axis)] for axis in range(ndim)]
@@ -64,6 +65,7 @@ def _coarse_image(sources: Sequence[np.ndarray], mask: np.ndarray, scale: np.nda
 
 def _solve(field: list[np.ndarray], coarse: np.ndarray, spacing: np.ndarray) -> np.ndarray:
     """field: d/dx per mm, between a voxel and the next, per axis. Neumann borders: DCT-II diagonalises both terms."""
+    coarse_mm = max(COARSE_MM, COARSE_VOXELS * float(min(spacing)))
     divergence = np.zeros_like(coarse)
     stiffness = lowpass = np.float32(0)
     for axis, (component, mm) in enumerate(zip(field, spacing)):
@@ -73,8 +75,8 @@ def _solve(field: list[np.ndarray], coarse: np.ndarray, spacing: np.ndarray) -> 
         shape = [-1 if a == axis else 1 for a in range(coarse.ndim)]
         frequency = (np.pi * np.arange(coarse.shape[axis]) / coarse.shape[axis]).astype(np.float32)  # per voxel
         stiffness = stiffness + ((2 - 2 * np.cos(frequency)) / mm ** 2).reshape(shape)
-        lowpass = lowpass + ((frequency * COARSE_MM / mm) ** 2).reshape(shape)
-    lowpass = COARSE_WEIGHT * np.exp(-lowpass)  # G twice
+        lowpass = lowpass + ((frequency * coarse_mm / mm) ** 2).reshape(shape)
+    lowpass = COARSE_WEIGHT * COARSE_MM / coarse_mm * np.exp(-lowpass)  # G twice
     solution = (lowpass * dctn(coarse) - dctn(divergence)) / np.maximum(stiffness + lowpass, np.float32(1e-9))
     return idctn(solution, overwrite_x=True)
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import copy
-import pydoc
 from collections.abc import Sequence
 from dataclasses import dataclass
-from inspect import signature
 
 import torch
-from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 
 
@@ -68,11 +65,3 @@ class Tap:
 
     def __exit__(self, *exception) -> None:
         self._wanted, self.held = False, None
-
-
-def takes_deep_supervision(configuration_manager: ConfigurationManager) -> bool:
-    """Whether the segmentation network that the configuration names has deep supervision (a transformer has none)."""
-    network_class = pydoc.locate(configuration_manager.network_arch_class_name)
-    if network_class is None:  # nnU-Net looks further
-        return True
-    return getattr(network_class, "has_deep_supervision", "deep_supervision" in signature(network_class).parameters)

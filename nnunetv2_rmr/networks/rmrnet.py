@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -82,7 +83,7 @@ class RMRNet(FusingNetwork):
                                                  mode=_INTERPOLATION[modalities.ndim - 2])
         hidden, last = self.image_decoder["seg_layers"][:-1], self.image_decoder["seg_layers"][-1]
         features = hidden(torch.cat((features, modalities.to(features.dtype)), 1))
-        with torch.autocast(x.device.type, enabled=False):
+        with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):  # planners work without data
             return logits, modalities.float() + last(features.float())
 
 

@@ -6,11 +6,10 @@ import os
 
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from torch.nn.parallel import DistributedDataParallel as DDP
 
-from nnunetv2_rmr.networks.features import takes_deep_supervision
 from nnunetv2_rmr.networks.fusing import unwrapped
+from nnunetv2_rmr.networks.planned import planned_network
 from nnunetv2_rmr.published.losses import TERMS, PublishedLoss
 from nnunetv2_rmr.published.network import FEATURES, PublishedRMRNet
 from nnunetv2_rmr.published.schedule import WarmupCosineLR
@@ -65,15 +64,8 @@ class nnUNetTrainerRMR_paper(nnUNetTrainerRMR):
     def build_network_architecture(plans_manager, configuration_manager, num_input_channels: int,
                                    num_output_channels: int, enable_deep_supervision: bool = True):
         modalities = len(configuration_manager.normalization_schemes)
-        segmentation = get_network_from_plans(
-            configuration_manager.network_arch_class_name,
-            configuration_manager.network_arch_init_kwargs,
-            configuration_manager.network_arch_init_kwargs_req_import,
-            FEATURES + num_input_channels - modalities,
-            num_output_channels,
-            allow_init=True,
-            deep_supervision=enable_deep_supervision if takes_deep_supervision(configuration_manager) else None,
-        )
+        segmentation = planned_network(configuration_manager, FEATURES + num_input_channels - modalities,
+                                       num_output_channels, enable_deep_supervision)
         return PublishedRMRNet(segmentation, modalities, num_input_channels, len(configuration_manager.patch_size))
 
     def _build_loss(self):

@@ -15,7 +15,7 @@ from torch import distributed as dist
 from nnunetv2_rmr.degradations.degrade import add_degradations, drawn_by
 from nnunetv2_rmr.inference.stock import let_stock_predictor_save_fused
 from nnunetv2_rmr.losses.restoration import TERMS, SegmentationAndRestorationLoss
-from nnunetv2_rmr.networks.features import takes_deep_supervision
+from nnunetv2_rmr.networks.planned import planned_network, takes_deep_supervision
 from nnunetv2_rmr.networks.rmrnet import RMRNet
 from nnunetv2_rmr.settings import RMRSettings, channel_names, reference_channel
 from nnunetv2_rmr.training.panel import save_panel
@@ -85,8 +85,8 @@ class nnUNetTrainerRMR(nnUNetTrainer):
         if os.environ.get("nnUNet_rmr_save_fused", "0").lower() in ("1", "true", "t"):
             let_stock_predictor_save_fused()
         # the plans' own network first, so that it draws the weights that nnU-Net's trainer would draw
-        segmentation = nnUNetTrainer.build_network_architecture(
-            plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision)
+        segmentation = planned_network(configuration_manager, num_input_channels, num_output_channels,
+                                       enable_deep_supervision)
         return RMRNet(segmentation, len(configuration_manager.normalization_schemes), num_input_channels,
                       configuration_manager.patch_size)
 

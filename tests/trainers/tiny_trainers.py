@@ -139,6 +139,7 @@ class nnUNetTrainerRMR_fixed(nnUNetTrainerRMR_tiny):
         self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()  # sets the axes of mirroring
         first = self.local_rank * self.batch_size
         batch = (self.configuration_manager.batch_size, slice(first, first + self.batch_size),
-                 len(self.configuration_manager.normalization_schemes), self.configuration_manager.patch_size, self._get_deep_supervision_scales())
+                 len(self.configuration_manager.normalization_schemes), self.configuration_manager.patch_size,
+                 self._get_deep_supervision_scales())
         return (FixedBatches(self.current_epoch * self.num_iterations_per_epoch, *batch, degrade=True),
                 FixedBatches(10_000 + self.current_epoch * self.num_val_iterations_per_epoch, *batch, degrade=False))

@@ -1,7 +1,5 @@
 """The published form as a trainer: its stages, what they train, and their schedules."""
 
-import json
-import math
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,16 +8,14 @@ import torch
 
 from nnunetv2_rmr.degradations import DegradeTransform
 from nnunetv2_rmr.degradations.degrade import DEGRADATIONS
-from nnunetv2_rmr.losses.coupled import term_weights
 from nnunetv2_rmr.losses.filters import sobel_magnitude
-from nnunetv2_rmr.networks.swin_encoder import SwinEncoder
-from nnunetv2_rmr.settings import RMRSettings
+from nnunetv2_rmr.networks.fusing import unwrapped
+from nnunetv2_rmr.published import losses
+from nnunetv2_rmr.published.network import PublishedRMRNet, Stage2Outputs
+from nnunetv2_rmr.published.nnUNetTrainerRMR_paper import nnUNetTrainerRMR_paper
+from nnunetv2_rmr.published.schedule import WarmupCosineLR
+from nnunetv2_rmr.published.swin_encoder import SwinEncoder
 from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
-from nnunetv2_rmr.training.paper import nnUNetTrainerRMR_paper
-from nnunetv2_rmr.training.schedule import WarmupCosineLR
-
-PAPER = nnUNetTrainerRMR_paper.settings
-
 
 # ---- schedule -------------------------------------------------------------------------------------------------------
 
@@ -74,24 +70,24 @@ def train(trainer: nnUNetTrainerRMR, epoch: int) -> None:
 
 def changed(trainer: nnUNetTrainerRMR, before: dict[str, torch.Tensor]) -> set[str]:
     """Names of the parts whose weights differ from `before`."""
-    return {name.split(".")[0] for name, value in trainer.rmrnet.state_dict().items()
+    return {name.split(".")[0] for name, value in unwrapped(trainer.network).state_dict().items()
             if not torch.equal(value, before[name])}
 
 
 def weights(trainer: nnUNetTrainerRMR) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in trainer.rmrnet.state_dict().items()}
+    return {name: value.clone() for name, value in unwrapped(trainer.network).state_dict().items()}
 
 
 def test_stage_1_trains_encoders_and_decoder_and_stage_2_all_but_them(trainer_of):
     trainer = trainer_of(nnUNetTrainerRMR_paper)
-    assert all(isinstance(encoder, SwinEncoder) for encoder in trainer.rmrnet.encoders)
+    assert all(isinstance(encoder, SwinEncoder) for encoder in unwrapped(trainer.network).encoders)
     start = weights(trainer)
     train(trainer, 0)
     assert trainer.stage == 1 and changed(trainer, start) == {"encoders", "fusion_decoder"}
     train(trainer, 1)
     middle = weights(trainer)
     train(trainer, 2)
-    assert trainer.stage == 2 and changed(trainer, middle) == {"fusion", "segmentation"}
+    assert trainer.stage == 2 and changed(trainer, middle) == {"fusion", "segmentation", "stage"}
 
 
 def test_optimisers_and_rates_are_the_published_ones(trainer_of):
@@ -122,27 +118,41 @@ def test_a_resumed_training_equals_an_uninterrupted_one(trainer_of, tmp_path):
 
 
 def test_stage_2_sees_clean_input_only(trainer_of):
-    trainer = trainer_of(nnUNetTrainerRMR_paper)
-    trainer._enter_stage(2)
-    other = batch()
-    other["data"][:, 2:] = 0  # what the network would see of degraded input
-    a, b = (trainer._loss_terms(x["data"][:, :2], x["data"][:, 2:], x["target"]) for x in (batch(), other))
-    assert set(a) == {"segmentation", "intensity", "gradient"}
-    assert all(torch.equal(a[name], b[name]) for name in a)
+    network = trainer_of(nnUNetTrainerRMR_paper).network
+    network.stage.fill_(2)
+    other = batch()["data"]
+    other[:, 2:] = 0  # what the network would see of degraded input
+    a, b = (network(x) for x in (batch()["data"], other))
+    assert isinstance(a, Stage2Outputs) and torch.equal(a.logits, b.logits) and torch.equal(a.fused, b.fused)
 
 
-def test_the_settings_survive_the_plans_file(trainer_of):
-    stored = json.loads(json.dumps(PAPER.into_plans({})))
-    assert RMRSettings.from_plans(stored) == PAPER
-    assert trainer_of(nnUNetTrainerRMR_paper).plans_manager.plans["rmr"]["reference_modality"] == "FLAIR"
+def test_stage_1_sees_degraded_and_clean_input_and_reconstructs_the_degraded_one(trainer_of):
+    network, data = trainer_of(nnUNetTrainerRMR_paper).network, batch()["data"]
+    clean, degraded = data[:, :2], data[:, 2:]
+    out = network(data)
+    of_modality = [network.encoders[i](degraded[:, i:i + 1]) for i in range(2)]
+    torch.testing.assert_close(out.degraded_features, torch.stack(of_modality, 1))
+    torch.testing.assert_close(out.clean_features[:, 1], network.encoders[1](clean[:, 1:]))
+    torch.testing.assert_close(out.reconstructed[:, :1], network.fusion_decoder(of_modality[0]))
+    assert torch.equal(out.clean, clean)
 
 
-def test_the_default_trainer_has_nnunets_optimiser_in_stage_2(trainer_of):
-    trainer = trainer_of(nnUNetTrainerRMR)
-    trainer._enter_stage(2)
-    group = trainer.optimizer.param_groups[0]
-    assert type(trainer.optimizer) is torch.optim.SGD and (group["lr"], group["weight_decay"]) == (1e-2, 3e-5)
-    assert len(group["params"]) == len(list(trainer.network.parameters()))
+def test_weights_of_stage_1_are_announced_as_what_they_are(trainer_of, capsys):
+    network = trainer_of(nnUNetTrainerRMR_paper).network
+    for stage, warned in ((1, True), (2, False)):
+        state = network.state_dict() | {"stage": torch.tensor(stage)}
+        capsys.readouterr()
+        network.load_state_dict(state)
+        assert ("were saved in stage 1 of the training" in capsys.readouterr().out) == warned
+
+
+def test_extra_channels_reach_the_segmentation_but_not_the_fusion():
+    torch.manual_seed(0)
+    network = PublishedRMRNet(torch.nn.Conv3d(16 + 2, 3, 1), 2, 4, 3).eval()
+    x = torch.randn(1, 4, 8, 8, 8)
+    other = torch.cat((x[:, :2], x[:, 2:] + 1), 1)
+    a, b = (network(i, images=True) for i in (x, other))
+    assert torch.equal(a[1], b[1]) and not torch.equal(a[0], b[0])
 
 
 @pytest.mark.parametrize("cls", [nnUNetTrainerRMR, nnUNetTrainerRMR_paper])
@@ -156,26 +166,62 @@ def test_a_training_draws_the_degradations_of_its_settings(trainer_of, least_tra
         assert vars(transform.degradations[kind]) == vars(expected) != vars(DEGRADATIONS[kind]((1.0, 1.0, 1.0)))
 
 
-@pytest.mark.parametrize("fraction", [0.01, 0.5, 0.99])
-def test_both_stages_have_an_epoch_whatever_the_fraction(trainer_of, fraction):
-    trainer = trainer_of(nnUNetTrainerRMR_paper, epochs=2)
-    trainer.settings = RMRSettings(stage1_fraction=fraction)
-    assert [trainer.stage_of(epoch) for epoch in (0, 1)] == [1, 2]
+@pytest.mark.parametrize(("epochs", "stages"), [(1, "2"), (2, "12"), (4, "1122")])
+def test_both_stages_have_an_epoch_if_there_are_two(trainer_of, epochs, stages):
+    trainer = trainer_of(nnUNetTrainerRMR_paper, epochs=epochs)
+    assert "".join(str(trainer.stage_of(epoch)) for epoch in range(epochs)) == stages
 
 
-def test_the_loss_terms_have_the_published_weights():
-    assert (PAPER.mse_weight, PAPER.tv_weight, PAPER.tv_norm, PAPER.ssim_weight) == (40, 20, "l2", 1)
-    assert term_weights(1, PAPER) == {"image_refinement": 1, "feature_refinement": 1}
-    assert term_weights(2, PAPER) == {"segmentation": 10, "intensity": 12, "gradient": 32}
-    # 1 with the published kernels, (-1, 0, 1) along one axis and (1, 2, 1) along the others: 32 on a slope of 1
+# ---- losses ---------------------------------------------------------------------------------------------------------
+
+def test_the_losses_have_the_published_weights():
+    assert (losses.MSE, losses.TOTAL_VARIATION, losses.SSIM) == (40, 20, 1)
+    assert (losses.SEGMENTATION, losses.INTENSITY, losses.GRADIENT) == (10, 12, 32)
+    # the gradient's is 1 with the published kernels, (-1, 0, 1) along one axis and (1, 2, 1) along the others: 32 on a
+    # slope of 1
     slope = torch.arange(5.0).expand(1, 1, 5, 5, 5)
     assert sobel_magnitude(slope).unique().tolist() == [1]
+
+
+def test_the_loss_of_each_stage_is_the_sum_of_its_terms(trainer_of):
+    trainer = trainer_of(nnUNetTrainerRMR_paper)
+    target = batch()["target"]
+    first = trainer.network(batch()["data"])
+    loss, terms = trainer.loss(first, target), trainer.loss.take()
+    assert float(loss) == pytest.approx(terms["image_refinement"] + terms["feature_refinement"], rel=1e-5)
+    trainer.network.stage.fill_(2)
+    loss, terms = trainer.loss(trainer.network(batch()["data"]), target), trainer.loss.take()
+    assert float(loss) == pytest.approx(10 * terms["segmentation"] + 12 * terms["intensity"] + 32 * terms["gradient"],
+                                        rel=1e-5)
+
+
+def test_a_residuals_loss_is_its_mean_square_and_that_of_its_steps():
+    board = ((torch.arange(4)[:, None] + torch.arange(4)) % 2 * 3.0)[None, None]  # steps of 3 along both axes
+    assert losses.residual_loss(board, 2) == 40 * 4.5 + 20 * (9 + 9)
+
+
+def test_fusion_wants_the_reference_modality_and_the_strongest_edge_of_any():
+    edge, flat = torch.zeros(1, 1, 6, 6, 6), torch.zeros(1, 1, 6, 6, 6)
+    edge[..., 3:] = 2
+    clean = torch.cat((flat, edge), 1)
+    assert losses.fusion_terms(edge, clean, 1) == {"intensity": 0, "gradient": 0}
+    assert losses.fusion_terms(edge, clean, 0)["intensity"] == 1
+    assert losses.fusion_terms(-edge, clean, 1)["gradient"] == 0, "the direction does not count"
+    assert losses.fusion_terms(flat, clean, 0)["gradient"] > 0
+
+
+def test_losses_of_an_empty_patch_are_finite():
+    zero = torch.zeros(1, 2, 12, 12, 12, requires_grad=True)
+    features = torch.zeros(1, 2, 4, 12, 12, 12)
+    loss = sum(losses.refinement_terms(features, features, zero, torch.zeros(1, 2, 12, 12, 12)).values())
+    loss.backward()
+    assert torch.isfinite(loss) and torch.isfinite(zero.grad).all()
 
 
 # ---- degradations ---------------------------------------------------------------------------------------------------
 
 def test_degradations_are_drawn_from_the_published_ranges():
-    transform = DegradeTransform(2, (1.0, 1.0, 1.0), options=PAPER.degradation_options)
+    transform = DegradeTransform(2, (1.0, 1.0, 1.0), options=nnUNetTrainerRMR_paper.settings.degradation_options)
     shape = (32, 128, 128)
     draws = {kind: [transform.degradations[kind].draw(shape) for _ in range(200)] for kind in ("noise", "blur")}
     sigmas = [d["sigma"] for d in draws["noise"]]
@@ -197,41 +243,9 @@ def test_noise_relative_to_the_range_grows_with_it():
         assert noise.std().item() == pytest.approx(0.1 * scale, rel=0.05)
 
 
-# ---- settings -------------------------------------------------------------------------------------------------------
+# ---- on its own -----------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("bad", [{"stage1_schedule": "step"}, {"stage2_optimizer": "adam"}, {"tv_norm": "l3"},
-                                 {"convolutions": "he"}, {"stage2_warmup_fraction": 1.0}, {"stage2_lr": -1},
-                                 {"stage2_warmup_fraction": 0.3}, {"stage1_weight_decay": -1e-5}])
-def test_a_wrong_setting_is_named(bad):
-    with pytest.raises(ValueError, match=next(iter(bad))):
-        RMRSettings(**bad)
-
-
-def test_an_unknown_encoder_is_named(trainer_of):
-    class Unknown(nnUNetTrainerRMR):
-        settings = RMRSettings(encoder="resnet")
-
-    with pytest.raises(ValueError, match=r"\['conv', 'swin'\], got encoder='resnet'"):
-        trainer_of(Unknown)
-
-
-def settings_table() -> dict[str, list[str]]:
-    """Rows of docs/settings.md by the setting's name: default, published value, meaning, effect."""
-    text = (Path(__file__).parents[1] / "docs" / "settings.md").read_text()
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()
-            if line.startswith("| `")]
-    return {row[0].strip("`"): row[1:] for row in rows}
-
-
-def test_every_setting_stands_in_the_documentation_with_its_default_and_published_value():
-    table, default = settings_table(), RMRSettings()
-    names = set(RMRSettings.__dataclass_fields__)
-    assert set(table) == names, f"docs/settings.md lacks {names - set(table)}, has in excess {set(table) - names}"
-    for name, (meaning, default_cell, published_cell, effect) in table.items():
-        assert meaning and effect, name
-        for cell, value in ((default_cell, getattr(default, name)), (published_cell, getattr(PAPER, name))):
-            if isinstance(value, dict):
-                continue  # too long for a cell
-            if isinstance(value, float) and not math.isclose(value, round(value, 6)):
-                value = round(value, 3)
-            assert cell.split(" ")[0].strip("`") == str(value), f"{name}: {cell} is not {value}"
+def test_nothing_else_needs_the_published_form():
+    package = Path(losses.__file__).parents[1]
+    others = [file for file in package.rglob("*.py") if file.parent.name != "published"]
+    assert len(others) > 50 and not [file for file in others if "nnunetv2_rmr.published" in file.read_text()]
