@@ -8,12 +8,12 @@ Every trainer of short_trainers/ named here is trained on all training cases, on
 (imagesTs, labelsTs), which no training has seen: clean, and with every modality degraded by each kind of
 nnunetv2_rmr.degradations, drawn as in training and the same for all models. With --cross_validate a seed trains a fold
 and predicts its validation cases. --data takes real scans of ../shared/data, prepared by real_dataset.py if they are
-not yet. With --missing also with each modality taken away: zeros in its place, of which an RMR network is told as by
+not yet. With --missing also with each modality taken away: zeros in its place, left out of the fused image as by
 nnUNetv2_rmr_predict --missing.
 
 All scores are taken on the preprocessed grid. Segmentation: Dice and HD95 (mm), mean over labels or regions. Fused
-image, restoration: PSNR inside the body and SSIM against the target that training makes of the clean case, beside it
-the same of the target made of the degraded case ("input"). Fused image, as a fusion of the clean modalities: smallest
+image, restoration: PSNR inside the body and SSIM against the gradient fusion of the clean case, beside it the same of
+the gradient fusion of the degraded case ("input"). Fused image, as a fusion of the clean modalities: smallest
 own edges, Qabf and VIF over modalities, smallest contrast of a label in proportion to the modality that shows it best,
 and whether it is a copy of a modality (docs/fusion_metrics.md); beside it those of copies of single modalities (of
 degraded cases only of the reference modality) and of classical fusions, all of what the network saw.
@@ -33,7 +33,8 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -50,9 +51,11 @@ from nnunetv2_rmr.evaluation.fusion_baselines.fuse import fuse
 from nnunetv2_rmr.evaluation.fusion_metrics.intensities import to_unit_range
 from nnunetv2_rmr.evaluation.fusion_metrics.lesion_contrast import LesionContrast, relative_contrast
 from nnunetv2_rmr.evaluation.fusion_metrics.scores import fusion_scores
-from nnunetv2_rmr.evaluation.restoration import FusionTarget, fusion_target, restoration_scores
+from nnunetv2_rmr.evaluation.restoration import restoration_scores
 from nnunetv2_rmr.evaluation.segmentation_metrics import segmentation_scores
 from nnunetv2_rmr.fusion.body import body_mask
+from nnunetv2_rmr.fusion.fused_image import fused_image
+from nnunetv2_rmr.networks.fusing import FusingNetwork, unwrapped
 from nnunetv2_rmr.settings import channel_names
 
 CLEAN = "clean"
@@ -95,9 +98,8 @@ def in_bfloat16(network: torch.nn.Module) -> None:
     def float32(outputs):
         if isinstance(outputs, torch.Tensor):
             return outputs.float()
-        if isinstance(outputs, list):
-            return [float32(output) for output in outputs]
-        return outputs and replace(outputs, **{name: float32(output) for name, output in vars(outputs).items()})
+        found = [float32(output) for output in outputs]
+        return type(outputs)(*found) if hasattr(outputs, "_fields") else found
 
     def run(*args, **kwargs):
         with torch.autocast("cpu", torch.bfloat16):
@@ -159,14 +161,19 @@ class CleanCase:
     spacing: Sequence[float]
     channels: Sequence[str]
     reference: int
-    target: FusionTarget | None
+
+    @cached_property
+    def target(self) -> torch.Tensor:
+        """What the fused image aims at, (D, H, W)."""
+        return self._fused(self.images)
+
+    def _fused(self, images: torch.Tensor) -> torch.Tensor:
+        return fused_image(images, images, self.spacing, self.reference, images.flatten(1).any(1))
 
     def score_restoration(self, fused: torch.Tensor, seen: torch.Tensor) -> Scores:
-        """fused (D, H, W); seen (C, D, H, W): the case after the degradation. Nothing without a target."""
-        if self.target is None:
-            return {}
-        clean, scores = self.target(self.images), {}
-        for name, image in (("restored", fused), ("input", self.target(seen))):
+        """fused (D, H, W); seen (C, D, H, W): the case after the degradation."""
+        clean, scores = self.target, {}
+        for name, image in (("restored", fused), ("input", self._fused(seen))):
             constant, given = image.min() == image.max(), torch.equal(image, clean)  # its modality is missing; clean
             if name == "restored" or not (constant or given):
                 scores |= {f"{name} {metric}": value
@@ -205,7 +212,7 @@ class CleanCase:
 
 @torch.inference_mode()
 def predict(trainer, image: torch.Tensor, present: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Logits (classes, D, H, W) and, of an RMR network, the fused image (1, D, H, W).
+    """Logits (classes, D, H, W) and, of an RMR network, its images (images, D, H, W) and the fused image (D, H, W).
 
     image (C, D, H, W), zeros where present (C,) is False.
 
@@ -215,15 +222,19 @@ def predict(trainer, image: torch.Tensor, present: torch.Tensor) -> dict[str, to
     network = trainer.network.eval()
 
     def forward(patches: torch.Tensor) -> dict[str, torch.Tensor]:
-        if not hasattr(trainer, "rmrnet"):
+        if not isinstance(unwrapped(network), FusingNetwork):
             return {"logits": network(patches)}
-        out = network(patches, outputs=("logits", "fused"), presence=None if present.all() else present[None])
-        return {"logits": out.logits, "fused": out.fused}
+        logits, images = network(patches, images=True)
+        return {"logits": logits, "images": images}
 
     predicted = sliding_window_inference(
         image[None].to(trainer.device), trainer.configuration_manager.patch_size, sw_batch_size=4, predictor=forward,
         overlap=0.25, mode="gaussian", device=torch.device("cpu"))
-    return {name: values[0].float() for name, values in predicted.items()}
+    predicted = {name: values[0].float() for name, values in predicted.items()}
+    if "images" in predicted:
+        predicted["fused"] = fused_image(predicted["images"], image, trainer.configuration_manager.spacing,
+                                         trainer.reference, present)
+    return predicted
 
 
 def test(trainer, raw: Path, count: int | None, missing: bool) -> dict[str, dict[str, Scores]]:
@@ -231,15 +242,14 @@ def test(trainer, raw: Path, count: int | None, missing: bool) -> dict[str, dict
     trainer.set_deep_supervision_enabled(False)
     spacing = list(trainer.configuration_manager.spacing)
     channels = channel_names(trainer.dataset_json)
-    of_rmr = hasattr(trainer, "rmrnet")
-    target = fusion_target(trainer.settings, channels) if of_rmr else None
+    of_rmr = isinstance(unwrapped(trainer.network), FusingNetwork)
     without = [f"{WITHOUT}{name}" for name in channels] if missing else []
     scores = {condition: {} for condition in (CLEAN, *DEGRADATIONS, *without)}
     for number, (case, (image, label)) in enumerate(test_cases(trainer, raw, count).items()):
         inside = torch.from_numpy(label >= 0)
         lesions = {name: np.isin(label, wanted) for name, wanted in wanted_labels(trainer).items()}
         clean = CleanCase(image, torch.from_numpy(body_mask(image.numpy())), lesions, spacing, channels,
-                          trainer.reference, target) if of_rmr else None
+                          trainer.reference) if of_rmr else None
         for condition, of_cases in scores.items():
             present = torch.tensor([condition != f"{WITHOUT}{name}" for name in channels])
             if condition in DEGRADATIONS:
@@ -250,7 +260,7 @@ def test(trainer, raw: Path, count: int | None, missing: bool) -> dict[str, dict
             segmentation = trainer.label_manager.convert_logits_to_segmentation(predicted["logits"])
             of_cases[case] = score_segmentation(np.asarray(segmentation), label, trainer)
             if of_rmr:
-                fused = predicted["fused"][0]
+                fused = predicted["fused"]
                 of_cases[case] |= clean.score_restoration(fused, seen) | clean.score_fusion(fused, seen, present)
     return scores
 

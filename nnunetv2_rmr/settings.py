@@ -24,7 +24,7 @@ class RMRSettings:
     reference_modality: str | int | None = None
 
     # of the mean squared error of the restored modalities (z-scores), beside nnU-Net's loss
-    restoration_weight: float = 2.0
+    restoration_weight: float = 10.0
 
     # training degradations (see degradations/)
     p_clean: float = 0.35  # probability that a sample stays clean in every modality

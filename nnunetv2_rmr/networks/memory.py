@@ -17,7 +17,8 @@ def training_bytes(network: RMRNet, patch_size: Sequence[int]) -> int:
     losses' own. Found by running them on tensors without data, in float16 (losses in float32) as on a GPU.
     """
     network = copy.deepcopy(network).to("meta").half().requires_grad_(True)
-    network.image_decoder["seg_layers"][-1].float()
+    head = network.image_decoder["seg_layers"]
+    head.gate.float(), head.last.float()
     channels = network.num_modalities + network.input_channels
     x = torch.empty(1, channels, *patch_size, device="meta", dtype=torch.float16)
 

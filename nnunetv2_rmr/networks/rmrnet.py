@@ -27,6 +27,38 @@ class TrainingOutputs(NamedTuple):
     clean: torch.Tensor
 
 
+class RestorationHead(nn.Module):
+    """What is to be added to every modality: a 3x3(x3) convolution of the last features beside the raw modalities,
+    PReLU, and a 1x1(x1) convolution that starts at zero.
+
+    Before the latter each hidden channel is scaled by a gate that sees all of them, averaged over the body: how noisy
+    or blurred a scan is can be told from a whole patch, not from a voxel's neighbours, and a clean one is to be left
+    alone (squeeze and excitation, Hu et al. 2018, doi:10.1109/CVPR.2018.00745).
+    """
+
+    def __init__(self, dim: int, channels: int, num_modalities: int):
+        super().__init__()
+        convolution = _CONVOLUTIONS[dim]
+        self.hidden = nn.Sequential(convolution(channels + num_modalities, HIDDEN, 3, padding=1), nn.PReLU(HIDDEN))
+        self.gate = nn.Linear(HIDDEN, HIDDEN)
+        self.last = nn.Linear(HIDDEN, num_modalities)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, features: torch.Tensor, modalities: torch.Tensor) -> torch.Tensor:
+        """features (B, channels, *spatial), modalities (B, M, *spatial), which are zero outside the body. Returns
+        (B, M, *spatial), float32 also under autocast.
+        """
+        hidden = self.hidden(torch.cat((features, modalities.to(features.dtype)), 1)).flatten(2)
+        # planners ask without data, on a device that autocast does not know
+        with nullcontext() if hidden.is_meta else torch.autocast(hidden.device.type, enabled=False):
+            hidden = hidden.float()
+            body = (modalities != 0).any(1).flatten(1).float()
+            mean = torch.einsum("bcn,bn->bc", hidden, body) / body.sum(1, keepdim=True).clamp_min(1)
+            weights = self.last.weight * torch.sigmoid(self.gate(mean))[:, None]  # (B, M, HIDDEN): a gate per sample
+            return (weights @ hidden + self.last.bias[:, None]).reshape(modalities.shape)
+
+
 class RMRNet(FusingNetwork):
     """Segments and restores in one pass; both tasks share all of the segmentation network but its last layer.
 
@@ -49,11 +81,7 @@ class RMRNet(FusingNetwork):
         self._coarser = any(scale != 1 for scale in last.scale)
         self._tap = Tap()
         self._tap.attach(segmentation.get_submodule(last.module))
-        convolution = _CONVOLUTIONS[len(patch_size)]
-        head = nn.Sequential(convolution(last.channels + num_modalities, HIDDEN, 3, padding=1), nn.PReLU(HIDDEN),
-                             convolution(HIDDEN, num_modalities, 1))
-        nn.init.zeros_(head[-1].weight)
-        nn.init.zeros_(head[-1].bias)
+        head = RestorationHead(len(patch_size), last.channels, num_modalities)
         # nnU-Net's -pretrained_weights passes over what has ".seg_layers." in its name, and would refuse other names
         # that a vanilla checkpoint lacks
         self.image_decoder = nn.ModuleDict({"seg_layers": head})
@@ -81,10 +109,7 @@ class RMRNet(FusingNetwork):
         if self._coarser:
             features = nn.functional.interpolate(features, modalities.shape[2:],
                                                  mode=_INTERPOLATION[modalities.ndim - 2])
-        hidden, last = self.image_decoder["seg_layers"][:-1], self.image_decoder["seg_layers"][-1]
-        features = hidden(torch.cat((features, modalities.to(features.dtype)), 1))
-        with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):  # planners work without data
-            return logits, modalities.float() + last(features.float())
+        return logits, modalities.float() + self.image_decoder["seg_layers"](features, modalities)
 
 
 def _without_prefix(module: nn.Module, state: dict, prefix: str, local_metadata: dict) -> None:
