@@ -28,7 +28,7 @@ class Cases:
                       "shape_after_cropping_and_before_resampling": shape,
                       "bbox_used_for_cropping": [[0, n] for n in shape],
                       "sitk_stuff": {"spacing": (1, 1, 1), "origin": (0, 0, 0), "direction": tuple(np.eye(3).ravel())}}
-        return data, np.zeros((1, *shape), np.int8), np.ones((1, *shape), np.int8), properties
+        return data, np.zeros((1, *shape), np.int8), np.ones(shape, np.int8), properties
 
 
 @pytest.fixture
