@@ -19,8 +19,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("-o", "--out", type=Path, default=Path("demo_output"), metavar="FOLDER",
                    help="folder of the results, new or empty (default %(default)s)")
     p.add_argument("--cases", type=whole_number(5), default=12, help="training cases, at least 5 (default %(default)s)")
-    p.add_argument("--epochs", type=whole_number(2), default=8,
-                   help="epochs of 25 iterations, at least 2 (default %(default)s)")
+    p.add_argument("--epochs", type=whole_number(1), default=16,
+                   help="epochs of 25 iterations (default %(default)s)")
     p.add_argument("--device", choices=("cpu", "cuda", "mps"), default="cpu", help="default %(default)s")
     p.add_argument("--keep", action="store_true", help="keep data set, models and predictions, not only the page")
     p.add_argument("--overwrite", action="store_true", help="replace an earlier demo in the folder")

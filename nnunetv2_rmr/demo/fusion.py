@@ -1,4 +1,7 @@
-"""What RMR's fused images show, measured on the test cases: the page says no more than that."""
+"""What RMR's fused images show, measured on the test cases: the page says no more than that.
+
+Torch is imported where it is needed: it takes seconds, and the demo's first steps need none.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,8 +12,6 @@ import numpy as np
 from nnunetv2_rmr.datasets.phantom import CHANNELS
 from nnunetv2_rmr.demo.job import TRAINERS
 from nnunetv2_rmr.demo.results import DemoResults
-from nnunetv2_rmr.evaluation.fusion_baselines.fuse import fuse
-from nnunetv2_rmr.evaluation.fusion_metrics.intensities import to_unit_range
 from nnunetv2_rmr.evaluation.fusion_metrics.verdict import Facts, facts_of
 from nnunetv2_rmr.fusion.body import body_mask
 
@@ -33,10 +34,13 @@ def load_fused(results: DemoResults, condition: str, case: str) -> np.ndarray:
 
 
 def gradient_fusion(images: Mapping[str, np.ndarray], spacing: Sequence[float]) -> np.ndarray:
-    """Classical fusion without training, (X, Y, Z), about 0..1, 0 outside the brain. spacing: mm."""
-    brain = body_mask(list(images.values()))
-    sources = [to_unit_range(image, brain) for image in images.values()]
-    return fuse("gradient", sources, brain, spacing, list(images).index(REFERENCE))
+    """Classical fusion without training, (X, Y, Z), in units of the reference modality. spacing: mm."""
+    import torch
+
+    from nnunetv2_rmr.fusion.fused_image import fused_image
+
+    modalities = torch.from_numpy(np.stack(list(images.values())))
+    return fused_image(modalities, modalities, spacing, list(images).index(REFERENCE)).numpy()
 
 
 def facts_of_case(results: DemoResults, case: str) -> dict[str, Facts]:
@@ -52,17 +56,12 @@ def psnr_of_case(results: DemoResults, condition: str, case: str) -> dict[str, f
     """dB within the brain against gradient fusion of the clean case, which RMR's fused image aims at: "fused", RMR's
     image of the case under the condition, and "gradient", gradient fusion of that (infinite if clean).
     """
-    # here: torch takes seconds to import, and the demo's first steps need none
     import torch
 
     from nnunetv2_rmr.evaluation.restoration import restoration_scores
-    from nnunetv2_rmr.fusion.fused_image import fused_image
 
-    def fusion(of_condition: str) -> torch.Tensor:
-        images = torch.from_numpy(np.stack(list(load_images(results, of_condition, case).values())))
-        return fused_image(images, images, (results.options.spacing_mm,) * 3, list(CHANNELS).index(REFERENCE))
-
-    brain = torch.from_numpy(body_mask(list(load_images(results, "clean", case).values())))
-    clean, images = fusion("clean"), {"fused": torch.from_numpy(load_fused(results, condition, case)),
-                                      "gradient": fusion(condition)}
-    return {name: restoration_scores(image, clean, brain)["PSNR"] for name, image in images.items()}
+    spacing, clean = (results.options.spacing_mm,) * 3, load_images(results, "clean", case)
+    brain, target = torch.from_numpy(body_mask(list(clean.values()))), torch.from_numpy(gradient_fusion(clean, spacing))
+    found = {"fused": load_fused(results, condition, case),
+             "gradient": gradient_fusion(load_images(results, condition, case), spacing)}
+    return {name: restoration_scores(torch.from_numpy(image), target, brain)["PSNR"] for name, image in found.items()}

@@ -21,7 +21,7 @@ FOLD = 0
 
 @dataclass(frozen=True)
 class Training:
-    """One finished training: its folder, and per epoch what nnU-Net logged (NaN where an epoch has no such loss).
+    """One finished training: its folder, and per epoch what nnU-Net logged.
 
     train_losses: of the segmentation alone. val_losses, pseudo_dice: of nnU-Net's online validation, on patches.
     """
@@ -89,7 +89,7 @@ def plan_and_preprocess(patch_size: list[int], features: int, stages: int, tick:
     for key, length in (("kernel_sizes", stages), ("strides", stages), ("n_conv_per_stage", stages),
                         ("n_conv_per_stage_decoder", stages - 1)):
         arguments[key] = arguments[key][:length]
-    plans["rmr"] = {"panel_every": 0}  # the page has pictures of its own
+    plans["rmr"] = {"panel_every": 0, "validation_fusion": False}  # the page has pictures of its own
     plans["configurations"][CONFIGURATION] = {"inherits_from": "3d_fullres", "patch_size": patch_size, "batch_size": 2,
                                               "architecture": architecture}
     file.write_text(json.dumps(plans, indent=4))
@@ -97,21 +97,28 @@ def plan_and_preprocess(patch_size: list[int], features: int, stages: int, tick:
 
 def train(trainer_name: str, device: str, epochs: int, iterations: int, validation_iterations: int, seed: int,
           tick: Callable[[], None]) -> Training:
-    """Train fold 0 of the small configuration; calls tick after every training iteration."""
-    import numpy as np
+    """Train fold 0 of the small configuration; calls tick after every training iteration.
+
+    All trainers start with the same segmentation network and draw the same patches.
+    """
     import torch
     from nnunetv2.run.run_training import get_trainer_from_args
 
+    from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
+    from nnunetv2_rmr.training.reproducible import seed_everything
+
     os.environ["nnUNet_n_proc_DA"] = "0"  # augment in this process
+    os.environ["nnUNet_rmr_seed"] = str(seed)
     random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
+    seed_everything(seed)
     trainer = get_trainer_from_args(DATASET, CONFIGURATION, FOLD, trainer_name, device=torch.device(device))
     trainer.num_epochs, trainer.num_iterations_per_epoch = epochs, iterations
     trainer.num_val_iterations_per_epoch = validation_iterations
     # every patch has a lesion, instead of every second one: so few iterations do not get far without
     trainer.oversample_foreground_percent = 1.0
     trainer.logger.plot_progress_png = lambda folder: None  # 30 x 54 inches, two seconds an epoch
+    if not isinstance(trainer, nnUNetTrainerRMR):
+        _seed_patches(trainer, seed)
     train_step = trainer.train_step
 
     def step_and_tick(batch: dict) -> dict:
@@ -124,6 +131,22 @@ def train(trainer_name: str, device: str, epochs: int, iterations: int, validati
     log = trainer.logger.local_logger.my_fantastic_logging
     return Training(Path(trainer.output_folder_base), log.get("loss_segmentation") or log["train_losses"],
                     log["val_losses"], log["mean_fg_dice"])
+
+
+def _seed_patches(trainer, seed: int) -> None:
+    """As nnUNetTrainerRMR seeds its own."""
+    from nnunetv2_rmr.training.reproducible import SeedNextSample
+
+    def seeding(make: Callable, stream: int) -> Callable:
+        def make_seeded(*args, **kwargs):
+            transforms = make(*args, **kwargs)
+            transforms.transforms.append(SeedNextSample(seed, stream, 0))
+            return transforms
+
+        return make_seeded
+
+    trainer.get_training_transforms = seeding(trainer.get_training_transforms, 0)
+    trainer.get_validation_transforms = seeding(trainer.get_validation_transforms, 1)
 
 
 class Model:

@@ -23,15 +23,17 @@ def window(image: np.ndarray) -> tuple[float, float]:
 
 
 def image_row(images: Mapping[str, tuple[np.ndarray, tuple[float, float]]],
-              contours: Mapping[str, tuple[np.ndarray, tuple[float, float], Mapping[str, np.ndarray]]]) -> bytes:
+              contours: Mapping[str, tuple[np.ndarray, tuple[float, float], Mapping[str, np.ndarray]]],
+              inches: float = 2.1) -> bytes:
     """Slices (X, Y) side by side, front up.
 
-    images: title -> (slice, grey window). contours: title -> (slice, grey window, {name in COLOURS: mask}).
+    images: title -> (slice, grey window). contours: title -> (slice, grey window, {name in COLOURS: mask}). inches:
+    width of a slice.
     """
     panels = [(title, *panel, {}) for title, panel in images.items()]
     panels += [(title, *panel) for title, panel in contours.items()]
     with matplotlib.rc_context(matplotlib.rcParamsDefault):
-        figure = Figure(figsize=(2.1 * len(panels), 2.7))
+        figure = Figure(figsize=(inches * len(panels), 1.3 * inches))
         for axes, (title, image, (low, high), masks) in zip(figure.subplots(1, len(panels)), panels):
             axes.imshow(image.T, cmap="gray", vmin=low, vmax=high, origin="lower", interpolation="bicubic")
             for name, mask in masks.items():

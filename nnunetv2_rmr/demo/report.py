@@ -59,13 +59,14 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
 
 
 def summary_table(results: DemoResults) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: Dice of both models on clean and degraded cases, and PSNR of FLAIR and of the fused image."""
-    header = ["test images", *(f"Dice, {NAMES[t]}" for t in TRAINERS), "PSNR, FLAIR", "PSNR, fused image"]
+    """Header and rows: Dice of both models on clean and degraded cases, and PSNR of both fusions."""
+    header = ["test images", *(f"Dice, {NAMES[t]}" for t in TRAINERS), "PSNR, gradient fusion",
+              "PSNR, RMR's fused image"]
     rows = []
     for condition in CONDITIONS:
         cells = [_condition(condition)]
         cells += [mean_and_spread(list(results.dice[t][condition].values())) for t in TRAINERS]
-        cells += [_decibels([case[key] for case in results.psnr[condition].values()]) for key in ("FLAIR", "fused")]
+        cells += [_decibels([case[key] for case in results.psnr[condition].values()]) for key in ("gradient", "fused")]
         rows.append(cells)
     return header, rows
 
@@ -84,6 +85,14 @@ def fusion_verdicts(results: DemoResults) -> str:
     return text
 
 
+def fusion_answer(results: DemoResults) -> str:
+    """One sentence: in how many test cases RMR's fused image is a fusion."""
+    copies = sum(of_case["RMR"]["copy_of"] is not None for of_case in results.fusion.values())
+    n = len(results.fusion)
+    return ("Yes: in no test case is it a copy of one scan." if copies == 0 else
+            f"No: in {copies} of {n} test cases it is a copy of one scan.")
+
+
 def _per_case_table(results: DemoResults) -> str:
     columns = [(condition, trainer) for condition in CONDITIONS for trainer in TRAINERS]
     return _table(["case", *(f"{condition}, {NAMES[trainer]}" for condition, trainer in columns)],
@@ -91,43 +100,46 @@ def _per_case_table(results: DemoResults) -> str:
                    for case in results.cases])
 
 
+def _cut(results: DemoResults, case: str, flair: np.ndarray) -> tuple:
+    """Index of the axial slice with most lesion, cropped to the brain."""
+    label = load(results.labels / f"{case}.nii.gz") > 0
+    return *(slice(int(i.min()), int(i.max()) + 1) for i in np.nonzero(flair.max(2))), int(label.sum((0, 1)).argmax())
+
+
+def _fusion_picture(results: DemoResults) -> bytes:
+    case = max(results.cases, key=lambda c: int((load(results.labels / f"{c}.nii.gz") > 0).sum()))
+    images = load_images(results, "clean", case)
+    shown = images | {"fused (RMR)": load_fused(results, "clean", case)}
+    where = _cut(results, case, images["FLAIR"])
+    return image_row({name: (image[where], window(image)) for name, image in shown.items()}, {}, inches=3.0)
+
+
 def _case_picture(results: DemoResults, case: str, kind: str) -> bytes:
     label = load(results.labels / f"{case}.nii.gz") > 0
-    z = int(label.sum((0, 1)).argmax())  # the slice with most lesion
     clean = load_images(results, "clean", case)
-    across, along = (slice(int(i.min()), int(i.max()) + 1) for i in np.nonzero(clean["FLAIR"].max(2)))
+    where = _cut(results, case, clean["FLAIR"])
     windows = {channel: window(values) for channel, values in clean.items()}
-    flair = windows["FLAIR"]  # fused images are in the units of FLAIR: the same window fits
-    degraded = load_images(results, kind, case)["FLAIR"]
+    flair, degraded = windows["FLAIR"], load_images(results, kind, case)
     fused = {c: load_fused(results, c, case) for c in ("clean", kind)}
-    gradient = gradient_fusion(clean, (results.options.spacing_mm,) * 3)
-
-    def cut(values: np.ndarray) -> np.ndarray:
-        return values[across, along, z]
+    of_fused = window(fused["clean"])
+    spacing = (results.options.spacing_mm,) * 3
 
     def masks(condition: str) -> dict[str, np.ndarray]:
         found = {t: load(results.predictions(t, condition) / f"{case}.nii.gz") > 0 for t in TRAINERS}
-        return {name: cut(mask) for name, mask in {"label": label, **found}.items()}
+        return {name: mask[where] for name, mask in {"label": label, **found}.items()}
 
     return image_row(
-        {**{channel: (cut(values), windows[channel]) for channel, values in clean.items()},
-         "gradient fusion": (cut(gradient), window(gradient)),
-         f"FLAIR, {kind}": (cut(degraded), flair),
-         "fused, from clean": (cut(fused["clean"]), flair),
-         f"fused, from {kind}": (cut(fused[kind]), flair)},
-        {"lesions, clean": (cut(clean["FLAIR"]), flair, masks("clean")),
-         f"lesions, {kind}": (cut(degraded), flair, masks(kind))})
+        {**{channel: (values[where], windows[channel]) for channel, values in clean.items()},
+         "fused, from clean": (fused["clean"][where], of_fused),
+         f"FLAIR, {kind}": (degraded["FLAIR"][where], flair),
+         f"gradient, {kind}": (gradient_fusion(degraded, spacing)[where], of_fused),
+         f"fused, from {kind}": (fused[kind][where], of_fused)},
+        {"lesions, clean": (clean["FLAIR"][where], flair, masks("clean")),
+         f"lesions, {kind}": (degraded["FLAIR"][where], flair, masks(kind))})
 
 
 def _embedded(png: bytes, alt: str) -> str:
     return f'<img alt="{escape(alt)}" src="data:image/png;base64,{b64encode(png).decode()}">'
-
-
-def _where_segmentation_is_trained(results: DemoResults, trainer: str, key: str) -> list[float]:
-    """Logged values per epoch, NaN in RMR's stage 1."""
-    training = results.trainings[trainer]
-    trained = np.isfinite(training.train_losses)
-    return np.where(trained, getattr(training, key), np.nan).tolist()
 
 
 def _to_go_on(results: DemoResults) -> str:
@@ -155,10 +167,8 @@ def write_page(results: DemoResults, filename: Path) -> None:
         rows += f"<h3>{escape(case)}, with {escape(kind)}</h3>" + _embedded(_case_picture(results, case, kind), case)
     logged = {"training loss, segmentation": "train_losses", "validation loss, segmentation": "val_losses",
               "validation pseudo Dice (patches)": "pseudo_dice"}
-    plots = curves({title: {t: _where_segmentation_is_trained(results, t, key) for t in TRAINERS}
+    plots = curves({title: {t: getattr(results.trainings[t], key) for t in TRAINERS}
                     for title, key in logged.items()}, NAMES)
-    stage1 = int(np.isnan(results.trainings[TRAINERS[1]].train_losses).sum())
-    first = "first epoch trains" if stage1 == 1 else f"first {stage1} epochs train"
     iterations = options.epochs * options.iterations
     legend = ", ".join(f'<b style="color:{colour}">{NAMES.get(name, name)}</b>'
                        + (" (dashed)" if LINES[name] == "dashed" else "") for name, colour in COLOURS.items())
@@ -167,31 +177,34 @@ def write_page(results: DemoResults, filename: Path) -> None:
     page = f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>nnunetv2-rmr demo</title><style>{_STYLE}</style></head><body>
 <h1>nnunetv2-rmr: demo</h1>
-<p>nnU-Net and RMR were trained for {options.epochs} epochs of {options.iterations} iterations each (RMR's {first}
-reconstruction alone) on {options.cases} simulated brains with white-matter lesions (T1, T2, FLAIR;
-{options.spacing_mm:g} mm voxels), a fifth of them kept for nnU-Net's validation. Both segmented {options.test_cases}
-other brains, clean and with all three images degraded; RMR also fused the three images of each into one.</p>
+<p>nnU-Net and RMR were trained for {options.epochs} epochs of {options.iterations} iterations each, from the same
+start, on {options.cases} simulated brains with white-matter lesions (T1, T2, FLAIR; {options.spacing_mm:g} mm voxels), a fifth
+of them kept for nnU-Net's validation. Both segmented {options.test_cases} other brains, clean and with all three images
+degraded; RMR also fused the three images of each into one.</p>
 <p class="note"><b>{escape(CAVEATS)}</b></p>
+<h2>Is the fused image a fusion?</h2>
+<p><b>{escape(fusion_answer(results))}</b> Below, of the clean test case with most lesions: the three scans and RMR's
+fused image. It has the intensities of FLAIR, and edges that FLAIR alone does not show.</p>
+{_embedded(_fusion_picture(results), "three scans and their fused image")}
+<p>Measured on all clean test cases; a scan's own edges are those that no other one has (–: too few to be measured).
+Gradient is a classical fusion of the same images: <code>nnUNetv2_rmr_fuse</code> makes it of any scans, without any
+training. RMR makes it of the scans that it has restored.</p>
+{fusion_verdicts(results)}
 <h2>Results, n = {options.test_cases} test cases, mean ± standard deviation over them</h2>
 {_table(*summary_table(results))}
-<p><small>Dice of the lesions, 1 is perfect. PSNR within the brain, always against the clean FLAIR, whose intensities
-the fused image is trained to have: of the degraded FLAIR, and of RMR's fused image of the degraded case (of the clean
-case in the first row). Where both are about equal, nothing was restored.</small></p>
+<p><small>Dice of the lesions, 1 is perfect. PSNR within the brain, always against the gradient fusion of the clean
+scans, which RMR's fused image aims at: of the gradient fusion of the degraded scans, and of RMR's fused image of these (of the
+clean ones in the first row). Where both are about equal, nothing was restored.</small></p>
 <details><summary>Dice of every case</summary>{_per_case_table(results)}</details>
-<h2>Is the fused image a fusion?</h2>
-<p>Measured on the clean test cases. A modality's own edges are those that no other one has (–: too few to be measured).
-Gradient is a classical fusion of the same images, without any training.</p>
-{fusion_verdicts(results)}
 <h2>Pictures</h2>
-<p>The axial slice with most lesion (some lesions are faint, as in patients); T1, T2, FLAIR and their gradient
-fusion as they were, then one of the degradations, which hit all three. FLAIR and RMR's fused images share one grey
-window. Outlines: {legend}.</p>
+<p>The axial slice with most lesion (some lesions are faint, as in patients); T1, T2 and FLAIR as they were, then one of
+the degradations, which hit all three. The fusions share one grey window. Outlines: {legend}.</p>
 {rows}
 <h2>Training</h2>
 {_embedded(plots, "losses per epoch")}
 <p><small>{iterations} iterations each, batches of 2 patches of {" × ".join(map(str, options.patch_size))} voxels, fold
-{FOLD}. RMR's {first} reconstruction alone and has no points here; its training patches are degraded further than
-nnU-Net's augmentation does. Pseudo Dice is that of validation patches, each of which may show a lesion; Dice above is
+{FOLD}. RMR's training patches are degraded further than nnU-Net's augmentation does. Pseudo Dice is that of
+validation patches, each of which may show a lesion; Dice above is
 that of whole test brains, where false positives count.</small></p>
 <h2>Time</h2>
 {_table(["step", "seconds"], [[step, f"{seconds:.0f}"] for step, seconds in results.seconds.items()])}

@@ -21,7 +21,7 @@ class DemoOptions:
     out: Path
     cases: int = 12
     test_cases: int = 4
-    epochs: int = 8
+    epochs: int = 16
     iterations: int = 25
     validation_iterations: int = 4
     spacing_mm: float = 2.5
@@ -38,8 +38,8 @@ class DemoOptions:
 class DemoResults:
     """dice: trainer -> condition -> case -> Dice of the lesions (NaN: nothing there and nothing found).
 
-    psnr: condition -> case -> {"fused": ..., "FLAIR": ...}, see psnr_of_case. fusion: case -> {"RMR": ..., "gradient":
-    ...}, see facts_of_case. seconds: per step.
+    psnr: condition -> case -> {"fused": ..., "gradient": ...}, see psnr_of_case. fusion: case -> {"RMR": ...,
+    "gradient": ...}, see facts_of_case. seconds: per step.
     """
 
     options: DemoOptions

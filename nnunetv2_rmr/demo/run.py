@@ -39,8 +39,6 @@ def prepare_folder(options: DemoOptions) -> None:
     """Create the folder, or empty it of an earlier demo's files. Raises DemoRefused where that could do harm."""
     if options.cases < MIN_CASES:
         raise DemoRefused(f"--cases {options.cases}: nnU-Net's five folds need at least {MIN_CASES} cases")
-    if options.epochs < 2:
-        raise DemoRefused(f"--epochs {options.epochs}: RMR's two stages need at least 2 epochs")
     out = options.out
     if out.exists() and not out.is_dir():
         raise DemoRefused(f"--out {out}: is a file")
@@ -86,7 +84,7 @@ def expected_seconds(options: DemoOptions) -> dict[str, float]:
         "simulate the data": 1.4 * (options.cases + options.test_cases),
         "plan and preprocess": 5,
         "train nnU-Net": iteration * iterations,
-        "train RMR": 1.9 * iteration * iterations,
+        "train RMR": 1.2 * iteration * iterations,
         "degrade the test images": 0.3 * options.test_cases * len(DEGRADATIONS),
         "predict": 4.6 * n_predictions,
         "evaluate": 1 + 0.5 * options.test_cases,
