@@ -178,9 +178,9 @@ def write_page(results: DemoResults, filename: Path) -> None:
 <html lang="en"><head><meta charset="utf-8"><title>nnunetv2-rmr demo</title><style>{_STYLE}</style></head><body>
 <h1>nnunetv2-rmr: demo</h1>
 <p>nnU-Net and RMR were trained for {options.epochs} epochs of {options.iterations} iterations each, from the same
-start, on {options.cases} simulated brains with white-matter lesions (T1, T2, FLAIR; {options.spacing_mm:g} mm voxels), a fifth
-of them kept for nnU-Net's validation. Both segmented {options.test_cases} other brains, clean and with all three images
-degraded; RMR also fused the three images of each into one.</p>
+start, on {options.cases} simulated brains with white-matter lesions (T1, T2, FLAIR; {options.spacing_mm:g} mm voxels),
+a fifth of them kept for nnU-Net's validation. Both segmented {options.test_cases} other brains, clean and with all
+three images degraded; RMR also fused the three images of each into one.</p>
 <p class="note"><b>{escape(CAVEATS)}</b></p>
 <h2>Is the fused image a fusion?</h2>
 <p><b>{escape(fusion_answer(results))}</b> Below, of the clean test case with most lesions: the three scans and RMR's
@@ -193,8 +193,8 @@ training. RMR makes it of the scans that it has restored.</p>
 <h2>Results, n = {options.test_cases} test cases, mean ± standard deviation over them</h2>
 {_table(*summary_table(results))}
 <p><small>Dice of the lesions, 1 is perfect. PSNR within the brain, always against the gradient fusion of the clean
-scans, which RMR's fused image aims at: of the gradient fusion of the degraded scans, and of RMR's fused image of these (of the
-clean ones in the first row). Where both are about equal, nothing was restored.</small></p>
+scans, which RMR's fused image aims at: of the gradient fusion of the degraded scans, and of RMR's fused image of these
+(of the clean ones in the first row). Where both are about equal, nothing was restored.</small></p>
 <details><summary>Dice of every case</summary>{_per_case_table(results)}</details>
 <h2>Pictures</h2>
 <p>The axial slice with most lesion (some lesions are faint, as in patients); T1, T2 and FLAIR as they were, then one of

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import distributed as dist
 
 from nnunetv2_rmr.degradations.degrade import add_degradations, drawn_by
@@ -56,8 +57,8 @@ class nnUNetTrainerRMR(nnUNetTrainer):
         self.reference = reference_channel(settings.reference_modality, names)
         unique = [name.casefold() for name in names].count(names[self.reference].casefold()) == 1
         self.settings = replace(settings, reference_modality=names[self.reference] if unique else self.reference)
+        _refuse_other_than_z_scores(plans, configuration, names)
         super().__init__(self.settings.into_plans(plans), configuration, fold, dataset_json, device)
-        self._refuse_other_than_z_scores(names)
         self.print_to_log_file("RMR settings other than the defaults:", chosen or "none")
         if not takes_deep_supervision(self.configuration_manager):
             self.enable_deep_supervision = False
@@ -69,14 +70,6 @@ class nnUNetTrainerRMR(nnUNetTrainer):
         self._last_batch = None
         if (seed := seed_from_environment()) is not None:
             seed_everything(seed)  # before the weights are drawn
-
-    def _refuse_other_than_z_scores(self, names: list[str]) -> None:
-        schemes = self.configuration_manager.normalization_schemes
-        other = [f"{name} ({scheme})" for name, scheme in zip(names, schemes) if scheme not in Z_SCORES]
-        if other:
-            raise ValueError(f"{type(self).__name__} degrades and restores in units of standard deviations, so every "
-                             f"channel needs {' or '.join(Z_SCORES)}. Not so: {', '.join(other)}. Name the channel's "
-                             "modality in dataset.json (MRI sequence, PET: z-scores; CT), plan and preprocess again")
 
     @staticmethod
     def build_network_architecture(plans_manager, configuration_manager, num_input_channels: int,
@@ -171,3 +164,12 @@ class nnUNetTrainerRMR(nnUNetTrainer):
         if self.settings.validation_fusion:
             export_validation_fusion(self)
         super().perform_actual_validation(save_probabilities)
+
+
+def _refuse_other_than_z_scores(plans: dict, configuration: str, names: list[str]) -> None:
+    schemes = PlansManager(plans).get_configuration(configuration).normalization_schemes
+    other = [f"{name} ({scheme})" for name, scheme in zip(names, schemes) if scheme not in Z_SCORES]
+    if other:
+        raise ValueError("RMR degrades and restores in units of standard deviations, so every channel needs "
+                         f"{' or '.join(Z_SCORES)}. Not so: {', '.join(other)}. Name the channel's modality in "
+                         "dataset.json (MRI sequence, PET: z-scores; CT), plan and preprocess again")
