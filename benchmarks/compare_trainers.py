@@ -76,7 +76,8 @@ def main() -> None:
     for number, (seed, trainer) in enumerate(jobs):
         results = args.out / f"results_{seed}"
         env = dict(os.environ, COMPARE_EPOCHS=str(args.epochs), COMPARE_ITERATIONS=str(args.iterations),
-                   nnUNet_rmr_seed=str(seed), nnUNet_results=str(results), nnUNet_compile="f")
+                   nnUNet_rmr_seed=str(seed), nnUNet_results=str(results), nnUNet_compile="f",
+                   nnUNet_n_proc_DA="1")  # more would not be seeded
         env["nnUNet_extTrainer"] = os.pathsep.join(
             filter(None, (os.environ.get("nnUNet_extTrainer"), str(HERE / "short_trainers"))))
         found = list(results.glob(f"Dataset*/{trainer}_short__*__{args.configuration}"))

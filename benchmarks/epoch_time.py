@@ -2,9 +2,9 @@
 
     python benchmarks/epoch_time.py -d 102 -c 3d_fullres --iterations 250 --device cuda
 
-Needs a preprocessed data set; trains on all its cases, in stage 2. An epoch is nnU-Net's: training steps and a fifth
-as many steps of online validation, without the checkpoint and the picture at its end, which do not grow with the number
-of iterations. Every epoch has data loaders of its own, whose start is not timed, so that neither side draws on batches
+Needs a preprocessed data set; trains on all its cases. An epoch is nnU-Net's: training steps and a fifth as many steps
+of online validation, without the checkpoint and the pictures at its end, which do not grow with the number of
+iterations. Every epoch has data loaders of its own, whose start is not timed, so that neither side draws on batches
 that were prepared while the other one trained. nnUNet_n_proc_DA is the number of processes that augment.
 """
 
@@ -20,9 +20,9 @@ from alternate import seconds, summary, table
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from report import add_json_argument, print_machine, write_json
 
-from nnunetv2_rmr.training.ablations import nnUNetTrainerRMR_oneStage
+from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
 
-SIDES = {"nnUNetTrainer": nnUNetTrainer, "nnUNetTrainerRMR": nnUNetTrainerRMR_oneStage}
+SIDES = {cls.__name__: cls for cls in (nnUNetTrainer, nnUNetTrainerRMR)}
 
 
 def make_trainer(cls: type, plans: dict, configuration: str, dataset_json: dict, device: torch.device, iterations: int):

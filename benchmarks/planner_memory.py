@@ -4,7 +4,7 @@
 
 Needs a GPU and no data: the planners, nnU-Net's as well as ours, plan from fingerprints like those of real data sets
 (brain: BraTS, T1, T1ce, T2 and FLAIR at 1 mm; prostate: T2 and ADC, 3 x 0.6 x 0.6 mm), and the trainer that goes with
-each plan does its own training steps on random patches, RMR in stage 2, where it needs most.
+each plan does its own training steps on random patches.
 
 estimated: the planner's estimate for the planned patch and batch, in the unit of its memory target. allocated: largest
 sum of tensors over a step, in GiB. in use: what PyTorch's allocator took for them and the CUDA context, which is
@@ -76,21 +76,17 @@ def plan(dataset: str, name: str) -> tuple[object, dict]:
 
 def estimated_gb(planner, configuration: dict, channels: int, classes: int) -> float:
     """Of the planned patch and batch; the planner's target and its reference values have this unit."""
-    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
-
     from nnunetv2_rmr.planning.planners import FIXED_GIB, PlansRMRNet
 
     architecture, dim = configuration["architecture"], len(configuration["patch_size"])
-    with torch.device("meta"):
-        network = get_network_from_plans(
-            architecture["network_class_name"], architecture["arch_kwargs"], architecture["_kw_requires_import"],
-            channels, classes, allow_init=False)
-    count = network.compute_conv_feature_map_size(configuration["patch_size"])
+    of_sample = planner.static_estimate_VRAM_usage(
+        configuration["patch_size"], channels, classes, architecture["network_class_name"],
+        architecture["arch_kwargs"], architecture["_kw_requires_import"])
     if isinstance(planner, PlansRMRNet):
-        return FIXED_GIB + count * configuration["batch_size"] / GIB
+        return FIXED_GIB + of_sample * configuration["batch_size"] / GIB
     reference = getattr(planner, f"UNet_reference_val_{dim}d")
     batch = configuration["batch_size"] / getattr(planner, f"UNet_reference_val_corresp_bs_{dim}d")
-    return count * batch / reference * planner.UNet_reference_val_corresp_GB
+    return of_sample * batch / reference * planner.UNet_reference_val_corresp_GB
 
 
 def context_bytes() -> int:
@@ -110,7 +106,7 @@ def measure(trainer_class: type, plans: dict, configuration: str, channels: list
     (folder / "case.npz").touch()  # nnU-Net looks which kind of files there are
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
-    trainer = make_trainer(trainer_class, single, len(channels), torch.device("cuda"), stage=2)
+    trainer = make_trainer(trainer_class, single, len(channels), torch.device("cuda"))
     batch = make_batch(trainer, planned["patch_size"], planned["batch_size"], len(channels))
     seconds = [timed(trainer, batch) for _ in range(steps)]
     return {"allocated_gib": torch.cuda.max_memory_allocated() / GIB,

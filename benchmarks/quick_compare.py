@@ -13,10 +13,11 @@ nnUNetv2_rmr_predict --missing.
 
 All scores are taken on the preprocessed grid. Segmentation: Dice and HD95 (mm), mean over labels or regions. Fused
 image, restoration: PSNR inside the body and SSIM against the gradient fusion of the clean case, beside it the same of
-the gradient fusion of the degraded case ("input"). Fused image, as a fusion of the clean modalities: smallest
-own edges, Qabf and VIF over modalities, smallest contrast of a label in proportion to the modality that shows it best,
-and whether it is a copy of a modality (docs/fusion_metrics.md); beside it those of copies of single modalities (of
-degraded cases only of the reference modality) and of classical fusions, all of what the network saw.
+the gradient fusion of the degraded case ("input"); of the published form against the reference modality, beside it the
+degraded one. Fused image, as a fusion of the clean modalities: smallest own edges, Qabf and VIF over modalities,
+smallest contrast of a label in proportion to the modality that shows it best, and whether it is a copy of a modality
+(docs/fusion_metrics.md); beside it those of copies of single modalities (of degraded cases only of the reference
+modality) and of classical fusions, all of what the network saw.
 compare_trainers.py compares segmentations by nnU-Net's commands on the scans' own grid, with the benchmark's
 corruptions; it takes several times as long.
 
@@ -161,14 +162,16 @@ class CleanCase:
     spacing: Sequence[float]
     channels: Sequence[str]
     reference: int
+    restores_all: bool  # the network every modality; else its image is the fused one and aims at the reference modality
 
     @cached_property
     def target(self) -> torch.Tensor:
         """What the fused image aims at, (D, H, W)."""
         return self._fused(self.images)
 
-    def _fused(self, images: torch.Tensor) -> torch.Tensor:
-        return fused_image(images, images, self.spacing, self.reference, images.flatten(1).any(1))
+    def _fused(self, modalities: torch.Tensor) -> torch.Tensor:
+        images = modalities if self.restores_all else modalities[self.reference][None]
+        return fused_image(images, modalities, self.spacing, self.reference, modalities.flatten(1).any(1))
 
     def score_restoration(self, fused: torch.Tensor, seen: torch.Tensor) -> Scores:
         """fused (D, H, W); seen (C, D, H, W): the case after the degradation."""
@@ -242,14 +245,15 @@ def test(trainer, raw: Path, count: int | None, missing: bool) -> dict[str, dict
     trainer.set_deep_supervision_enabled(False)
     spacing = list(trainer.configuration_manager.spacing)
     channels = channel_names(trainer.dataset_json)
-    of_rmr = isinstance(unwrapped(trainer.network), FusingNetwork)
+    network = unwrapped(trainer.network)
+    fuses = isinstance(network, FusingNetwork)
     without = [f"{WITHOUT}{name}" for name in channels] if missing else []
     scores = {condition: {} for condition in (CLEAN, *DEGRADATIONS, *without)}
     for number, (case, (image, label)) in enumerate(test_cases(trainer, raw, count).items()):
         inside = torch.from_numpy(label >= 0)
         lesions = {name: np.isin(label, wanted) for name, wanted in wanted_labels(trainer).items()}
         clean = CleanCase(image, torch.from_numpy(body_mask(image.numpy())), lesions, spacing, channels,
-                          trainer.reference) if of_rmr else None
+                          trainer.reference, network.num_images > 1) if fuses else None
         for condition, of_cases in scores.items():
             present = torch.tensor([condition != f"{WITHOUT}{name}" for name in channels])
             if condition in DEGRADATIONS:
@@ -259,7 +263,7 @@ def test(trainer, raw: Path, count: int | None, missing: bool) -> dict[str, dict
             predicted = predict(trainer, seen, present)
             segmentation = trainer.label_manager.convert_logits_to_segmentation(predicted["logits"])
             of_cases[case] = score_segmentation(np.asarray(segmentation), label, trainer)
-            if of_rmr:
+            if fuses:
                 fused = predicted["fused"]
                 of_cases[case] |= clean.score_restoration(fused, seen) | clean.score_fusion(fused, seen, present)
     return scores
@@ -309,9 +313,12 @@ def report(found: pd.DataFrame, trainers: list[str], seeds: list[int], cross_val
         for group, conditions in groups.items():
             of_group = found[found.condition.isin(conditions)]
             for column in beside:
-                if not of_group[column].dropna().empty:
-                    print(f"| {group} | *{column.removesuffix(metric).strip()}* | {of_group[column].mean():.{digits}f} "
-                          "| | |")
+                name, means = column.removesuffix(metric).strip(), of_group.groupby("trainer")[column].mean().dropna()
+                if kind == "restored" and means.round(digits).nunique() > 1:  # the published form's is another one
+                    for trainer, mean in means.items():
+                        print(f"| {group} | *{name} of {trainer}* | {mean:.{digits}f} | | |")
+                elif len(means):
+                    print(f"| {group} | *{name}* | {of_group[column].mean():.{digits}f} | | |")
             of_units = of_conditions[of_conditions.condition.isin(conditions)].groupby(["trainer", unit])[score].mean()
             for trainer in (t for t in trainers if t in of_units.index):
                 values = of_units[trainer]

@@ -1,15 +1,17 @@
-"""Time and peak memory of one training step, RMR against vanilla nnU-Net, alternated in one process.
+"""Time, peak memory and multiply-adds of one training step, RMR against vanilla nnU-Net, alternated in one process.
 
-    python benchmarks/training_step.py [--trainer nnUNetTrainerRMR] [--stage 2] [--network PlainConvUNet] [--device cpu]
+    python benchmarks/training_step.py [--trainer nnUNetTrainerRMR] [--network PlainConvUNet] [--device cpu]
 
-Both sides run their trainer's own `train_step` on the same random batch, with the same plans: six stages as nnU-Net's
-planner gives brain MRI at 1 mm (fewer for small patches). Needs no data. Prints a table of medians and their ratio to
-vanilla. Peak memory is that of tensors: on CUDA as PyTorch's allocator counts it, on the
-CPU from its profiler, in a step of its own. Weights and optimiser state are in it.
+All sides run their trainer's own `train_step`, as in its last epoch, on the same random batch, with the same plans: six
+stages as nnU-Net's planner gives brain MRI at 1 mm (fewer for small patches). Needs no data. Prints a table of medians
+and their ratio to vanilla. Peak memory is that of tensors: on CUDA as PyTorch's allocator counts it, on the CPU from
+its profiler, in a step of its own. Weights and optimiser state are in it. Multiply-adds are those of the forward pass,
+per voxel: products of matrices and convolutions (torch.utils.flop_counter), which is nearly all.
 """
 
 import argparse
 import json
+import math
 import os
 import statistics
 import tempfile
@@ -18,8 +20,7 @@ from pathlib import Path
 
 import torch
 from report import add_json_argument, print_machine, write_json
-
-SPACING = [1.0, 1.0, 1.0]
+from torch.utils.flop_counter import FlopCounterMode
 
 
 def architecture(network: str, patch: list[int]) -> dict:
@@ -46,31 +47,34 @@ def architecture(network: str, patch: list[int]) -> dict:
             "arch_kwargs": kwargs, "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"]}
 
 
-def make_plans(network: str, patch: list[int], batch_size: int, modalities: int) -> dict:
+def make_plans(network: str, patch: list[int], batch_size: int, modalities: int, spacing: float = 1) -> dict:
     resampling = {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None}
     return {
         "dataset_name": "Dataset999_Step", "plans_name": "nnUNetPlans", "image_reader_writer": "SimpleITKIO",
         "transpose_forward": [0, 1, 2], "transpose_backward": [0, 1, 2], "label_manager": "LabelManager",
         "continue_training": False,
+        "foreground_intensity_properties_per_channel": {str(i): {} for i in range(modalities)},  # z-scores need none
         "configurations": {"3d_fullres": {
             "data_identifier": "data", "preprocessor_name": "DefaultPreprocessor", "batch_size": batch_size,
-            "patch_size": patch, "spacing": SPACING, "normalization_schemes": ["ZScoreNormalization"] * modalities,
-            "use_mask_for_norm": [True] * modalities, "batch_dice": False,
+            "patch_size": patch, "spacing": [spacing] * 3, "batch_dice": False,
+            "normalization_schemes": ["ZScoreNormalization"] * modalities, "use_mask_for_norm": [True] * modalities,
             **{f"resampling_fn_{kind}": "resample_data_or_seg_to_shape" for kind in ("data", "seg", "probabilities")},
             **{f"resampling_fn_{kind}_kwargs": resampling for kind in ("data", "seg", "probabilities")},
             "architecture": architecture(network, patch)}}}
 
 
-def make_trainer(trainer_class: type, plans: dict, modalities: int, device: torch.device, stage: int):
+def make_dataset_json(modalities: int) -> dict:
     names = ["T1", "FLAIR", "T2", "T1ce"] + [f"M{i}" for i in range(4, modalities)]
-    dataset_json = {"channel_names": {str(i): n for i, n in enumerate(names[:modalities])}, "file_ending": ".nii.gz",
-                    "labels": {"background": 0, "oedema": 1, "enhancing": 2, "necrosis": 3}, "numTraining": 1}
+    return {"channel_names": {str(i): n for i, n in enumerate(names[:modalities])}, "file_ending": ".nii.gz",
+            "labels": {"background": 0, "oedema": 1, "enhancing": 2, "necrosis": 3}, "numTraining": 1}
+
+
+def make_trainer(trainer_class: type, plans: dict, modalities: int, device: torch.device):
     torch.manual_seed(0)
     torch.backends.cudnn.benchmark = True  # as nnUNetv2_train does
-    trainer = trainer_class(json.loads(json.dumps(plans)), "3d_fullres", "all", dataset_json, device)
+    trainer = trainer_class(json.loads(json.dumps(plans)), "3d_fullres", "all", make_dataset_json(modalities), device)
     trainer.print_to_log_file = lambda *args, **kwargs: None
-    if hasattr(trainer, "stage_of"):
-        trainer.stage_of = lambda epoch: stage
+    trainer.current_epoch = trainer.num_epochs - 1  # of the published form the second stage, which needs more
     trainer.initialize()
     trainer.network.train()
     return trainer
@@ -87,6 +91,13 @@ def make_batch(trainer, patch: list[int], batch_size: int, modalities: int) -> d
     if trainer.device.type == "cuda":  # as nnU-Net's data loaders do
         data, target = data.pin_memory(), [t.pin_memory() for t in target]
     return {"data": data, "target": target if scales else target[0]}
+
+
+def multiply_adds(network: torch.nn.Module, x: torch.Tensor, **options) -> float:
+    """Of a forward pass, per voxel."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(x, **options)
+    return counter.get_total_flops() / 2 / (len(x) * math.prod(x.shape[2:]))
 
 
 def timed(trainer, batch: dict) -> float:
@@ -127,10 +138,8 @@ def state_bytes(trainer) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trainer", nargs="+", default=["nnUNetTrainerRMR"], help="one or more of our trainers")
-    parser.add_argument("--stage", type=int, nargs="+", choices=(1, 2), default=[2])
-    networks = ("PlainConvUNet", "ResidualEncoderUNet", "SwinUNETR")
-    parser.add_argument("--network", choices=networks, default="PlainConvUNet")
-    parser.add_argument("--rmr_network", choices=networks, help="behind RMR's front, if another than vanilla's")
+    parser.add_argument("--network", choices=("PlainConvUNet", "ResidualEncoderUNet", "SwinUNETR"),
+                        default="PlainConvUNet")
     parser.add_argument("--modalities", type=int, nargs="+", default=[2])
     parser.add_argument("--patch", type=int, nargs=3, default=[64, 64, 64], help="edges in voxels")
     parser.add_argument("--batch_size", type=int, default=2)
@@ -149,24 +158,23 @@ def main() -> None:
     from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 
     import nnunetv2_rmr
+    from nnunetv2_rmr.networks.fusing import unwrapped
 
     def find(name: str) -> type:
-        cls = recursive_find_python_class(str(Path(nnunetv2_rmr.__file__).parent / "training"), name,
-                                          "nnunetv2_rmr.training")
-        if cls is None:
-            parser.error(f"--trainer {name}: no such trainer")
-        return cls
+        for folder in ("training", "published"):
+            if cls := recursive_find_python_class(str(Path(nnunetv2_rmr.__file__).parent / folder), name,
+                                                  f"nnunetv2_rmr.{folder}"):
+                return cls
+        parser.error(f"--trainer {name}: no such trainer")
 
     rows = []
-    print("| modalities | trainer, stage | s per step | x vanilla | spread | peak memory, GB | x vanilla |")
-    print("|---|---|---|---|---|---|---|")
+    print("| modalities | trainer | s per step | x vanilla | spread | peak memory, GB | x vanilla | "
+          "thousand multiply-adds per voxel, forward | x vanilla |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for modalities in args.modalities:
         plans = make_plans(args.network, args.patch, args.batch_size, modalities)
-        sides = {"nnUNetTrainer": make_trainer(nnUNetTrainer, plans, modalities, device, 2)}
-        of_rmr = make_plans(args.rmr_network or args.network, args.patch, args.batch_size, modalities)
-        for name in args.trainer:
-            for stage in args.stage:
-                sides[f"{name}, {stage}"] = make_trainer(find(name), of_rmr, modalities, device, stage)
+        sides = {"nnUNetTrainer": make_trainer(nnUNetTrainer, plans, modalities, device)}
+        sides |= {name: make_trainer(find(name), plans, modalities, device) for name in args.trainer}
         batches = {name: make_batch(t, args.patch, args.batch_size, modalities) for name, t in sides.items()}
         for _ in range(2 if args.device == "cpu" else 10):
             for name, trainer in sides.items():
@@ -175,6 +183,8 @@ def main() -> None:
         for _ in range(args.repeats):
             for name, trainer in sides.items():
                 seconds[name].append(timed(trainer, batches[name]))
+        adds = {name: multiply_adds(unwrapped(trainer.network), batches[name]["data"].to(device))
+                for name, trainer in sides.items()}
         peaks = {}
         for name, trainer in sides.items():
             if device.type == "cuda":  # the others' weights must not count
@@ -185,10 +195,12 @@ def main() -> None:
             ratios = [s / v for s, v in zip(seconds[name], seconds["nnUNetTrainer"])]
             row = {"modalities": modalities, "side": name, "seconds": statistics.median(seconds[name]),
                    "ratio": statistics.median(ratios), "ratio_range": [min(ratios), max(ratios)],
-                   "peak_bytes": peaks[name], "peak_ratio": peaks[name] / peaks["nnUNetTrainer"]}
+                   "peak_bytes": peaks[name], "peak_ratio": peaks[name] / peaks["nnUNetTrainer"],
+                   "multiply_adds": adds[name], "multiply_adds_ratio": adds[name] / adds["nnUNetTrainer"]}
             rows.append(row)
             print(f"| {modalities} | {name} | {row['seconds']:.3f} | {row['ratio']:.2f} | {min(ratios):.2f}-"
-                  f"{max(ratios):.2f} | {row['peak_bytes'] / 1e9:.2f} | {row['peak_ratio']:.2f} |", flush=True)
+                  f"{max(ratios):.2f} | {row['peak_bytes'] / 1e9:.2f} | {row['peak_ratio']:.2f} | "
+                  f"{adds[name] / 1e3:.0f} | {row['multiply_adds_ratio']:.2f} |", flush=True)
         if args.profile:
             for name, trainer in sides.items():
                 with torch.profiler.profile(with_stack=False) as profile:

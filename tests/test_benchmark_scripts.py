@@ -6,18 +6,22 @@ import runpy
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import tiny
 import torch
+from conftest import REGIONS
+from torch.utils.flop_counter import FlopCounterMode
 
 from nnunetv2_rmr.evaluation.fusion_baselines.fuse import fuse
 from nnunetv2_rmr.evaluation.fusion_metrics.intensities import to_unit_range
 from nnunetv2_rmr.evaluation.fusion_metrics.scores import fusion_scores
 from nnunetv2_rmr.evaluation.restoration import restoration_scores
-from nnunetv2_rmr.networks.start import modality_of_feature
+from nnunetv2_rmr.fusion.fused_image import fused_image
+from nnunetv2_rmr.networks.rmrnet import RMRNet, TrainingOutputs
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 SCRIPTS = sorted(file.name for file in FOLDER.glob("*.py") if "__main__" in file.read_text())
@@ -55,10 +59,10 @@ def test_a_script_says_what_it_answers(script, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(("script", "arguments"), [
-    ("front_cost.py", ("--patch", 8, 8, 8)),
     ("degradation_cost.py", ("--patch", 16, 16, 16, "--samples", 2)),
-    ("loss_filters.py", ("--shape", 1, 1, 12, 12, 12, "--repeats", 1)),
-    ("training_step.py", ("--patch", 16, 16, 16, "--repeats", 1, "--stage", 1, 2)),
+    ("backbone_cost.py", ("--network", "PlainConvUNet", "--patch", 16, 16, 16)),
+    ("training_step.py", ("--patch", 16, 16, 16, "--repeats", 1)),
+    ("prediction_time.py", ("--patch", 16, 16, 16, "--spacing", 8, "--repeats", 1)),
 ])
 def test_numbers_come_with_machine_versions_and_arguments(script, arguments, monkeypatch, tmp_path):
     run(monkeypatch, script, *arguments, "--json", tmp_path / "out.json")
@@ -68,19 +72,82 @@ def test_numbers_come_with_machine_versions_and_arguments(script, arguments, mon
     assert str(arguments[1]) in str(found["arguments"])
 
 
-@pytest.mark.parametrize(("modalities", "features"), [(3, 8), (2, 8), (4, 4)])
-def test_features_that_are_modalities_start_a_segmentation_network_as_nnunet_does(modalities, features, monkeypatch):
+@pytest.fixture
+def short_trainer(nnunet, monkeypatch):
+    """Makes an initialised NAME_short of the tiny data set: two epochs of two iterations."""
     monkeypatch.syspath_prepend(str(FOLDER / "short_trainers"))
-    from short_trainers import of_features
+    import short_trainers
 
-    reference = modalities - 1
-    image, weight = torch.randn(1, modalities, 5, 5, 5), torch.randn(6, modalities, 3, 3, 3)
-    shared = image[:, [modality_of_feature(i, modalities, reference) for i in range(features)]]
-    found = torch.nn.functional.conv3d(shared, of_features(weight, features, reference))
-    torch.testing.assert_close(found, torch.nn.functional.conv3d(image, weight), atol=1e-5, rtol=1e-5)
+    for name in ("raw", "preprocessed", "results"):
+        monkeypatch.setenv(f"nnUNet_{name}", nnunet[f"nnUNet_{name}"])
+    for name, value in (("COMPARE_EPOCHS", 2), ("COMPARE_ITERATIONS", 2), ("nnUNet_rmr_seed", 3),
+                        ("nnUNet_n_proc_DA", 0), ("nnUNet_compile", "f")):
+        monkeypatch.setenv(name, str(value))
+    folder = Path(nnunet["nnUNet_preprocessed"], f"Dataset{REGIONS}_Tiny")
+    plans, dataset_json = (json.loads((folder / f"{name}.json").read_text()) for name in ("nnUNetPlans", "dataset"))
+
+    def make(name: str):
+        trainer = getattr(short_trainers, f"{name}_short")(
+            plans | {"continue_training": False}, tiny.CONFIGURATION, 0, dataset_json, torch.device("cpu"))
+        trainer.disable_checkpointing = True
+        trainer.initialize()
+        return trainer
+
+    return make
 
 
-def clean_case(quick_compare, target, spacing=(2.0, 1.0, 1.0)):
+def start_of(trainer) -> dict[str, torch.Tensor]:
+    return getattr(trainer.network, "segmentation", trainer.network).state_dict()
+
+
+@pytest.mark.parametrize("name", ["nnUNetTrainerDA5", "nnUNetTrainer_RMRDegradations", "nnUNetTrainerRMR",
+                                  "nnUNetTrainerRMR_paper"])
+def test_short_trainings_start_with_the_same_network(short_trainer, name):
+    vanilla, other = start_of(short_trainer("nnUNetTrainer")), start_of(short_trainer(name))
+    assert vanilla.keys() == other.keys()
+    first = {name for name, weight in vanilla.items() if weight.shape != other[name].shape}
+    assert len(first) == (4 if name == "nnUNetTrainerRMR_paper" else 0)  # names of one convolution
+    assert all(torch.equal(weight, other[name]) for name, weight in vanilla.items() if name not in first)
+
+
+def seen_by(trainer) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Images without the clean ones before them, and labels, of every training batch."""
+    seen = []
+
+    def train_step(batch: dict) -> dict:
+        target = batch["target"][0] if isinstance(batch["target"], list) else batch["target"]
+        seen.append((batch["data"][:, -len(tiny.CHANNELS):], target))
+        return {"loss": np.float32(0)}
+
+    trainer.train_step = train_step
+    trainer.on_epoch_end = lambda: setattr(trainer, "current_epoch", trainer.current_epoch + 1)
+    trainer.on_train_end = lambda: None
+    trainer.run_training()
+    assert len(seen) == trainer.num_epochs * trainer.num_iterations_per_epoch
+    return seen
+
+
+def test_short_trainings_see_the_same_patches_in_every_epoch(short_trainer):
+    rmr, rival, vanilla = (seen_by(short_trainer(name)) for name in (
+        "nnUNetTrainerRMR", "nnUNetTrainer_RMRDegradations", "nnUNetTrainer"))
+    for (ours, label), (theirs, their_label), (_, plain_label) in zip(rmr, rival, vanilla):
+        assert torch.equal(ours, theirs) and torch.equal(label, their_label)
+        assert torch.equal(label.sum((1, 2, 3, 4)), plain_label.sum((1, 2, 3, 4)))  # they are mirrored otherwise
+
+
+def test_the_wider_nnunet_computes_as_much_as_rmr_in_training(short_trainer):
+    def multiply_adds(network: torch.nn.Module, **options) -> int:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            network(torch.zeros(1, len(tiny.CHANNELS), 16, 16, 16), **options)
+        return counter.get_total_flops()
+
+    rmr, vanilla, wide = (short_trainer(name).network for name in (
+        "nnUNetTrainerRMR", "nnUNetTrainer", "nnUNetTrainerWide"))
+    wanted, cheapest = multiply_adds(rmr, images=True), multiply_adds(vanilla)
+    assert cheapest < wanted <= multiply_adds(wide) < 1.4 * wanted  # six features are wide steps
+
+
+def clean_case(quick_compare, spacing=(2.0, 1.0, 1.0), restores_all=True):
     """What the script makes of a case of three modalities, each with waves in a part of the body where the others are
     nearly flat, and with a lesion."""
     rng, shape = np.random.default_rng(0), (30, 32, 34)
@@ -91,36 +158,49 @@ def clean_case(quick_compare, target, spacing=(2.0, 1.0, 1.0)):
               for i, (factor, lesion) in enumerate(((1, -0.5), (-3, -1), (2, 1)))]
     images = torch.tensor(np.array(images) * body, dtype=torch.float32)
     lesions = {"whole": distance < 0.25, "core": distance < 0.15, "absent": distance < 0}
-    return quick_compare.CleanCase(images, torch.from_numpy(body), lesions, spacing, tiny.CHANNELS, 2, target)
+    return quick_compare.CleanCase(images, torch.from_numpy(body), lesions, spacing, tiny.CHANNELS, 2, restores_all)
 
 
 def noisy(images: torch.Tensor) -> torch.Tensor:
     return images + 0.3 * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
 
 
-def test_restoration_is_the_distance_to_the_target_of_all_modalities(quick_compare):
-    case = clean_case(quick_compare, target=lambda images: images.mean(0))
-    aim, seen = case.images.mean(0), noisy(case.images)
+def test_restoration_is_the_distance_to_the_fusion_of_the_clean_modalities(quick_compare):
+    case = clean_case(quick_compare)
+    seen = noisy(case.images)
+    aim, given = (fused_image(images, images, case.spacing, 2) for images in (case.images, seen))
     found = case.score_restoration(noisy(aim), seen)
-    for name, image in (("restored", noisy(aim)), ("input", seen.mean(0))):
+    for name, image in (("restored", noisy(aim)), ("input", given)):
         for metric, value in restoration_scores(image, aim, case.body).items():
             assert found[f"{name} {metric}"] == value
     assert case.score_restoration(aim, case.images) == {"restored PSNR": float("inf"), "restored SSIM": 1}
 
 
-def test_without_a_target_there_is_no_restoration(quick_compare):
-    case = clean_case(quick_compare, target=None)
-    assert case.score_restoration(case.images[0], case.images) == {}
+def test_the_published_form_is_to_restore_the_reference_modality(quick_compare):
+    case = clean_case(quick_compare, restores_all=False)
+    seen = noisy(case.images)
+    found = case.score_restoration(noisy(case.images[2]), seen)
+    expected = restoration_scores(seen[2], case.images[2], case.body)
+    assert found["input PSNR"] == expected["PSNR"]
+    assert found["restored PSNR"] == restoration_scores(noisy(case.images[2]), case.images[2], case.body)["PSNR"]
 
 
-def test_a_missing_reference_modality_is_no_input_to_compare_with(quick_compare):
-    case = clean_case(quick_compare, target=lambda images: images[2])
+def test_the_input_without_a_modality_is_the_fusion_of_the_others(quick_compare):
+    case = clean_case(quick_compare)
+    seen = case.images * torch.tensor([1, 0, 1]).reshape(3, 1, 1, 1)
+    given = fused_image(seen[[0, 2]], seen[[0, 2]], case.spacing, 1)
+    found = case.score_restoration(case.images[0], seen)
+    assert found["input PSNR"] == restoration_scores(given, case.target, case.body)["PSNR"]
+
+
+def test_the_published_form_has_no_input_to_compare_with_without_the_reference_modality(quick_compare):
+    case = clean_case(quick_compare, restores_all=False)
     seen = case.images * torch.tensor([1, 1, 0]).reshape(3, 1, 1, 1)
     assert set(case.score_restoration(case.images[0], seen)) == {"restored PSNR", "restored SSIM"}
 
 
 def test_all_images_are_scored_over_their_whole_range(quick_compare):
-    case = clean_case(quick_compare, target=None)
+    case = clean_case(quick_compare)
     seen, present = noisy(case.images), torch.ones(3, dtype=torch.bool)
     found = case.score_fusion(5 * case.images.mean(0) - 1, seen, present)
     mask = case.body.numpy()
@@ -140,7 +220,7 @@ def test_all_images_are_scored_over_their_whole_range(quick_compare):
 
 
 def test_a_copy_is_called_one_and_its_lesions_are_as_bright_as_in_the_modality(quick_compare):
-    case = clean_case(quick_compare, target=None)
+    case = clean_case(quick_compare)
     found = case.score_fusion(2 * case.images[1] + 3, case.images, torch.ones(3, dtype=torch.bool))
     assert [found[f"{name} is a copy"] for name in ("fused", "copy of T1", "copy of FLAIR", "average")] == [1, 1, 1, 0]
     assert found["fused smallest contrast"] == pytest.approx(found["copy of T2 smallest contrast"], abs=1e-4)
@@ -154,7 +234,7 @@ def test_a_copy_is_called_one_and_its_lesions_are_as_bright_as_in_the_modality(q
 
 
 def test_fusions_of_what_the_network_saw_know_nothing_of_a_missing_modality(quick_compare):
-    case = clean_case(quick_compare, target=None)
+    case = clean_case(quick_compare)
     present = torch.tensor([True, True, False])
     seen = case.images * present.reshape(3, 1, 1, 1)
     found = case.score_fusion(case.images[0], seen, present)
@@ -209,6 +289,15 @@ def test_several_trainings_of_a_patient_count_as_one_with_their_mean(quick_compa
     assert "(n = 4)" in capsys.readouterr().out  # of seeds
 
 
+def test_what_the_input_is_worth_is_said_of_each_trainer_where_their_aims_differ(quick_compare, capsys):
+    rows = [{"trainer": trainer, "seed": 0, "condition": "noise", "case": "x", "training_seconds": 1,
+             "restored PSNR": 30, "input PSNR": given} for trainer, given in (("a", 20), ("b", 20), ("paper", 25))]
+    quick_compare.report(pd.DataFrame(rows[:2]), ["a", "b"], [0])
+    assert "| noise | *input* | 20.00 |" in capsys.readouterr().out
+    quick_compare.report(pd.DataFrame(rows), ["a", "b", "paper"], [0])
+    assert "| noise | *input of paper* | 25.00 |" in capsys.readouterr().out
+
+
 def test_patients_of_a_fold_are_units_of_their_own_and_seeds_are_means_over_theirs(quick_compare, capsys):
     found = pd.DataFrame([{"trainer": trainer, "seed": seed, "condition": "clean", "case": f"{seed}{i}",
                            "training_seconds": 1, "Dice": value}
@@ -227,14 +316,35 @@ def test_tables_without_single_cases_can_be_printed_and_gone_on_from(quick_compa
     assert found[["trainer", "seed", "case", "Dice"]].values.tolist() == [["b", 2, "x", .7], ["a", 13, "fold 3", .5]]
 
 
+def test_a_head_that_restores_nothing_gives_the_fusion_of_what_is_there(quick_compare):
+    case, patch = clean_case(quick_compare), (16, 16, 16)
+    network = RMRNet(torch.nn.Sequential(torch.nn.Conv3d(3, 4, 1), torch.nn.Conv3d(4, 2, 1)), 3, 3, patch)
+    trainer = SimpleNamespace(network=network, device=torch.device("cpu"), reference=2,
+                              configuration_manager=SimpleNamespace(patch_size=patch, spacing=case.spacing))
+    for kept in ([True, True, True], [True, False, True], [True, True, False]):
+        present = torch.tensor(kept)
+        seen = case.images * present.reshape(3, 1, 1, 1)
+        found = quick_compare.predict(trainer, seen, present)
+        expected = fused_image(seen, seen, case.spacing, 2, present)
+        torch.testing.assert_close(found["fused"], expected, atol=1e-4, rtol=1e-4)
+        assert found["logits"].shape == (2, *seen.shape[1:])
+    trainer.network = network.segmentation
+    assert set(quick_compare.predict(trainer, seen, present)) == {"logits"}
+
+
 def test_bfloat16_changes_rounding_only(quick_compare):
     torch.manual_seed(0)
-    network, x = torch.nn.Sequential(torch.nn.Conv3d(3, 4, 3), torch.nn.ReLU()), torch.randn(2, 3, 8, 8, 8)
-    exact = network(x)
+    segmentation = torch.nn.Sequential(torch.nn.Conv3d(3, 4, 3, padding=1), torch.nn.ReLU(),
+                                       torch.nn.Conv3d(4, 2, 1))
+    network, x = RMRNet(segmentation, 3, 3, (8, 8, 8)), torch.randn(2, 6, 8, 8, 8)
+    exact = network(x), network(x[:, 3:])
     quick_compare.in_bfloat16(network)
-    found = network(x)
-    assert found.dtype == torch.float32 and not torch.equal(found, exact)
-    torch.testing.assert_close(found, exact, atol=0.02, rtol=0.02)
+    training, logits = network(x), network(x[:, 3:])
+    assert isinstance(training, TrainingOutputs)
+    assert logits.dtype == torch.float32 and not torch.equal(logits, exact[1])
+    for found, wanted in zip((*training, logits), (*exact[0], exact[1])):
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, wanted, atol=0.02, rtol=0.02)
 
 
 def test_real_scans_become_a_data_set_with_folds_of_patients(tmp_path, monkeypatch, capsys):

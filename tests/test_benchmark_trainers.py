@@ -10,6 +10,7 @@ import torch
 from conftest import PLAIN
 from nnunetv2.run.run_training import get_trainer_from_args
 
+from nnunetv2_rmr.losses.restoration import TERMS
 from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
 
 pytestmark = pytest.mark.slow
@@ -35,11 +36,11 @@ def trainer_named(nnunet, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["nnUNetTrainerRMRBenchmark_5epochs",
                                   "nnUNetTrainerRMRBenchmark_5epochs_noDataLoading"])
-def test_five_epochs_of_stage_2_leave_nnunets_result_and_no_checkpoint(trainer_named, name):
+def test_five_epochs_leave_nnunets_result_and_no_checkpoint(trainer_named, name):
     trainer = trainer_named(name)
     trainer.run_training()
     logged = trainer.logger.local_logger.my_fantastic_logging
-    for term in ("segmentation", "intensity", "gradient", "image_refinement", "feature_refinement"):
+    for term in TERMS:
         assert len(logged[f"loss_{term}"]) == 5 and np.isfinite(logged[f"loss_{term}"]).all()
     folder = Path(trainer.output_folder)
     result, = json.loads((folder / "benchmark_result.json").read_text()).values()

@@ -1,8 +1,9 @@
 """Every trainer of the comparison as NAME_short: of the length in COMPARE_EPOCHS and COMPARE_ITERATIONS, and seeded.
 
-Found by nnU-Net through nnUNet_extTrainer. For the same nnUNet_rmr_seed all trainers see the same patches and start
-with the same segmentation network (the published one's first convolution, which sees other channels, aside): in
-trainings this short much depends on the start.
+Found by nnU-Net through nnUNet_extTrainer. For the same nnUNet_rmr_seed, with at most one data augmentation worker, all
+trainers see the same places of the same cases, RMR and RMRDegradations bitwise the same patches, and start with the
+same segmentation network (the published one's first convolution, which sees other channels, and the wider one aside):
+in trainings this short much depends on the start.
 """
 
 import os
@@ -11,21 +12,60 @@ from dataclasses import replace
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerDA5 import nnUNetTrainerDA5
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+from torch.utils.flop_counter import FlopCounterMode
 
-from nnunetv2_rmr.networks.fusing import FusingNetwork
 from nnunetv2_rmr.networks.planned import planned_network
+from nnunetv2_rmr.networks.rmrnet import RMRNet
 from nnunetv2_rmr.published.nnUNetTrainerRMR_paper import nnUNetTrainerRMR_paper
 from nnunetv2_rmr.training.degradations_only import nnUNetTrainer_RMRDegradations
 from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
 from nnunetv2_rmr.training.reproducible import SeedNextSample, seed_everything, seed_from_environment
+
+WIDER = 1 / 64  # of the planned features, a step of the search
+
+
+class nnUNetTrainerWide(nnUNetTrainer):
+    """nnU-Net with more features in every stage: at least as many multiply-adds as RMR in training, and as few as that
+    allows."""
+
+    @staticmethod
+    def build_network_architecture(plans_manager, configuration_manager, num_input_channels: int,
+                                   num_output_channels: int, enable_deep_supervision: bool = True):
+        patch, planned = configuration_manager.patch_size, configuration_manager.network_arch_init_kwargs
+        with torch.device("meta"):
+            rmr = RMRNet(planned_network(configuration_manager, num_input_channels, num_output_channels, False),
+                         len(configuration_manager.normalization_schemes), num_input_channels, patch)
+
+        def build(factor: float, **options) -> torch.nn.Module:
+            features = [round(n * factor) for n in planned["features_per_stage"]]
+            return get_network_from_plans(
+                configuration_manager.network_arch_class_name, planned | {"features_per_stage": features},
+                configuration_manager.network_arch_init_kwargs_req_import, num_input_channels, num_output_channels,
+                **options)
+
+        def multiply_adds(network: torch.nn.Module, **options) -> int:
+            with FlopCounterMode(display=False) as counter, torch.no_grad():
+                network(torch.empty(1, num_input_channels, *patch, device="meta"), **options)
+            return counter.get_total_flops() // 2
+
+        factor, wanted = 1.0, multiply_adds(rmr, images=True)
+        with torch.device("meta"):
+            while multiply_adds(build(factor, allow_init=False, deep_supervision=False)) < wanted:
+                factor += WIDER
+        return build(factor, allow_init=True, deep_supervision=enable_deep_supervision)
+
+
+class nnUNetTrainerRMR_clean70(nnUNetTrainerRMR):
+    settings = replace(nnUNetTrainerRMR.settings, p_clean=0.7)
 
 
 class nnUNetTrainerRMR_modalityDropout(nnUNetTrainerRMR):
     settings = replace(nnUNetTrainerRMR.settings, modality_dropout=0.3)
 
 
-BASES = (nnUNetTrainer, nnUNetTrainerDA5, nnUNetTrainer_RMRDegradations, nnUNetTrainerRMR, nnUNetTrainerRMR_paper,
-         nnUNetTrainerRMR_modalityDropout)
+BASES = (nnUNetTrainer, nnUNetTrainerDA5, nnUNetTrainerWide, nnUNetTrainer_RMRDegradations, nnUNetTrainerRMR,
+         nnUNetTrainerRMR_clean70, nnUNetTrainerRMR_modalityDropout, nnUNetTrainerRMR_paper)
 
 
 def short(base: type) -> type:
@@ -44,19 +84,24 @@ def short(base: type) -> type:
         def initialize(self):
             seed_everything(seed_from_environment())
             super().initialize()
-            segmentation = self.network.segmentation if isinstance(self.network, FusingNetwork) else self.network
             seed_everything(seed_from_environment())
-            planned = self.configuration_manager
-            start = planned_network(planned, len(planned.normalization_schemes),
-                                    self.label_manager.num_segmentation_heads, self.enable_deep_supervision).state_dict()
-            own = segmentation.state_dict()
-            segmentation.load_state_dict({name: start[name] if start[name].shape == value.shape else value
-                                          for name, value in own.items()})
+            start = planned_network(self.configuration_manager, self.num_input_channels,
+                                    self.label_manager.num_segmentation_heads, self.enable_deep_supervision)
+            network = self.network.segmentation if isinstance(self, nnUNetTrainerRMR_paper) else self.network
+            own = network.state_dict()
+            network.load_state_dict(own | {name: value for name, value in start.state_dict().items()
+                                           if own[name].shape == value.shape})
 
-        if not issubclass(base, nnUNetTrainerRMR):
+        def on_epoch_start(self):
+            super().on_epoch_start()  # of RMR this seeds, too
+            seed_everything(seed_from_environment(), self.current_epoch)  # the epoch's first sample
+
+        if not issubclass(base, nnUNetTrainerRMR):  # which does this itself
+
             def get_training_transforms(self, *args, **kwargs):
                 transforms = super().get_training_transforms(*args, **kwargs)
-                transforms.transforms.append(SeedNextSample(seed_from_environment(), 0, 0))
+                samples_before = self.current_epoch * self.num_iterations_per_epoch * self.batch_size
+                transforms.transforms.append(SeedNextSample(seed_from_environment(), 0, samples_before))
                 return transforms
 
     Short.__name__ = Short.__qualname__ = f"{base.__name__}_short"

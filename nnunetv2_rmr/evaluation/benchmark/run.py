@@ -97,6 +97,7 @@ class _CaseTester:
         self.reference, self.scoring = reference, scoring
         self.body = body_mask(images)
         self.spacing = tuple(float(s) for s in properties["spacing"])
+        self._clean_targets: dict[str, torch.Tensor] = {}
 
     def corrupted(self, condition: Condition) -> np.ndarray:
         return apply(condition, self.images, self.spacing, self.name, self.channels, self.scoring.seed)
@@ -125,7 +126,9 @@ class _CaseTester:
 
     def _restoration(self, model: BenchmarkModel, images: np.ndarray, fused: np.ndarray) -> dict[str, float | str]:
         """Fused image of `images` against what the clean ones would have it be; and what `images` themselves give."""
-        body, clean = torch.from_numpy(self.body), model.target(torch.from_numpy(self.images), self.spacing)
+        if model.name not in self._clean_targets:
+            self._clean_targets[model.name] = model.target(torch.from_numpy(self.images), self.spacing)
+        body, clean = torch.from_numpy(self.body), self._clean_targets[model.name]
         pairs = {"fused": torch.from_numpy(fused), "degraded": model.target(torch.from_numpy(images), self.spacing)}
         return {"restored_to": RESTORED_TO, **{
             f"{what}_{metric}": value for what, image in pairs.items()

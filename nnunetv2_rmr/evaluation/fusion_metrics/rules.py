@@ -1,7 +1,6 @@
 """The fixed rules behind the numbers, in words: they are written into every output."""
 
-from nnunetv2_rmr.evaluation import body
-from nnunetv2_rmr.evaluation.fusion_baselines import COPY, gradient, guided, laplacian, wavelet
+from nnunetv2_rmr.evaluation.fusion_baselines import COPY, guided, laplacian, wavelet
 from nnunetv2_rmr.evaluation.fusion_metrics import (
     copies,
     edges,
@@ -14,6 +13,7 @@ from nnunetv2_rmr.evaluation.fusion_metrics import (
 )
 from nnunetv2_rmr.evaluation.fusion_metrics.case_files import BODY, NO_MASK
 from nnunetv2_rmr.evaluation.fusion_metrics.evaluate_case import LESION_CONTRAST, expanded
+from nnunetv2_rmr.fusion import body, gradient
 from nnunetv2_rmr.settings import reference_channel
 
 _MASKS = {BODY: "the body: voxels where any source is not zero, if at least a third of the voxels on the image's faces "

@@ -37,9 +37,10 @@ def rules(benchmark: Benchmark) -> Markup:
         "Fusion: own edges and copies are measured in the body, contrast of lesions with the expert's labels, without "
         "voxels of an ignore label. Most fusion metrics are best for a copy of one modality; these are not. gradient: "
         "classical fusion of the same images.",
-        "Restoration: PSNR and SSIM against the clean target of the fusion (of models with default settings the "
-        "reference modality of the clean scans), inside the body, means over cases and severities: of the fused image "
-        "of the corrupted scans, and of the target made of these. Unchanged images (infinite PSNR) are left out.",
+        "Restoration: PSNR and SSIM against the clean target of the fusion (the gradient fusion of the clean scans; "
+        "of a model that fuses by itself, the published form, their reference modality), inside the body, means over "
+        "cases and severities: of the fused image of the corrupted scans, and of the target made of these, which is "
+        "what a fusion without restoration gives. Unchanged images (infinite PSNR) are left out.",
         "Viewer: 8 bits per voxel between the 0.1 and the 99.9 percentile of the image; values are exact to 1/255 of "
         "this range, and shown as ≥ where clipped. Positions are NIfTI's (mm, to the right, to the front, up).",
         *(f"Note: {note}" for note in s.get("notes") or []),

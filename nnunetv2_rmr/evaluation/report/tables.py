@@ -103,7 +103,7 @@ def restoration(benchmark: Benchmark) -> Markup:
     rows = benchmark.cases
     rows = rows[rows["fused_PSNR"].notna()].replace([np.inf, -np.inf], np.nan)
     if rows.empty:
-        return tag("p", "Not measured: no model has a target that is made of the scans, or an older version predicted.")
+        return tag("p", "Not measured: an older version predicted, or nothing could be predicted.")
     if (rows["modality"][rows["corruption"] != "clean"] == ALL).any():
         rows = rows[rows["modality"] == ALL]
     listed = []
@@ -113,8 +113,8 @@ def restoration(benchmark: Benchmark) -> Markup:
         listed.append([corruption if modality == ALL else f"{corruption}, {modality} only", model, str(len(part)),
                        *(number(means[c], 1 if "PSNR" in c else 3) for c in columns[:2]), signed(gain, 1),
                        *(number(means[c], 3) for c in columns[2:])])
-    return table(["corruption", "model", "images", "PSNR of the corrupted scan, dB", "PSNR of the fused image, dB",
-                  "gain, dB", "SSIM, corrupted", "SSIM, fused"], listed)
+    return table(["corruption", "model", "images", "PSNR without restoration, dB", "PSNR of the fused image, dB",
+                  "gain, dB", "SSIM without restoration", "SSIM, fused"], listed)
 
 
 def corruption_list(benchmark: Benchmark) -> Markup:

@@ -61,7 +61,7 @@ def _sections(b: Benchmark, title: str, shown: list[examples.Example], problems:
     parts += [tag("h2", "Surface distance and surface Dice"),
               *(per_label(lambda label, m=m: tables.metric(b, m, label)) for m in METRICS if m != "Dice"),
               *fusion.section(b),
-              tag("h2", "Restoration: is the fused image of corrupted scans closer to the clean target than they are?"),
+              tag("h2", "Restoration: is the fused image of corrupted scans closer to the clean one than without it?"),
               tables.restoration(b)]
     # the bar with the selector sticks to the top of the window as far as this part of the page goes
     lost = failures(b)
