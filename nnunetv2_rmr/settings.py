@@ -76,11 +76,7 @@ class RMRSettings:
         stored = plans.get(PLANS_KEY)
         if not isinstance(stored, dict | None):
             raise ValueError(f'RMR settings, under "{PLANS_KEY}" in the plans, must be a dictionary, got {stored!r}')
-        planned = {configuration.get("architecture", {}).get("network_class_name")
-                   for configuration in plans.get("configurations", {}).values()}
-        if "stage1_fraction" in (stored or {}) or "nnunetv2_rmr.networks.from_plans.RMRNetFromPlans" in planned:
-            raise ValueError("these plans, or the model they are of, were made by nnunetv2-rmr 0.1, whose network was "
-                             "another one: predict with version 0.1.0, or plan and train again")
+        refuse_version_0_1(plans)
         if stored is None and defaults is None:
             raise ValueError(f'the plans hold no RMR settings (key "{PLANS_KEY}"): '
                              f"this model was not trained by a trainer of nnunetv2-rmr")
@@ -114,6 +110,16 @@ class RMRSettings:
     def into_plans(self, plans: dict) -> dict:
         """Copy of plans with the changed ones of these settings, and this version, under "rmr"."""
         return {**plans, PLANS_KEY: self.changed() | {VERSION_KEY: __version__}}
+
+
+def refuse_version_0_1(plans: dict) -> None:
+    """Raises ValueError for plans of version 0.1, or of a model of it."""
+    planned = {configuration.get("architecture", {}).get("network_class_name")
+               for configuration in plans.get("configurations", {}).values()}
+    if ("stage1_fraction" in (plans.get(PLANS_KEY) or {})
+            or "nnunetv2_rmr.networks.from_plans.RMRNetFromPlans" in planned):
+        raise ValueError("these plans, or the model they are of, were made by nnunetv2-rmr 0.1, whose network was "
+                         "another one: predict with version 0.1.0, or plan and train again")
 
 
 def channel_names(dataset_json: dict) -> list[str]:

@@ -64,9 +64,9 @@ def trainer_of(tmp_path, monkeypatch):
     (data / "case.npz").touch()  # nnU-Net looks which kind of files there are
 
     def make(cls: type, epochs: int = 4, architecture: dict | None = None, patch_size=(8, 8, 8),
-             dataset_json: dict = DATASET_JSON):
+             dataset_json: dict = DATASET_JSON, scheme: str = "ZScoreNormalization"):
         torch.manual_seed(0)
-        plans = make_plans(patch_size=patch_size, settings=None).plans
+        plans = make_plans(patch_size=patch_size, settings=None, scheme=scheme).plans
         if architecture is not None:
             plans["configurations"]["test"]["architecture"] = architecture
         trainer = cls({**plans, "continue_training": False}, "test", 0, dataset_json, torch.device("cpu"))

@@ -177,9 +177,18 @@ def test_the_page_says_of_a_fusion_that_it_is_no_copy(results):
     write_fused(results, "clean", gradient_fusion(load_images(results, "clean", "a"), (2, 2, 2)))
     results.fusion["a"] = facts_of_case(results, "a")
     of_rmr, of_gradient = fusion_verdicts(results).split("</p>")[:2]
-    assert fusion_answer(results).startswith("Yes")
+    assert fusion_answer(results).startswith("Yes: it is no copy of one scan")
     assert of_rmr.removeprefix("<p>RMR") == of_gradient.removeprefix("<p>gradient")
     assert "lesions " in of_rmr and results.fusion["a"]["RMR"]["own_edges"]["T1"] > 0.5
+
+
+@pytest.mark.parametrize(("t1", "answer"), [(0.04, "Hardly"), (0.09, "In part"), (0.48, "In part"), (0.5, "Yes")])
+def test_no_copy_is_not_yet_a_fusion(results, t1, answer):
+    for case, value in (("a", t1), ("b", float("nan"))):  # too few edges in b
+        own_edges = {"T1": value, "T2": 0.6, "FLAIR": float("nan")}
+        results.fusion[case] = {"RMR": {"copy_of": None, "own_edges": own_edges}}
+    assert fusion_answer(results) == (f"{answer}: it is no copy of one scan, and of the edges that each scan has alone "
+                                      f"it shows T1 {t1:.2f}, T2 0.60 (0.97 is all of them).")
 
 
 def test_a_stable_but_wrong_image_is_not_called_restored(results):
@@ -193,6 +202,27 @@ def test_a_stable_but_wrong_image_is_not_called_restored(results):
     assert noise["fused"] == pytest.approx(expected, abs=0.01) and noise["gradient"] < np.inf
 
 
+RECORDED = """
+# how each training starts, and how much lesion its patches hold
+import json
+from nnunetv2_rmr.demo.job import set_environment
+set_environment(options.out)
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+start, step, seen = nnUNetTrainer.on_train_start, nnUNetTrainer.train_step, {}
+
+def on_train_start(self):
+    start(self)
+    weights = [w for name, w in self.network.state_dict().items() if not name.startswith("image_decoder.")]
+    seen[type(self).__name__] = {"weights": [float(w.double().sum()) for w in weights], "lesion": []}
+
+def train_step(self, batch):
+    seen[type(self).__name__]["lesion"] += [int((target > 0).sum()) for target in batch["target"][0]]
+    return step(self, batch)
+
+nnUNetTrainer.on_train_start, nnUNetTrainer.train_step = on_train_start, train_step
+"""
+
+
 @pytest.mark.slow
 def test_tiny_demo_end_to_end(tmp_path):
     # a process of its own, because the demo sets nnU-Net's environment variables
@@ -203,12 +233,16 @@ from nnunetv2_rmr.demo.run import DemoOptions, prepare_folder, run_demo
 options = DemoOptions(Path({str(out)!r}), cases=5, test_cases=1, epochs=2, iterations=2, validation_iterations=1,
                       spacing_mm=4, patch_size=(24, 24, 24), features=6, stages=3)
 prepare_folder(options)
+{RECORDED}
 run_demo(options)
+print(json.dumps(seen))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert sorted(p.name for p in out.iterdir()) == ["demo.html", "demo.log", "results.json"]
     assert "[8/8]" in done.stdout and "Epoch" not in done.stdout
+    nnunet, rmr = json.loads(done.stdout.splitlines()[-1]).values()
+    assert nnunet == rmr and len(set(nnunet["lesion"])) > 4, "both start alike and see the same patches"
     results = json.loads((out / "results.json").read_text())
     assert set(results["dice"]["nnUNetTrainerRMR"]) == {"clean", *DEGRADATIONS}
     assert set(results["psnr_db"]["noise"]) == {"phantom_005"}
@@ -218,4 +252,5 @@ run_demo(options)
         assert escape(verdict(name, cases)) in re.sub("</?b>", "", page)
     assert page.index("Is the fused image a fusion?") < page.index('src="data:image/png;base64,') < page.index("Dice")
     assert page.count('src="data:image/png;base64,') == 3 and "one seed" in page
+    assert "nnUNetv2_rmr_fuse -i imagesTs -o OUT" in page
     assert "http" not in page and "<script" not in page and "<link" not in page

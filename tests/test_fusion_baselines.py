@@ -129,6 +129,18 @@ def test_the_gradient_fusion_solves_its_least_squares_problem(mm, coarse_mm):
     np.testing.assert_allclose(fused, expected, atol=2e-4)
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_what_varies_along_one_axis_is_fused_as_in_1d_with_the_spacing_of_that_axis(axis):
+    spacing, shape = (0.5, 1.0, 2.0), [4, 4, 4]
+    shape[axis] = 12
+    lines = np.random.default_rng(0).standard_normal((3, 12)).astype(np.float32)
+    along = [-1 if a == axis else 1 for a in range(3)]
+    sources = [np.broadcast_to(line.reshape(along), shape).copy() for line in lines]
+    expected = gradient(list(lines), np.ones(12, bool), spacing[axis:axis + 1], 0)
+    fused = gradient(sources, np.ones(shape, bool), spacing, 0)
+    np.testing.assert_allclose(fused, np.broadcast_to(expected.reshape(along), shape), atol=1e-4)
+
+
 def test_the_gradient_fusion_does_not_depend_on_the_other_modalities_units():
     sources = steps_and_blocks()
     mask = np.ones(sources[0].shape, bool)

@@ -1,5 +1,6 @@
 """From the network's grid and units back to the user's file."""
 
+import json
 import os
 import resource
 
@@ -16,10 +17,9 @@ from plans import CHANNELS, DATASET_JSON, make_plans
 
 from nnunetv2_rmr.ext_trainer import trainers_folder
 from nnunetv2_rmr.fusion.fused_image import fused_image
-from nnunetv2_rmr.inference.export_fused import export_fused, fused_filename
+from nnunetv2_rmr.inference.export_fused import export_fused, fused_filename, fused_to_input_grid
 from nnunetv2_rmr.inference.fused_writer import check_can_write, write_image
 from nnunetv2_rmr.inference.input_check import BadCaseError, check_files
-from nnunetv2_rmr.inference.intensity import IntensityMap
 from nnunetv2_rmr.inference.predictor import RMRPredictor
 from nnunetv2_rmr.inference.preprocessing import PROPERTY, RMRConfigurationManager
 from nnunetv2_rmr.inference.sliding_window import ImageAccumulator
@@ -79,22 +79,32 @@ def test_export_resamples_back_to_the_grid_of_the_input(tmp_path):
     assert np.corrcoef(fused[flair > 0], flair[flair > 0])[0, 1] > 0.9  # it was sampled twice
 
 
-def test_intensity_map_of_ct_ignores_what_was_clipped():
-    raw = np.random.default_rng(0).normal(100, 80, (8, 8, 8)).astype(np.float32)
-    normalised = (np.clip(raw, 5, 195) - 100) / 50
-    found = IntensityMap.fit(raw, normalised, np.ones_like(raw, dtype=bool))
-    assert found.slope == pytest.approx(50, rel=1e-5) and found.intercept == pytest.approx(100, rel=1e-5)
+@pytest.mark.parametrize(("target", "transpose", "spacing", "slices"), [
+    ((2, 2), (0, 1, 2), (8, 1, 1), 5), ((8, 2, 2), (2, 0, 1), (1, 1, 8), 5), ((2, 2, 2), (2, 0, 1), (1, 1, 8), 15)])
+def test_thick_slices_are_resampled_within_themselves(target, transpose, spacing, slices):
+    """spacing: of the input. Across thick slices nnU-Net takes the nearest one, so within them a ramp stays a ramp."""
+    plans = make_plans(patch_size=(16,) * len(target), spacing=target, transpose=transpose)
+    properties = {"spacing": spacing, "shape_before_cropping": (5, 32, 32), "bbox_used_for_cropping":
+                  [[0, 5], [0, 32], [0, 32]], "shape_after_cropping_and_before_resampling": (5, 32, 32)}
+    coarse, fine = np.arange(16), np.arange(32) / 2 - 0.25
+    fused = np.broadcast_to(coarse[:, None] + 2 * coarse, (slices, 16, 16))
+    image = fused_to_input_grid(fused, properties, None, plans, plans.get_configuration("test"))
+    expected = np.broadcast_to(fine[:, None] + 2 * fine, (5, 32, 32))
+    np.testing.assert_allclose(image.transpose(transpose)[:, 8:-8, 8:-8], expected[:, 8:-8, 8:-8], atol=0.02)
 
 
-@pytest.mark.parametrize("values", [(0, 7), (3, 9, 9), (-50, 20, 300)])
-@pytest.mark.parametrize("clipped", [False, True])
-def test_intensity_map_of_an_image_with_few_distinct_values_is_right(values, clipped):
-    raw = np.random.default_rng(0).choice(values, (6, 6, 6)).astype(np.float32)
-    if clipped:
-        raw[0, 0, :3], raw[0, 1, :3] = -2000, 3000
-    normalised = (np.clip(raw, *((-100, 400) if clipped else (-np.inf, np.inf))) - 10) / 50
-    found = IntensityMap.fit(raw, normalised, np.ones_like(raw, dtype=bool))
-    assert found.slope == pytest.approx(50, rel=1e-4) and found.intercept == pytest.approx(10, abs=1e-2)
+@pytest.mark.parametrize("scheme", ["ZScoreNormalization", "CTNormalization"])
+@pytest.mark.parametrize("body", [(50,), (10, 70), (20, 90, 150)])
+def test_an_image_of_few_distinct_values_gets_its_units_back(scheme, body):
+    """Also if all but one of them were clipped, as CT's normalisation does: here at 5 and 195."""
+    raw = np.random.default_rng(0).choice(body, (2, 6, 6, 6)).astype(np.float32)
+    raw[:, 0, 0, :3], raw[:, 0, 1, :3] = -2000, 3000
+    plans = make_plans(scheme=scheme)
+    configuration = RMRConfigurationManager(plans.get_configuration("test").configuration)
+    data, _, properties = configuration.preprocessor_class(verbose=False).run_case_npy(
+        raw.copy(), None, {"spacing": (1.0, 1.0, 1.0)}, plans, configuration, DATASET_JSON)
+    expected = raw[1] if scheme == "ZScoreNormalization" else raw[1].clip(5, 195)
+    np.testing.assert_allclose(properties[PROPERTY].undo(data[1]), expected, rtol=1e-4, atol=1e-2)
 
 
 @pytest.mark.parametrize(("reader", "ending"), [
@@ -249,7 +259,7 @@ def test_tiles_agree_with_the_whole_image_away_from_their_borders():
     with torch.no_grad():
         whole = network(x[None], images=True)[1][0]
     added = (whole - x).std()
-    assert added > 0.1 and (tiled - whole).abs().median() < 0.02 * added
+    assert added > 0.05 and (tiled - whole).abs().median() < 0.02 * added
 
 
 @pytest.mark.parametrize("method", ["predict_logits_from_preprocessed_data", "predict_sliding_window_return_logits"])
@@ -357,3 +367,16 @@ def test_the_predictor_finds_our_trainers_by_itself(monkeypatch, tmp_path):
     with pytest.raises(FileNotFoundError):
         RMRPredictor(device=torch.device("cpu")).initialize_from_trained_model_folder(str(tmp_path), (0,))
     assert os.environ["nnUNet_extTrainer"] == str(trainers_folder())
+
+
+@pytest.mark.parametrize("trainer", ["nnUNetTrainerRMR", "nnUNetTrainerRMR_paper"])
+def test_a_model_of_version_0_1_is_refused_before_its_weights_are_loaded(tmp_path, monkeypatch, trainer):
+    plans = make_plans(settings=None).plans | {"rmr": {"stage1_fraction": 0.02}}
+    (tmp_path / "plans.json").write_text(json.dumps(plans))
+    (tmp_path / "dataset.json").write_text(json.dumps(DATASET_JSON))
+    (tmp_path / "fold_0").mkdir()
+    torch.save({"trainer_name": trainer, "init_args": {"configuration": "test"}, "network_weights": {}},
+               tmp_path / "fold_0" / "checkpoint_final.pth")
+    monkeypatch.setenv("nnUNet_extTrainer", "")  # the predictor adds to it
+    with pytest.raises(ValueError, match=r"made by nnunetv2-rmr 0\.1, .* predict with version 0\.1\.0"):
+        RMRPredictor(device=torch.device("cpu")).initialize_from_trained_model_folder(str(tmp_path), (0,))

@@ -25,7 +25,8 @@ from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
 def lost(probability: float, modalities: int, samples: int) -> torch.Tensor:
     """(samples, modalities): what DegradeTransform takes away, seen in its output."""
     np.random.seed(0)
-    transform = DegradeTransform(modalities, (1.0, 1.0), p_clean=0.5, modality_dropout=probability)
+    transform = DegradeTransform(modalities, (1.0, 1.0), p_clean=0.5, modality_dropout=probability,
+                                 probabilities={"none": 0.5, "noise": 0.5})
     image = torch.rand(modalities + 1, 4, 4) + 1  # and an extra channel
     out = torch.stack([transform(image=image.clone())["image"] for _ in range(samples)])
     assert (out[:, -1] == image[-1]).all()

@@ -55,7 +55,7 @@ def test_a_shim_only_imports_from_the_package(shim):
 
 
 def test_every_trainer_of_the_package_has_a_shim():
-    defined = {node.name for file in (ROOT / "nnunetv2_rmr" / "training").glob("*.py")
+    defined = {node.name for file in (ROOT / "nnunetv2_rmr").rglob("*.py")
                for node in ast.parse(file.read_text(encoding="utf-8")).body
                if isinstance(node, ast.ClassDef) and node.name.startswith("nnUNetTrainer")}
     assert defined == set(shim_trainers(ROOT / "trainers"))

@@ -9,7 +9,7 @@ import SimpleITK as sitk
 import tiny
 import torch
 from conftest import PLAIN, REGIONS
-from dynamic_network_architectures.architectures.primus import PrimusS
+from dynamic_network_architectures.architectures.primus import Primus
 from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -36,6 +36,10 @@ def unet(dim: int = 3, cls: type = PlainConvUNet, deep_supervision: bool = False
                nonlin=nn.LeakyReLU, deep_supervision=deep_supervision, **{convs: [1, 1, 1]})
 
 
+def primus() -> nn.Module:
+    return Primus(M, 48, (8, 8, 8), CLASSES, eva_depth=1, eva_numheads=2, input_shape=(16, 16, 16))
+
+
 def rmrnet(dim: int = 3, extra: int = 0, **options) -> RMRNet:
     return RMRNet(unet(dim, channels=M + extra, **options), M, M + extra, (16,) * dim)
 
@@ -52,7 +56,7 @@ def teach(network: RMRNet) -> RMRNet:
     (lambda: unet(), (16, 16, 16), 4, 1),
     (lambda: unet(2), (16, 16), 4, 1),
     (lambda: unet(cls=ResidualEncoderUNet), (16, 16, 16), 4, 1),
-    (lambda: PrimusS(M, CLASSES, (8, 8, 8), (16, 16, 16)), (16, 16, 16), 16, 2),
+    (lambda: primus(), (16, 16, 16), 8, 2),
     (lambda: SegResNet(M, CLASSES, init_filters=8), (16, 16, 16), 8, 1),
 ])
 def test_the_last_features_of_any_network_are_found_and_used(network, patch, channels, scale):
@@ -165,14 +169,17 @@ def test_the_loss_is_nnunets_and_the_weighted_squared_distance_to_the_clean_moda
 
 
 def test_a_training_step_is_nnunets_own_with_the_degraded_patch_in_and_the_clean_one_to_restore(trainer_of):
-    trainer = trainer_of(nnUNetTrainerRMR)
+    class Weighted(nnUNetTrainerRMR):
+        settings = RMRSettings(restoration_weight=3.0)
+
+    trainer = trainer_of(Weighted)
     teach(trainer.network)
     clean, degraded = torch.randn(2, 2, 8, 8, 8), torch.randn(2, 2, 8, 8, 8)
     target = (torch.randn(2, 1, 8, 8, 8) > 0).float()
     with torch.no_grad():
         logits, restored = trainer.network(degraded, images=True)
         segmentation = trainer.loss.segmentation(logits, target)
-    expected = segmentation + RMRSettings.restoration_weight * (restored - clean).square().mean()
+    expected = segmentation + 3 * (restored - clean).square().mean()
     before = [p.clone() for p in trainer.network.parameters()]
     found = trainer.train_step({"data": torch.cat((clean, degraded), 1), "target": target})
     assert float(found["loss"]) == pytest.approx(float(expected), rel=1e-5)
@@ -218,7 +225,7 @@ def case() -> torch.Tensor:
 
 
 def test_the_fused_image_is_the_gradient_fusion_of_the_restored_modalities_in_the_body(case):
-    restored = case + 0.1
+    restored = case + torch.tensor([0.1, 0.2, 0.3]).reshape(M, 1, 1, 1)
     inside = (case[0] != 0).numpy()
     fused = fused_image(restored, case, (1, 2, 3), reference=1)
     sources = [np.where(inside, image, 0) for image in restored.numpy()]
@@ -240,9 +247,9 @@ def test_without_a_modality_the_others_are_fused(case):
 
 
 def test_slices_of_a_2d_configuration_are_fused_one_by_one(case):
-    fused = fused_image(case, case, (1, 1), 0)
+    fused = fused_image(case, case, (1, 3), 0)
     inside = (case[0, 7] != 0).numpy()
-    expected = gradient([image[7].numpy() for image in case], inside, (1, 1), 0)
+    expected = gradient([image[7].numpy() for image in case], inside, (1, 3), 0)
     np.testing.assert_allclose(fused[7].numpy()[inside], expected[inside], atol=1e-5)
 
 

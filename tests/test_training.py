@@ -12,8 +12,6 @@ from conftest import PLAIN, REGIONS
 
 from nnunetv2_rmr import __version__
 from nnunetv2_rmr.settings import RMRSettings
-from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
-from nnunetv2_rmr.training.reproducible import SeedNextSample
 
 pytestmark = pytest.mark.slow
 
@@ -85,28 +83,6 @@ def test_resumed_training_equals_uninterrupted_training(nnunet, tmp_path, worker
     assert a["logging"]["val_losses"] == b["logging"]["val_losses"]
 
 
-@pytest.mark.parametrize(("workers", "seeded"), [("0", True), ("1", True), ("2", False)])
-def test_a_seed_that_several_workers_would_share_is_not_used(trainer_of, least_transforms, monkeypatch, capsys, workers,
-                                                             seeded):
-    monkeypatch.setenv("nnUNet_rmr_seed", "3")
-    monkeypatch.setenv("nnUNet_n_proc_DA", workers)
-    transforms = trainer_of(nnUNetTrainerRMR).get_training_transforms().transforms
-    assert any(isinstance(transform, SeedNextSample) for transform in transforms) == seeded
-    warning = "nnUNet_rmr_seed=3 does not seed the training patches: that takes at most one data augmentation worker"
-    assert (warning in capsys.readouterr().out) != seeded
-
-
-def test_with_a_seed_every_process_and_kind_of_patches_draws_samples_of_its_own(trainer_of, least_transforms,
-                                                                                monkeypatch):
-    monkeypatch.setenv("nnUNet_rmr_seed", "3")
-    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
-    trainer, streams = trainer_of(nnUNetTrainerRMR), []
-    for trainer.local_rank in (0, 1):
-        streams += [transforms.transforms[-1].stream for transforms in (trainer.get_training_transforms(),
-                                                                        trainer.get_validation_transforms(None))]
-    assert len(set(streams)) == 4
-
-
 def killed(env: dict[str, str], moment: str) -> None:
     """Train until SIGKILL at `moment` (see trainers/tiny_trainers.py)."""
     result = tiny.run(*train_command(), env=env | {"TINY_KILLED_AT": moment}, check=False)
@@ -149,22 +125,3 @@ def test_pretrained_weights_of_another_data_set_start_a_training_all_but_the_out
     assert started["current_epoch"] == 4
     different = [name for name, weight in started["network_weights"].items() if not torch.equal(weight, stored[name])]
     assert different and all(".seg_layers." in name for name in different)
-
-
-@pytest.mark.parametrize("scheme", ["NoNormalization", "RescaleTo01Normalization", "RGBTo01Normalization"])
-def test_channels_that_are_not_z_scored_are_refused_by_name(nnunet, scheme):
-    plans = json.loads((Path(nnunet["nnUNet_preprocessed"]) / f"Dataset{PLAIN}_Tiny" / "nnUNetPlans.json").read_text())
-    plans["continue_training"] = False
-    plans["configurations"]["3d_fullres"]["normalization_schemes"][1] = scheme
-    channels = {"channel_names": {str(i): name for i, name in enumerate(tiny.CHANNELS)}, "labels": {"background": 0},
-                "file_ending": ".nii.gz"}
-    with pytest.raises(ValueError, match=rf"every channel needs .* Not so: T2 \({scheme}\)\."):
-        nnUNetTrainerRMR(plans, tiny.CONFIGURATION, 0, channels, torch.device("cpu"))
-
-
-def test_one_modality_is_refused_with_a_clear_message(nnunet):
-    plans = json.loads((Path(nnunet["nnUNet_preprocessed"]) / f"Dataset{PLAIN}_Tiny" / "nnUNetPlans.json").read_text())
-    plans["continue_training"] = False
-    with pytest.raises(NotImplementedError,
-                       match="fuses two or more modalities, but the data set Dataset901_Tiny has one"):
-        nnUNetTrainerRMR(plans, tiny.CONFIGURATION, 0, {"channel_names": {"0": "CT"}}, torch.device("cpu"))

@@ -4,10 +4,15 @@ import json
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+from nnunetv2_rmr.degradations.degrade import degrade_case, drawn_by
+from nnunetv2_rmr.evaluation.restoration import restoration_scores
+from nnunetv2_rmr.fusion.fused_image import fused_image
 from nnunetv2_rmr.networks.rmrnet import RMRNet
+from nnunetv2_rmr.published.nnUNetTrainerRMR_paper import nnUNetTrainerRMR_paper
 from nnunetv2_rmr.settings import RMRSettings
 from nnunetv2_rmr.training import validation
 from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
@@ -52,6 +57,29 @@ def test_every_case_is_fused_and_degraded_copies_are_scored(trainer, tmp_path):
     # a head that has learned nothing hands everything on: the degraded case's image is the degraded case's target
     for of_case in scores["cases"].values():
         assert of_case["PSNR"] == pytest.approx(of_case["input"]["PSNR"]) and 0 < of_case["PSNR"] < 60
+
+
+@pytest.mark.parametrize("cls", [nnUNetTrainerRMR, nnUNetTrainerRMR_paper])
+def test_fused_and_degraded_copies_are_made_with_spacing_and_reference_modality_of_the_training(trainer, tmp_path, cls,
+                                                                                                 trainer_of):
+    if cls is nnUNetTrainerRMR_paper:
+        trainer.network = trainer_of(cls).network
+    spacing = trainer.configuration_manager.configuration["spacing"] = [1.0, 2.0, 6.0]
+    trainer.reference, trainer.do_split = 0, lambda: ([], ["one", "three"])
+    trainer.perform_actual_validation()
+    for seed, key in enumerate(("one", "three")):
+        clean = torch.from_numpy(Cases("", []).load_case(key)[0])
+        inside = torch.ones(clean.shape[1:], dtype=torch.bool)
+        degraded = degrade_case(clean, inside, spacing, seed=seed,
+                                **drawn_by(trainer.settings, trainer.configuration_manager))
+        # the published network fuses by itself, and aims at the reference modality
+        target, given = (x[0] if cls is nnUNetTrainerRMR_paper else fused_image(x, x, spacing, 0)
+                         for x in (clean, degraded))
+        scores = json.loads((tmp_path / "validation" / "fused" / "restoration.json").read_text())["cases"][key]
+        assert scores["input"] == pytest.approx(restoration_scores(given, target, inside), rel=1e-4)
+        if cls is nnUNetTrainerRMR:  # whose head hands everything on
+            written = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "validation" / "fused" / f"{key}.nii.gz")))
+            np.testing.assert_allclose(written, target, atol=1e-4)
 
 
 @pytest.mark.parametrize("where", ["_predict", "export_fused"])

@@ -99,7 +99,8 @@ def train(trainer_name: str, device: str, epochs: int, iterations: int, validati
           tick: Callable[[], None]) -> Training:
     """Train fold 0 of the small configuration; calls tick after every training iteration.
 
-    All trainers start with the same segmentation network and draw the same patches.
+    All trainers start with the same segmentation network and draw the same patches. Mirroring comes after what RMR's
+    pipeline adds, so it is drawn differently.
     """
     import torch
     from nnunetv2.run.run_training import get_trainer_from_args

@@ -8,12 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
+from nnunetv2_rmr import __version__
 from nnunetv2_rmr.atomic import replacing
+from nnunetv2_rmr.datasets.phantom import CHANNELS
 from nnunetv2_rmr.demo.degraded import DEGRADATIONS
 from nnunetv2_rmr.demo.fusion import gradient_fusion, load, load_fused, load_images
 from nnunetv2_rmr.demo.job import CONFIGURATION, DATASET_ID, FOLD, TRAINERS
 from nnunetv2_rmr.demo.pictures import COLOURS, LINES, curves, image_row, window
 from nnunetv2_rmr.demo.results import CONDITIONS, DemoResults
+from nnunetv2_rmr.evaluation.fusion_metrics.copies import OWN_EDGES
+from nnunetv2_rmr.evaluation.fusion_metrics.edges import COMPLETE
 from nnunetv2_rmr.evaluation.fusion_metrics.verdict import copy_sentence, verdict
 
 NAMES = {"nnUNetTrainer": "nnU-Net", "nnUNetTrainerRMR": "RMR"}
@@ -86,11 +90,22 @@ def fusion_verdicts(results: DemoResults) -> str:
 
 
 def fusion_answer(results: DemoResults) -> str:
-    """One sentence: in how many test cases RMR's fused image is a fusion."""
-    copies = sum(of_case["RMR"]["copy_of"] is not None for of_case in results.fusion.values())
-    n = len(results.fusion)
-    return ("Yes: in no test case is it a copy of one scan." if copies == 0 else
-            f"No: in {copies} of {n} test cases it is a copy of one scan.")
+    """One sentence. Not to be a copy is not enough for a yes: it takes half of every scan's own edges."""
+    cases = [of_case["RMR"] for of_case in results.fusion.values()]
+    if copies := sum(case["copy_of"] is not None for case in cases):
+        return f"No: in {copies} of {len(cases)} test cases it is a copy of one scan."
+    own = {channel: mean for channel in CHANNELS
+           if np.isfinite(mean := _mean([case["own_edges"][channel] for case in cases]))}
+    least = min(own.values(), default=0)
+    answer = "Hardly" if least < OWN_EDGES else "In part" if least < COMPLETE / 2 else "Yes"
+    shown = ", ".join(f"{channel} {mean:.2f}" for channel, mean in own.items()) or "too few to be measured"
+    return (f"{answer}: it is no copy of one scan, and of the edges that each scan has alone it shows {shown} "
+            f"({COMPLETE:.2f} is all of them).")
+
+
+def _mean(values: list[float]) -> float:
+    numbers = [v for v in values if np.isfinite(v)]
+    return float(np.mean(numbers)) if numbers else np.nan
 
 
 def _per_case_table(results: DemoResults) -> str:
@@ -109,9 +124,11 @@ def _cut(results: DemoResults, case: str, flair: np.ndarray) -> tuple:
 def _fusion_picture(results: DemoResults) -> bytes:
     case = max(results.cases, key=lambda c: int((load(results.labels / f"{c}.nii.gz") > 0).sum()))
     images = load_images(results, "clean", case)
-    shown = images | {"fused (RMR)": load_fused(results, "clean", case)}
-    where = _cut(results, case, images["FLAIR"])
-    return image_row({name: (image[where], window(image)) for name, image in shown.items()}, {}, inches=3.0)
+    fused, where = load_fused(results, "clean", case), _cut(results, case, images["FLAIR"])
+    white = window(images["FLAIR"])[1]
+    return image_row({**{name: (image[where], window(image)) for name, image in images.items()},
+                      "fused (RMR)": (fused[where], (0, white)),
+                      "fused - FLAIR": ((fused - images["FLAIR"])[where], (-white / 2, white / 2))}, {}, inches=3.0)
 
 
 def _case_picture(results: DemoResults, case: str, kind: str) -> bytes:
@@ -173,7 +190,7 @@ def write_page(results: DemoResults, filename: Path) -> None:
     legend = ", ".join(f'<b style="color:{colour}">{NAMES.get(name, name)}</b>'
                        + (" (dashed)" if LINES[name] == "dashed" else "") for name, colour in COLOURS.items())
     minutes = sum(results.seconds.values()) / 60
-    versions = ", ".join(f"{package} {version(package)}" for package in ("nnunetv2-rmr", "nnunetv2", "torch"))
+    versions = ", ".join([f"nnunetv2-rmr {__version__}", *(f"{p} {version(p)}" for p in ("nnunetv2", "torch"))])
     page = f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>nnunetv2-rmr demo</title><style>{_STYLE}</style></head><body>
 <h1>nnunetv2-rmr: demo</h1>
@@ -183,12 +200,14 @@ a fifth of them kept for nnU-Net's validation. Both segmented {options.test_case
 three images degraded; RMR also fused the three images of each into one.</p>
 <p class="note"><b>{escape(CAVEATS)}</b></p>
 <h2>Is the fused image a fusion?</h2>
-<p><b>{escape(fusion_answer(results))}</b> Below, of the clean test case with most lesions: the three scans and RMR's
-fused image. It has the intensities of FLAIR, and edges that FLAIR alone does not show.</p>
+<p><b>{escape(fusion_answer(results))}</b> For your own scans <code>nnUNetv2_rmr_fuse -i imagesTs -o OUT</code> makes
+such an image (classical gradient fusion) without any training; RMR makes it of the scans that it has restored.</p>
 {_embedded(_fusion_picture(results), "three scans and their fused image")}
+<p><small>The clean test case with most lesion, in its axial slice with most of it. The fused image is in FLAIR's units
+and grey window; right, what it has more (bright) or less (dark) than FLAIR: that is what FLAIR alone does not
+show, and what the fused image lost of it.</small></p>
 <p>Measured on all clean test cases; a scan's own edges are those that no other one has (–: too few to be measured).
-Gradient is a classical fusion of the same images: <code>nnUNetv2_rmr_fuse</code> makes it of any scans, without any
-training. RMR makes it of the scans that it has restored.</p>
+Gradient is gradient fusion of the same images.</p>
 {fusion_verdicts(results)}
 <h2>Results, n = {options.test_cases} test cases, mean ± standard deviation over them</h2>
 {_table(*summary_table(results))}
@@ -203,9 +222,9 @@ the degradations, which hit all three. The fusions share one grey window. Outlin
 <h2>Training</h2>
 {_embedded(plots, "losses per epoch")}
 <p><small>{iterations} iterations each, batches of 2 patches of {" × ".join(map(str, options.patch_size))} voxels, fold
-{FOLD}. RMR's training patches are degraded further than nnU-Net's augmentation does. Pseudo Dice is that of
-validation patches, each of which may show a lesion; Dice above is
-that of whole test brains, where false positives count.</small></p>
+{FOLD}. Both began with the same weights and saw the same patches, but mirrored in other ways, and RMR's are degraded
+further than nnU-Net's augmentation does. Pseudo Dice is that of validation patches, each of which may show a lesion;
+Dice above is that of whole test brains, where false positives count.</small></p>
 <h2>Time</h2>
 {_table(["step", "seconds"], [[step, f"{seconds:.0f}"] for step, seconds in results.seconds.items()])}
 <p><small>Wall time: whatever else runs on the machine slows it down. {minutes:.1f} minutes in all on

@@ -4,8 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_EXACT = 1e-4  # of the range; float32 leaves 1e-6, clipping a few voxels of thousands more than this
-
 
 @dataclass(frozen=True)
 class IntensityMap:
@@ -22,29 +20,20 @@ class IntensityMap:
 
     @classmethod
     def fit(cls, raw: np.ndarray, normalised: np.ndarray, inside: np.ndarray) -> "IntensityMap":
-        """The map between two versions of one image, same shape (D, H, W). If no line fits them they were clipped: then
-        without the voxels at the lowest and at the highest normalised intensity.
-        """
+        """The map between two versions of one image, same shape (D, H, W), of which none was clipped: least squares."""
         x, y = normalised[inside].astype(np.float64), raw[inside].astype(np.float64)
-        slope, intercept = _line(x, y)
-        if np.abs(slope * x + intercept - y).max() > _EXACT * np.ptp(y):
-            unclipped = (x > x.min()) & (x < x.max())
-            if np.count_nonzero(unclipped) > 1:
-                slope, intercept = _line(x[unclipped], y[unclipped])
-        return cls(slope, intercept, inside)
+        variance = x.var()
+        slope = ((x - x.mean()) * (y - y.mean())).mean() / variance if variance > 0 else 1.0
+        return cls(float(slope), float(y.mean() - slope * x.mean()), inside)
 
     @classmethod
-    def without_image(cls, scheme: str, training_intensities: dict, inside: np.ndarray) -> "IntensityMap":
-        """The map for a case without the reference modality, whose own mean and deviation nobody knows.
+    def of_ct(cls, training_intensities: dict, inside: np.ndarray) -> "IntensityMap":
+        """CTNormalization takes mean and deviation from the training data, so its map is known, whatever it clipped,
+        and for a case without its CT, too.
 
-        CTNormalization takes both from the training data, so its map is known; all else stays in normalised
-        intensities: MRI units differ from scan to scan, and the plans hold statistics of the lesions' voxels only.
-
-        scheme: name of nnU-Net's normalisation. training_intensities: of the modality, from the plans.
+        training_intensities: of the modality, from the plans.
         """
-        if scheme == "CTNormalization":
-            return cls(float(training_intensities["std"]), float(training_intensities["mean"]), inside)
-        return cls(1.0, 0.0, inside)
+        return cls(float(training_intensities["std"]), float(training_intensities["mean"]), inside)
 
     def undo(self, normalised: np.ndarray) -> np.ndarray:
         """Normalised image (D, H, W) on the cropped grid -> float32 in the reference modality's units.
@@ -54,10 +43,3 @@ class IntensityMap:
         raw = normalised.astype(np.float32) * np.float32(self.slope) + np.float32(self.intercept)
         raw[~self.inside] = 0
         return raw
-
-
-def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """Slope and intercept of the least squares; slope 1 where x is constant."""
-    variance = x.var()
-    slope = ((x - x.mean()) * (y - y.mean())).mean() / variance if variance > 0 else 1.0
-    return float(slope), float(y.mean() - slope * x.mean())

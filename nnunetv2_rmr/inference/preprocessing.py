@@ -68,10 +68,13 @@ class RememberIntensities:
         raw = data[reference].copy()
         normalised = super()._normalize(data, seg, configuration_manager, foreground_intensity_properties_per_channel)
         normalised[self._absent] = 0  # CT's normalisation makes something else of zeros
-        if reference in self._absent:
-            self._intensity_map = IntensityMap.without_image(
-                configuration_manager.normalization_schemes[reference],
-                foreground_intensity_properties_per_channel[str(reference)], inside)
+        if configuration_manager.normalization_schemes[reference] == "CTNormalization":
+            self._intensity_map = IntensityMap.of_ct(foreground_intensity_properties_per_channel[str(reference)],
+                                                     inside)
+        elif reference in self._absent:
+            # whose mean and deviation nobody knows: MRI units differ from scan to scan, and the plans hold statistics
+            # of the lesions' voxels only. Normalised intensities stay as they are
+            self._intensity_map = IntensityMap(1.0, 0.0, inside)
         else:
             self._intensity_map = IntensityMap.fit(raw, normalised[reference], inside)
         return normalised

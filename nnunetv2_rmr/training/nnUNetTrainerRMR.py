@@ -18,7 +18,7 @@ from nnunetv2_rmr.inference.stock import let_stock_predictor_save_fused
 from nnunetv2_rmr.losses.restoration import TERMS, SegmentationAndRestorationLoss
 from nnunetv2_rmr.networks.planned import planned_network, takes_deep_supervision
 from nnunetv2_rmr.networks.rmrnet import RMRNet
-from nnunetv2_rmr.settings import RMRSettings, channel_names, reference_channel
+from nnunetv2_rmr.settings import RMRSettings, channel_names, reference_channel, refuse_version_0_1
 from nnunetv2_rmr.training.panel import save_panel
 from nnunetv2_rmr.training.progress import plot_loss_terms
 from nnunetv2_rmr.training.reproducible import SeedNextSample, seed_everything, seed_from_environment
@@ -77,6 +77,7 @@ class nnUNetTrainerRMR(nnUNetTrainer):
         # nnU-Net calls this for every model it loads: the one place where a stock predictor meets our package
         if os.environ.get("nnUNet_rmr_save_fused", "0").lower() in ("1", "true", "t"):
             let_stock_predictor_save_fused()
+        refuse_version_0_1(plans_manager.plans)  # before its weights meet a network of other names
         # the plans' own network first, so that it draws the weights that nnU-Net's trainer would draw
         segmentation = planned_network(configuration_manager, num_input_channels, num_output_channels,
                                        enable_deep_supervision)

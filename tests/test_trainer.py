@@ -1,0 +1,65 @@
+"""What the trainer takes and what it refuses, and its seeds: without a training."""
+
+import pytest
+import torch
+from plans import DATASET_JSON, make_plans
+
+from nnunetv2_rmr import __version__
+from nnunetv2_rmr.settings import RMRSettings
+from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
+from nnunetv2_rmr.training.reproducible import SeedNextSample
+
+
+def refused(plans: dict, dataset_json: dict) -> None:
+    """Before anything is written: there is no folder of results here."""
+    nnUNetTrainerRMR({**plans, "continue_training": False}, "test", 0, dataset_json, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("scheme", ["NoNormalization", "RescaleTo01Normalization", "RGBTo01Normalization"])
+def test_channels_that_are_not_z_scored_are_refused_by_name(scheme):
+    plans = make_plans(settings=None).plans
+    plans["configurations"]["test"]["normalization_schemes"][1] = scheme
+    with pytest.raises(ValueError, match=rf"every channel needs .* Not so: FLAIR \({scheme}\)\."):
+        refused(plans, DATASET_JSON)
+
+
+@pytest.mark.parametrize("scheme", ["ZScoreNormalization", "CTNormalization"])
+def test_z_scores_and_ct_are_taken(trainer_of, scheme):
+    trainer_of(nnUNetTrainerRMR, scheme=scheme)
+
+
+def test_one_modality_is_refused_with_a_clear_message():
+    with pytest.raises(NotImplementedError,
+                       match="fuses two or more modalities, but the data set Dataset999_Test has one"):
+        refused(make_plans(settings=None).plans, {"channel_names": {"0": "CT"}})
+
+
+def test_the_plans_of_a_model_hold_its_reference_modality_what_was_changed_and_the_version(trainer_of):
+    class Changed(nnUNetTrainerRMR):
+        settings = RMRSettings(p_clean=0.5)
+
+    for cls, changed in ((nnUNetTrainerRMR, {}), (Changed, {"p_clean": 0.5})):
+        assert trainer_of(cls).plans_manager.plans["rmr"] == changed | {"reference_modality": "FLAIR",
+                                                                        "version": __version__}
+
+
+@pytest.mark.parametrize(("workers", "seeded"), [("0", True), ("1", True), ("2", False)])
+def test_a_seed_that_several_workers_would_share_is_not_used(trainer_of, least_transforms, monkeypatch, capsys, workers,
+                                                             seeded):
+    monkeypatch.setenv("nnUNet_rmr_seed", "3")
+    monkeypatch.setenv("nnUNet_n_proc_DA", workers)
+    transforms = trainer_of(nnUNetTrainerRMR).get_training_transforms().transforms
+    assert any(isinstance(transform, SeedNextSample) for transform in transforms) == seeded
+    warning = "nnUNet_rmr_seed=3 does not seed the training patches: that takes at most one data augmentation worker"
+    assert (warning in capsys.readouterr().out) != seeded
+
+
+def test_with_a_seed_every_process_and_kind_of_patches_draws_samples_of_its_own(trainer_of, least_transforms,
+                                                                                monkeypatch):
+    monkeypatch.setenv("nnUNet_rmr_seed", "3")
+    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
+    trainer, streams = trainer_of(nnUNetTrainerRMR), []
+    for trainer.local_rank in (0, 1):
+        streams += [transforms.transforms[-1].stream for transforms in (trainer.get_training_transforms(),
+                                                                        trainer.get_validation_transforms(None))]
+    assert len(set(streams)) == 4
