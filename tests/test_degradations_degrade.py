@@ -205,7 +205,7 @@ def test_case_depends_on_its_seed_only_and_leaves_the_global_generators(image, f
 def test_case_has_every_modality_degraded_and_its_background_kept(image, foreground):
     before = image.clone()
     for seed in range(10):
-        degraded = degrade_case(image, foreground, SPACING, seed, p_clean=1.0)
+        degraded = degrade_case(image, foreground, SPACING, seed, p_clean=1.0, modality_dropout=1.0)
         assert torch.equal(image, before)
         assert torch.equal(degraded[:, ~foreground], image[:, ~foreground])
         assert all((a != b).any() for a, b in zip(degraded, image))

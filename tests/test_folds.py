@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 
 FOLDS = range(5)
 CASE = "caseTs00"  # the one that is looked at
-MODEL = ("-d", PLAIN, "-c", tiny.CONFIGURATION, "-tr", "nnUNetTrainerRMR_2epochs_tiny")
+MODEL = ("-d", PLAIN, "-c", tiny.CONFIGURATION, "-tr", "nnUNetTrainerRMR_1epoch_tiny")
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +50,13 @@ def probabilities(folder: Path) -> np.ndarray:
     return np.load(folder / f"{CASE}.npz")["probabilities"]
 
 
-def test_fused_volumes_of_all_folds_are_the_mean_of_the_single_ones(predicted, single):
+def test_the_fused_volume_of_all_folds_is_made_of_all_of_them(predicted, single):
     ensemble = predicted()  # no -f: all five
     alone = np.stack([read(folder / "fused") for folder in single])
     assert alone.std(axis=0).max() > 0.01, "folds that agree would say nothing"
-    np.testing.assert_allclose(read(ensemble / "fused"), alone.mean(axis=0), rtol=1e-4, atol=1e-3)
+    # the restored scans are averaged, then fused, which is no linear operation: about the mean of the single ones
+    distance = np.abs(read(ensemble / "fused") - alone.mean(axis=0)).mean()
+    assert distance < 0.2 * np.abs(alone - alone.mean(axis=0)).mean()
 
 
 def test_best_configuration_is_found_from_all_five_validations(env):
