@@ -204,8 +204,8 @@ three images degraded; RMR also fused the three images of each into one.</p>
 such an image (classical gradient fusion) without any training; RMR makes it of the scans that it has restored.</p>
 {_embedded(_fusion_picture(results), "three scans and their fused image")}
 <p><small>The clean test case with most lesion, in its axial slice with most of it. The fused image is in FLAIR's units
-and grey window; right, what it has more (bright) or less (dark) than FLAIR: that is what FLAIR alone does not
-show, and what the fused image lost of it.</small></p>
+and grey window; right, the difference, grey where both are equal. A difference is not always a gain: where scans
+contradict each other (fluid is bright in T2 and dark in FLAIR), an edge of FLAIR can be lost.</small></p>
 <p>Measured on all clean test cases; a scan's own edges are those that no other one has (–: too few to be measured).
 Gradient is gradient fusion of the same images.</p>
 {fusion_verdicts(results)}

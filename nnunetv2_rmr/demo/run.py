@@ -81,7 +81,7 @@ def expected_seconds(options: DemoOptions) -> dict[str, float]:
     iterations = options.epochs * (options.iterations + 0.4 * options.validation_iterations)
     n_predictions = len(TRAINERS) * len(CONDITIONS) * options.test_cases
     return {
-        "simulate the data": 1.4 * (options.cases + options.test_cases),
+        "simulate the data": 2.1 * (options.cases + options.test_cases),
         "plan and preprocess": 5,
         "train nnU-Net": iteration * iterations,
         "train RMR": 1.2 * iteration * iterations,
