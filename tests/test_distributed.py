@@ -143,15 +143,16 @@ def assert_trained_like(a: dict, results: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("trainer", ["nnUNetTrainerRMR_tiny_everything", "nnUNetTrainerRMR_paper_tiny"])
-def test_processes_do_not_wait_for_gradients_that_no_loss_term_gives(nnunet, tmp_path, trainer):
+@pytest.mark.parametrize(("trainer", "epochs"), [("nnUNetTrainerRMR_tiny_everything", 4),
+                                                 ("nnUNetTrainerRMR_paper_tiny", 2)])
+def test_processes_do_not_wait_for_gradients_that_no_loss_term_gives(nnunet, tmp_path, trainer, epochs):
     env = nnunet | {"nnUNet_results": str(tmp_path), "OMP_NUM_THREADS": "1", "TINY_ONLY_TRAINS": "1"}
     tiny.run(*COMMAND, PLAIN, tiny.CONFIGURATION, "0", "-tr", trainer, "-device", "cpu", env=env)
     fold = tmp_path / f"Dataset{PLAIN}_Tiny" / f"{trainer}__nnUNetPlans__{tiny.CONFIGURATION}" / "fold_0"
     logged = torch.load(fold / "checkpoint_final.pth", map_location="cpu", weights_only=False)["logging"]
-    assert len(logged["train_losses"]) == 4 and np.isfinite(logged["train_losses"]).all()
+    assert len(logged["train_losses"]) == epochs and np.isfinite(logged["train_losses"]).all()
     log, = fold.glob("training_log_*.txt")  # of one process alone
-    assert log.read_text().count("Epoch 3") == 1
+    assert log.read_text().count("Epoch 1") == 1
 
 
 @pytest.mark.slow

@@ -74,7 +74,7 @@ class nnUNetTrainerRMR_1epoch_tiny(nnUNetTrainerRMR_tiny):
 
 
 class nnUNetTrainerRMR_paper_tiny(Tiny, nnUNetTrainerRMR_paper):
-    iterations_per_epoch = 2  # its encoders are slow on a CPU
+    epochs, iterations_per_epoch = 2, 2  # one for each stage; its encoders are slow on a CPU
 
 
 class nnUNetTrainer_RMRDegradations_tiny(Tiny, nnUNetTrainer_RMRDegradations):
@@ -104,13 +104,6 @@ class nnUNetTrainer_tiny(nnUNetTrainer):
         self.num_epochs = 4
         self.num_iterations_per_epoch = 6
         self.num_val_iterations_per_epoch = 2
-
-
-class nnUNetTrainer_1epoch_tiny(nnUNetTrainer_tiny):
-    def __init__(self, plans: dict, configuration: str, fold: int, dataset_json: dict,
-                 device: torch.device = torch.device("cuda")):
-        super().__init__(plans, configuration, fold, dataset_json, device)
-        self.num_epochs = 1
 
 
 class FixedBatches:
