@@ -10,7 +10,6 @@ and label (green) and prediction (orange) of the clean case over the reference m
 """
 
 import argparse
-import json
 import os
 from pathlib import Path
 
@@ -18,7 +17,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import quick_compare
 import torch
-from real_dataset import CONFIGURATION, REAL_DATA, make
 
 from nnunetv2_rmr.degradations.degrade import degrade_case
 from nnunetv2_rmr.fusion.fused_image import fused_image
@@ -69,30 +67,11 @@ def draw(rows: list[dict[str, np.ndarray]], file: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-d", dest="dataset")
-    parser.add_argument("-c", dest="configuration", default=CONFIGURATION)
-    parser.add_argument("--data", choices=REAL_DATA)
-    parser.add_argument("--root", type=Path)
-    parser.add_argument("-o", dest="out", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--iterations", type=int, default=300)
-    parser.add_argument("--cross_validate", action="store_true")
+    quick_compare.add_training_arguments(parser)
     parser.add_argument("--png", type=Path, required=True)
-    args = parser.parse_args()
-    if args.data:
-        make(args.data, args.root or args.out / args.data)
-        args.dataset = REAL_DATA[args.data].dataset
-    os.environ |= {"COMPARE_EPOCHS": str(args.epochs), "COMPARE_ITERATIONS": str(args.iterations // args.epochs),
-                   "nnUNet_n_proc_DA": "0", "nnUNet_compile": "f"}
-    preprocessed, rows = Path(os.environ["nnUNet_preprocessed"], args.dataset), []
-    for seed in args.seeds:
-        os.environ |= {"nnUNet_rmr_seed": str(seed), "nnUNet_results": str(args.out / f"models_{seed}")}
-        plans = json.loads((preprocessed / "nnUNetPlans.json").read_text()) | {"continue_training": False}
-        trainer = quick_compare.train(
-            TRAINER, plans, args.configuration, seed % quick_compare.FOLDS if args.cross_validate else "all",
-            json.loads((preprocessed / "dataset.json").read_text()), torch.device("cpu"), bf16=False)
-        rows.append(row_of(trainer, Path(os.environ["nnUNet_raw"], args.dataset)))
+    args = quick_compare.parse(parser)
+    rows = [row_of(quick_compare.trained(TRAINER, seed, args), Path(os.environ["nnUNet_raw"], args.dataset))
+            for seed in args.seeds]
     draw(rows, args.png)
 
 

@@ -55,7 +55,7 @@ from nnunetv2_rmr.evaluation.fusion_metrics.scores import fusion_scores
 from nnunetv2_rmr.evaluation.restoration import restoration_scores
 from nnunetv2_rmr.evaluation.segmentation_metrics import segmentation_scores
 from nnunetv2_rmr.fusion.body import body_mask
-from nnunetv2_rmr.fusion.fused_image import fused_image
+from nnunetv2_rmr.fusion.fused_image import fused_image, fusion_target
 from nnunetv2_rmr.networks.fusing import FusingNetwork, unwrapped
 from nnunetv2_rmr.settings import channel_names
 
@@ -162,7 +162,7 @@ class CleanCase:
     spacing: Sequence[float]
     channels: Sequence[str]
     reference: int
-    restores_all: bool  # the network every modality; else its image is the fused one and aims at the reference modality
+    num_images: int  # of the network, see FusingNetwork
 
     @cached_property
     def target(self) -> torch.Tensor:
@@ -170,8 +170,7 @@ class CleanCase:
         return self._fused(self.images)
 
     def _fused(self, modalities: torch.Tensor) -> torch.Tensor:
-        images = modalities if self.restores_all else modalities[self.reference][None]
-        return fused_image(images, modalities, self.spacing, self.reference, modalities.flatten(1).any(1))
+        return fusion_target(modalities, self.num_images, self.spacing, self.reference, modalities.flatten(1).any(1))
 
     def score_restoration(self, fused: torch.Tensor, seen: torch.Tensor) -> Scores:
         """fused (D, H, W); seen (C, D, H, W): the case after the degradation."""
@@ -253,7 +252,7 @@ def test(trainer, raw: Path, count: int | None, missing: bool) -> dict[str, dict
         inside = torch.from_numpy(label >= 0)
         lesions = {name: np.isin(label, wanted) for name, wanted in wanted_labels(trainer).items()}
         clean = CleanCase(image, torch.from_numpy(body_mask(image.numpy())), lesions, spacing, channels,
-                          trainer.reference, network.num_images > 1) if fuses else None
+                          trainer.reference, network.num_images) if fuses else None
         for condition, of_cases in scores.items():
             present = torch.tensor([condition != f"{WITHOUT}{name}" for name in channels])
             if condition in DEGRADATIONS:
@@ -338,20 +337,16 @@ def listed(values: pd.Series, digits: int) -> str:
     return " ".join(f"{v:.{digits}f}" for v in values)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-d", dest="dataset", help="its full name, DatasetXXX_Name")
     parser.add_argument("-c", dest="configuration", default=CONFIGURATION)
     parser.add_argument("--data", choices=REAL_DATA, help="instead of -d and -c: real scans, see real_dataset.py")
     parser.add_argument("--root", type=Path, help="of --data: where it is, or is written; by default OUT/DATA")
     parser.add_argument("-o", dest="out", type=Path, required=True)
-    parser.add_argument("--trainers", nargs="+", required=True, help="the first is what the others are compared with")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--iterations", type=int, default=300, help="of the whole training")
-    parser.add_argument("--test_cases", type=int, help="this many of the test cases, not all")
     parser.add_argument("--settings", type=json.loads, help="of RMR for all trainers that have them, as JSON")
-    parser.add_argument("--missing", action="store_true", help="also with every single modality missing")
     parser.add_argument("--cross_validate", action="store_true",
                         help="the last digit of a seed is also the fold that is trained, whose validation cases are "
                              "the test cases: 3, 13 and 23 are three trainings of fold 3")
@@ -359,8 +354,10 @@ def main() -> None:
                         help="networks in bfloat16: worth it only where `grep amx_bf16 /proc/cpuinfo` finds something")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--parts", type=int, default=1)
-    parser.add_argument("--part", type=int, default=0)
+
+
+def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Of a parser with the arguments above; the data set is made, if it is not there, and named in `dataset`."""
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -371,7 +368,29 @@ def main() -> None:
         parser.error("-d or --data is needed")
     os.environ |= {"COMPARE_EPOCHS": str(args.epochs), "COMPARE_ITERATIONS": str(args.iterations // args.epochs),
                    "nnUNet_n_proc_DA": "0", "nnUNet_compile": "f"}
+    return args
+
+
+def trained(name: str, seed: int, args: argparse.Namespace):
+    """The trainer of that name with the weights of its training, which OUT has or which is done now."""
+    os.environ |= {"nnUNet_rmr_seed": str(seed), "nnUNet_results": str(args.out / f"models_{seed}")}
     preprocessed = Path(os.environ["nnUNet_preprocessed"], args.dataset)
+    plans = json.loads((preprocessed / "nnUNetPlans.json").read_text()) | {"continue_training": False}
+    if args.settings:
+        plans["rmr"] = args.settings
+    return train(name, plans, args.configuration, seed % FOLDS if args.cross_validate else "all",
+                 json.loads((preprocessed / "dataset.json").read_text()), torch.device(args.device), args.bf16)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_training_arguments(parser)
+    parser.add_argument("--trainers", nargs="+", required=True, help="the first is what the others are compared with")
+    parser.add_argument("--test_cases", type=int, help="this many of the test cases, not all")
+    parser.add_argument("--missing", action="store_true", help="also with every single modality missing")
+    parser.add_argument("--parts", type=int, default=1)
+    parser.add_argument("--part", type=int, default=0)
+    args = parse(parser)
     done = set(every_case(args.out)[RUN].itertuples(index=False, name=None))
     jobs = [(seed, trainer) for seed in args.seeds for trainer in args.trainers]
     for number, (seed, name) in enumerate(jobs):
@@ -379,13 +398,7 @@ def main() -> None:
         if number % args.parts != args.part or file.exists() or (name, seed) in done:
             continue
         print(f"seed {seed}: {name}", flush=True)
-        os.environ["nnUNet_rmr_seed"] = str(seed)
-        os.environ["nnUNet_results"] = str(args.out / f"models_{seed}")
-        plans = json.loads((preprocessed / "nnUNetPlans.json").read_text()) | {"continue_training": False}
-        if args.settings:
-            plans["rmr"] = args.settings
-        trainer = train(name, plans, args.configuration, seed % FOLDS if args.cross_validate else "all",
-                        json.loads((preprocessed / "dataset.json").read_text()), torch.device(args.device), args.bf16)
+        trainer = trained(name, seed, args)
         result = {"seconds_training": training_seconds(trainer),
                   "arguments": {k: str(v) for k, v in vars(args).items()},
                   "scores": test(trainer, Path(os.environ["nnUNet_raw"], args.dataset), args.test_cases, args.missing)}

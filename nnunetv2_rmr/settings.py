@@ -102,10 +102,10 @@ class RMRSettings:
                 raise ValueError(f'{whose} has the RMR setting {f.name}={own!r}, but the plans say '
                                  f'{stored[f.name]!r} under "{PLANS_KEY}": remove it there, or use another trainer')
 
-    def changed(self, other: RMRSettings | None = None) -> dict:
-        """Those settings that are not those of `other`, or the default ones."""
-        others = asdict(other or RMRSettings())
-        return {name: value for name, value in asdict(self).items() if value != others[name]}
+    def changed(self) -> dict:
+        """Those settings that are not the default ones."""
+        defaults = asdict(RMRSettings())
+        return {name: value for name, value in asdict(self).items() if value != defaults[name]}
 
     def into_plans(self, plans: dict) -> dict:
         """Copy of plans with the changed ones of these settings, and this version, under "rmr"."""

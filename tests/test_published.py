@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from plans import make_plans
 
 from nnunetv2_rmr.degradations import DegradeTransform
 from nnunetv2_rmr.degradations.degrade import DEGRADATIONS
@@ -16,6 +17,7 @@ from nnunetv2_rmr.published.network import PublishedRMRNet, Stage2Outputs
 from nnunetv2_rmr.published.nnUNetTrainerRMR_paper import nnUNetTrainerRMR_paper
 from nnunetv2_rmr.published.schedule import WarmupCosineLR
 from nnunetv2_rmr.published.swin_encoder import SwinEncoder
+from nnunetv2_rmr.training import nnUNetTrainerRMR as default_trainer
 from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
 
 # ---- schedule -------------------------------------------------------------------------------------------------------
@@ -136,6 +138,17 @@ def test_stage_1_sees_degraded_and_clean_input_and_reconstructs_the_degraded_one
     torch.testing.assert_close(out.clean_features[:, 1], network.encoders[1](clean[:, 1:]))
     torch.testing.assert_close(out.reconstructed[:, :1], network.fusion_decoder(of_modality[0]))
     assert torch.equal(out.clean, clean)
+
+
+@pytest.mark.parametrize("cls", [nnUNetTrainerRMR, nnUNetTrainerRMR_paper])
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_stock_predictor_is_told_of_fused_images_by_every_model_of_ours_if_the_environment_asks(monkeypatch, cls,
+                                                                                                  asked):
+    told, plans = [], make_plans()
+    monkeypatch.setattr(default_trainer, "let_stock_predictor_save_fused", lambda: told.append(cls))
+    monkeypatch.setenv("nnUNet_rmr_save_fused", "1" if asked else "0")
+    cls.build_network_architecture(plans, plans.get_configuration("test"), 2, 2, False)
+    assert told == [cls] * asked
 
 
 def test_weights_of_stage_1_are_announced_as_what_they_are(trainer_of, capsys):

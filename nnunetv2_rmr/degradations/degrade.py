@@ -206,8 +206,7 @@ def degrade_case(
         spacing: of the case in mm, one per spatial axis; or two for a 3D case, as a 2D configuration has them: every
             slice is then a sample of its own, as it is in training.
         seed: decides everything, 0 to 2^32 - 1; the global generators are left as they were.
-        settings: of `DegradeTransform`; `p_clean`, `modality_dropout` and the probability
-            of "none" are taken as 0.
+        settings: of `DegradeTransform`; `p_clean`, `modality_dropout` and the probability of "none" are taken as 0.
     """
     probabilities = dict(settings.get("probabilities") or RMRSettings().degradation_probabilities)
     probabilities.pop(NONE, None)

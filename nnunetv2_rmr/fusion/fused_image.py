@@ -31,6 +31,15 @@ def fused_image(images: torch.Tensor, data: torch.Tensor, spacing: Sequence[floa
     return torch.from_numpy(_fuse(images[there].numpy(), mask, spacing, reference))
 
 
+def fusion_target(modalities: torch.Tensor, num_images: int, spacing: Sequence[float], reference: int,
+                  presence: torch.Tensor | None = None) -> torch.Tensor:
+    """What the fused image of a case aims at, made from its clean modalities (M, D, H, W): their fusion or, of a
+    network that fuses them itself, whose num_images is 1, the reference modality. Else as `fused_image`.
+    """
+    images = modalities if num_images > 1 else modalities[reference:reference + 1]
+    return fused_image(images, modalities, spacing, reference, presence)
+
+
 def _fuse(images: np.ndarray, mask: np.ndarray, spacing: Sequence[float], reference: int) -> np.ndarray:
     sources = np.where(mask, images, 0)
     fused = images[reference].copy()

@@ -26,7 +26,7 @@ from nnunetv2.utilities.helpers import dummy_context
 from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot
 
 from nnunetv2_rmr.ext_trainer import add_to_ext_trainer
-from nnunetv2_rmr.fusion.fused_image import fused_image
+from nnunetv2_rmr.fusion.fused_image import fused_image, fusion_target
 from nnunetv2_rmr.inference.export_fused import export_fused, fused_filename, fused_to_input_grid
 from nnunetv2_rmr.inference.fused_writer import check_can_write
 from nnunetv2_rmr.inference.input_check import BadCaseError, files_of_cases
@@ -214,14 +214,14 @@ class RMRPredictor(nnUNetPredictor):
                            self.reference, self._presence_in(data))
 
     def fusion_target(self, data: torch.Tensor, spacing: Sequence[float] | None = None) -> torch.Tensor:
-        """What the fused image of a case aims at, made from its clean modalities: (D, H, W), in the units of the
-        reference modality in `data`. It is their fusion; of a network that fuses them itself, the reference modality.
+        """What the fused image of a case aims at, made from its clean modalities (see fusion/fused_image.py).
+
+        Returns (D, H, W), in the units of the reference modality in `data`.
 
         data: (C, D, H, W), normalised or not. spacing: of its grid in mm, by default the configuration's.
         """
-        modalities = data[:self._rmrnet.num_modalities]
-        images = modalities if self._rmrnet.num_images > 1 else modalities[self.reference][None]
-        return fused_image(images, modalities, spacing or self.configuration_manager.spacing, self.reference)
+        return fusion_target(data[:self._rmrnet.num_modalities], self._rmrnet.num_images,
+                             spacing or self.configuration_manager.spacing, self.reference)
 
     # ---- from and to files ------------------------------------------------------------------------------------------
 

@@ -30,7 +30,6 @@ def training_bytes(network: RMRNet, patch_size: Sequence[int]) -> int:
     return int(PEAK * kept_bytes(step, list(network.parameters())))
 
 
-
 def kept_bytes(compute: Callable[[], object], parameters: list[torch.Tensor]) -> int:
     """Bytes of all tensors that autograd keeps for the backward pass of `compute()`, each storage once.
 

@@ -13,8 +13,8 @@ from nnunetv2_rmr.networks.planned import planned_network
 from nnunetv2_rmr.published.losses import TERMS, PublishedLoss
 from nnunetv2_rmr.published.network import FEATURES, PublishedRMRNet
 from nnunetv2_rmr.published.schedule import WarmupCosineLR
-from nnunetv2_rmr.settings import RMRSettings, refuse_version_0_1
-from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
+from nnunetv2_rmr.settings import RMRSettings
+from nnunetv2_rmr.training.nnUNetTrainerRMR import meet_model, nnUNetTrainerRMR
 
 STAGE1 = 200 / 350  # of the epochs: 200, then 150
 WARMUP = 50 / 150  # of the second stage's
@@ -63,7 +63,7 @@ class nnUNetTrainerRMR_paper(nnUNetTrainerRMR):
     @staticmethod
     def build_network_architecture(plans_manager, configuration_manager, num_input_channels: int,
                                    num_output_channels: int, enable_deep_supervision: bool = True):
-        refuse_version_0_1(plans_manager.plans)
+        meet_model(plans_manager.plans)
         modalities = len(configuration_manager.normalization_schemes)
         segmentation = planned_network(configuration_manager, FEATURES + num_input_channels - modalities,
                                        num_output_channels, enable_deep_supervision)

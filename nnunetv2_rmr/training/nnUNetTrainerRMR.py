@@ -74,10 +74,7 @@ class nnUNetTrainerRMR(nnUNetTrainer):
     @staticmethod
     def build_network_architecture(plans_manager, configuration_manager, num_input_channels: int,
                                    num_output_channels: int, enable_deep_supervision: bool = True):
-        # nnU-Net calls this for every model it loads: the one place where a stock predictor meets our package
-        if os.environ.get("nnUNet_rmr_save_fused", "0").lower() in ("1", "true", "t"):
-            let_stock_predictor_save_fused()
-        refuse_version_0_1(plans_manager.plans)  # before its weights meet a network of other names
+        meet_model(plans_manager.plans)
         # the plans' own network first, so that it draws the weights that nnU-Net's trainer would draw
         segmentation = planned_network(configuration_manager, num_input_channels, num_output_channels,
                                        enable_deep_supervision)
@@ -165,6 +162,15 @@ class nnUNetTrainerRMR(nnUNetTrainer):
         if self.settings.validation_fusion:
             export_validation_fusion(self)
         super().perform_actual_validation(save_probabilities)
+
+
+def meet_model(plans: dict) -> None:
+    """To be called where a network of ours is built, as nnU-Net does for every model it loads: the one place where a
+    stock predictor meets our package, and weights of version 0.1 would meet a network of other names.
+    """
+    if os.environ.get("nnUNet_rmr_save_fused", "0").lower() in ("1", "true", "t"):
+        let_stock_predictor_save_fused()
+    refuse_version_0_1(plans)
 
 
 def _refuse_other_than_z_scores(plans: dict, configuration: str, names: list[str]) -> None:

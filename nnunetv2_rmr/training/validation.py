@@ -19,7 +19,7 @@ from torch import distributed as dist
 
 from nnunetv2_rmr.degradations.degrade import degrade_case, drawn_by
 from nnunetv2_rmr.evaluation.restoration import restoration_scores
-from nnunetv2_rmr.fusion.fused_image import fused_image
+from nnunetv2_rmr.fusion.fused_image import fused_image, fusion_target
 from nnunetv2_rmr.inference.export_fused import export_fused
 from nnunetv2_rmr.inference.fused_writer import check_can_write
 from nnunetv2_rmr.inference.input_check import BadCaseError
@@ -104,12 +104,9 @@ class _Finish:
     def __call__(self, key: str, clean: torch.Tensor, degraded: torch.Tensor, of_clean: torch.Tensor,
                  of_degraded: torch.Tensor, inside: torch.Tensor, properties: dict) -> tuple[dict, str]:
         """Scores, and what there is to say in the log."""
-        spacing = self.configuration.spacing
-        own = slice(None) if len(of_clean) > 1 else slice(self.reference, self.reference + 1)  # see fused_image
-        fused, restored, aimed_at, given = (
-            fused_image(images, seen, spacing, self.reference)
-            for images, seen in ((of_clean, clean), (of_degraded, degraded), (clean[own], clean),
-                                 (degraded[own], degraded)))
+        spacing, pairs = self.configuration.spacing, ((of_clean, clean), (of_degraded, degraded))
+        fused, restored = (fused_image(images, seen, spacing, self.reference) for images, seen in pairs)
+        aimed_at, given = (fusion_target(seen, len(images), spacing, self.reference) for images, seen in pairs)
         scores = restoration_scores(restored, aimed_at, inside)
         scores["input"] = restoration_scores(given, aimed_at, inside)
         said = ""
