@@ -163,7 +163,7 @@ def write_fused(results: DemoResults, condition: str, image: np.ndarray) -> None
     write(results.predictions("nnUNetTrainerRMR", condition) / "fused" / "a.nii.gz", image)
 
 
-@pytest.mark.parametrize("channel", ["T1", "FLAIR"])
+@pytest.mark.parametrize("channel", ["T1ce", "FLAIR"])
 def test_the_page_says_of_a_copy_what_it_is_a_copy_of(results, channel):
     write_fused(results, "clean", load_images(results, "clean", "a")[channel])
     results.fusion["a"] = facts_of_case(results, "a")
@@ -179,16 +179,16 @@ def test_the_page_says_of_a_fusion_that_it_is_no_copy(results):
     of_rmr, of_gradient = fusion_verdicts(results).split("</p>")[:2]
     assert fusion_answer(results).startswith("Yes: it is no copy of one scan")
     assert of_rmr.removeprefix("<p>RMR") == of_gradient.removeprefix("<p>gradient")
-    assert "lesions " in of_rmr and results.fusion["a"]["RMR"]["own_edges"]["T1"] > 0.5
+    assert "lesions " in of_rmr and results.fusion["a"]["RMR"]["own_edges"]["T1ce"] > 0.5
 
 
-@pytest.mark.parametrize(("t1", "answer"), [(0.04, "Hardly"), (0.09, "In part"), (0.48, "In part"), (0.5, "Yes")])
-def test_no_copy_is_not_yet_a_fusion(results, t1, answer):
-    for case, value in (("a", t1), ("b", float("nan"))):  # too few edges in b
-        own_edges = {"T1": value, "T2": 0.6, "FLAIR": float("nan")}
+@pytest.mark.parametrize(("t1ce", "answer"), [(0.04, "Hardly"), (0.09, "In part"), (0.48, "In part"), (0.5, "Yes")])
+def test_no_copy_is_not_yet_a_fusion(results, t1ce, answer):
+    for case, value in (("a", t1ce), ("b", float("nan"))):  # too few edges in b
+        own_edges = {"T1ce": value, "T2": 0.6, "FLAIR": float("nan")}
         results.fusion[case] = {"RMR": {"copy_of": None, "own_edges": own_edges}}
     assert fusion_answer(results) == (f"{answer}: it is no copy of one scan, and of the edges that each scan has alone "
-                                      f"it shows T1 {t1:.2f}, T2 0.60 (0.97 is all of them).")
+                                      f"it shows T1ce {t1ce:.2f}, T2 0.60 (0.97 is all of them).")
 
 
 def test_a_stable_but_wrong_image_is_not_called_restored(results):

@@ -14,6 +14,8 @@ from nnunetv2_rmr.datasets.mri_signals import (
     InversionRecovery,
     SpinEcho,
     SpoiledGradientEcho,
+    Tissue,
+    with_contrast_agent,
 )
 from nnunetv2_rmr.datasets.phantom import (
     CHANNELS,
@@ -33,10 +35,14 @@ def cases():
     return [simulate_case(seed=0, index=i, spacing_mm=3) for i in range(4)]
 
 
-def mean_in(case, channel, tissue):
-    """Mean of a channel over voxels of one tissue, relative to white matter."""
+def relative(case, channel):
+    """An image relative to the mean of white matter."""
     image = case.images[channel].astype(float)
-    return image[case.tissues[tissue] > 0.9].mean() / image[case.tissues["white"] > 0.9].mean()
+    return image / image[case.tissues["white"] > 0.9].mean()
+
+
+def mean_in(case, channel, tissue):
+    return relative(case, channel)[case.tissues[tissue] > 0.9].mean()
 
 
 def overlap(a, b):
@@ -58,29 +64,44 @@ def test_subjects_and_seeds_differ_in_anatomy(cases):
             assert 0.4 < overlap(white[i], white[j]) < 0.9
 
 
-def test_lesions_are_bright_in_t2_and_flair_and_dark_in_t1(cases):
+def test_lesions_are_bright_in_t2_and_flair(cases):
     for case in cases:
         assert mean_in(case, "T2", "lesion") > 1.3
         assert mean_in(case, "FLAIR", "lesion") > 1.3
-    assert np.mean([mean_in(case, "T1", "lesion") for case in cases]) < 0.97
 
 
-def test_fluid_is_bright_in_t2_and_dark_in_t1_and_flair(cases):
+def test_only_t1ce_shows_which_lesions_take_up_contrast_agent(cases):
+    found = {channel: np.concatenate([relative(case, channel)[case.tissues["lesion"] > 0.9] for case in cases])
+             for channel in CHANNELS}
+    enhancing = found["T1ce"] > 1.15
+    assert 0.2 < enhancing.mean() < 0.8
+    assert np.median(found["T1ce"][enhancing]) > 1.4 and np.median(found["T1ce"][~enhancing]) < 0.97
+    for channel in ("T2", "FLAIR"):
+        assert np.median(found[channel][enhancing]) == pytest.approx(np.median(found[channel][~enhancing]), rel=0.1)
+
+
+def test_contrast_agent_shortens_t1_by_its_relaxivity():
+    assert with_contrast_agent(WHITE_MATTER, 0) == WHITE_MATTER
+    enhanced = with_contrast_agent(Tissue(proton_density=0.8, t1=1000, t2=100), concentration=0.2)
+    assert enhanced == Tissue(proton_density=0.8, t1=pytest.approx(500), t2=100)
+
+
+def test_fluid_is_bright_in_t2_and_dark_in_t1ce_and_flair(cases):
     for case in cases:
         assert mean_in(case, "T2", "csf") > 2
-        assert mean_in(case, "T1", "csf") < 0.5
+        assert mean_in(case, "T1ce", "csf") < 0.5
         assert mean_in(case, "FLAIR", "csf") < 0.2
 
 
-def test_grey_matter_lies_between_white_matter_and_fluid_in_t1_and_t2(cases):
+def test_grey_matter_lies_between_white_matter_and_fluid_in_t1ce_and_t2(cases):
     for case in cases:
-        assert mean_in(case, "T1", "csf") < mean_in(case, "T1", "grey") < 0.95
+        assert mean_in(case, "T1ce", "csf") < mean_in(case, "T1ce", "grey") < 0.95
         assert 1.2 < mean_in(case, "T2", "grey") < mean_in(case, "T2", "csf")
 
 
 def test_background_is_exactly_zero_and_the_same_in_all_channels(cases):
     for case in cases:
-        brain = case.images["T1"] > 0
+        brain = case.images["T1ce"] > 0
         assert 0.15 < brain.mean() < 0.5
         assert not brain[[0, -1]].any() and not brain[:, [0, -1]].any() and not brain[:, :, [0, -1]].any()
         for channel in CHANNELS:
@@ -92,7 +113,7 @@ def test_background_is_exactly_zero_and_the_same_in_all_channels(cases):
 def test_nnunet_will_normalise_within_the_brain(cases):
     # it does so if cropping to the brain leaves less than three quarters of the image
     for case in cases:
-        where = np.argwhere(case.images["T1"] > 0)
+        where = np.argwhere(case.images["T1ce"] > 0)
         assert np.prod(where.max(0) - where.min(0) + 1) < 0.75 * case.label.size
 
 
@@ -108,7 +129,7 @@ def test_tissue_fractions_are_fractions(cases):
         total = sum(case.tissues.values())
         assert all((fraction >= 0).all() for fraction in case.tissues.values())
         assert total.max() < 1 + 1e-5
-        assert total[case.images["T1"] > 0].min() > 0.4
+        assert total[case.images["T1ce"] > 0].min() > 0.4
 
 
 def test_lesion_volumes_are_in_the_stated_range(cases):
@@ -178,7 +199,7 @@ def test_data_set_is_one_of_nnunet(tmp_path):
                                    on_case=lambda: done.append(1))
     assert folder == tmp_path / "Dataset007_Tiny" and len(done) == 3
     description = json.loads((folder / "dataset.json").read_text())
-    assert description["channel_names"] == {"0": "T1", "1": "T2", "2": "FLAIR"}
+    assert description["channel_names"] == {"0": "T1ce", "1": "T2", "2": "FLAIR"}
     assert description["labels"] == {"background": 0, "lesion": 1} and description["numTraining"] == 2
     names = {sub: sorted(p.name for p in (folder / sub).iterdir()) for sub in ("imagesTr", "labelsTr", "imagesTs")}
     assert names["labelsTr"] == ["phantom_000.nii.gz", "phantom_001.nii.gz"]

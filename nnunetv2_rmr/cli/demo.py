@@ -11,7 +11,7 @@ from nnunetv2_rmr.cli.argument_types import whole_number
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="nnUNetv2_rmr_demo",
-        description="Simulates brains with white-matter lesions (T1w, T2w, FLAIR; nothing is downloaded), plans, "
+        description="Simulates brains with white-matter lesions (T1ce, T2w, FLAIR; nothing is downloaded), plans, "
                     "trains nnU-Net and RMR for the same few epochs, predicts with fused images, evaluates both on "
                     "clean and degraded test cases and writes a page with pictures. 5 to 8 minutes on two free "
                     "CPU cores.",

@@ -1,11 +1,12 @@
 """A small multi-modal MRI data set of brains with white-matter lesions, simulated: no download, no patients.
 
 Anatomy: the grey and white matter maps of the ICBM-152 2009a template that the nilearn wheel carries (Fonov et al.,
-NeuroImage 2011;54:313-327), deformed anew for every subject. Images: the signal equations in mri_signals.py for T1w,
-T2w and FLAIR, a smooth receive bias, Rician noise (Gudbjartsson and Patz, Magn Reson Med 1995;34:910-914). Lesions:
-blobs in white matter, near the ventricles more often than elsewhere, with log-normal volumes; their relaxation times
-lie between those of white matter and of a watery tissue. Numbers without a source are choices made to look plausible:
-good for demonstrations and tests, not for conclusions about patients.
+NeuroImage 2011;54:313-327), deformed anew for every subject. Images: the signal equations in mri_signals.py for T1w
+after a contrast agent, T2w and FLAIR, a smooth receive bias, Rician noise (Gudbjartsson and Patz, Magn Reson Med
+1995;34:910-914). Lesions: blobs in white matter, near the ventricles more often than elsewhere, with log-normal
+volumes; their relaxation times lie between those of white matter and of a watery tissue. Half of them take up contrast
+agent, as active lesions do: that only T1ce shows. Numbers without a source are choices made to look plausible: good for
+demonstrations and tests, not for conclusions about patients.
 """
 
 from collections.abc import Callable
@@ -19,10 +20,18 @@ import numpy as np
 from scipy import ndimage
 
 from nnunetv2_rmr.atomic import replacing, write_json
-from nnunetv2_rmr.datasets.mri_signals import CSF, GREY_MATTER, SEQUENCES, WHITE_MATTER, Tissue
+from nnunetv2_rmr.datasets.mri_signals import (
+    CSF,
+    GREY_MATTER,
+    SEQUENCES,
+    WHITE_MATTER,
+    Tissue,
+    with_contrast_agent,
+)
 
 CHANNELS = tuple(SEQUENCES)  # the order of the files _0000, _0001, _0002
 LESION_VOLUME_ML = (0.2, 12.0)  # smallest and largest; a lesion that finds no room in white matter stays smaller
+ENHANCING = 0.5  # probability of a lesion
 _WATERY = Tissue(proton_density=0.92, t1=1800, t2=180)  # where the line ends on which lesions lie
 _FINE = 2  # anatomy lives on a grid so many times finer than the images, which gives partial volume
 
@@ -170,10 +179,11 @@ def grow_lesions(rng: np.random.Generator, weight: np.ndarray, allowed: np.ndarr
     return lesions
 
 
-def draw_lesion_tissues(rng: np.random.Generator, number: int) -> list[Tissue]:
-    """What lesions are made of: 35 to 100 % of the way from white matter to watery tissue in proton density and T2.
+def draw_lesion_tissues(rng: np.random.Generator, number: int) -> list[tuple[Tissue, Tissue]]:
+    """What lesions are made of before and after the contrast agent.
 
-    Of that, T1 goes 20 to 100 %: some lesions are hardly seen in T1w images.
+    Proton density and T2: 35 to 100 % of the way from white matter to watery tissue; T1 20 to 100 % of that. About
+    every second lesion then takes up .2 to .5 mmol/l and is bright in T1ce; of the others some are hardly seen there.
     """
     def between(a: float, b: float, part: float) -> float:
         return a + part * (b - a)
@@ -181,9 +191,11 @@ def draw_lesion_tissues(rng: np.random.Generator, number: int) -> list[Tissue]:
     tissues = []
     for _ in range(number):
         severity, t1_part = rng.uniform(0.35, 1), rng.uniform(0.2, 1)
-        tissues.append(Tissue(between(WHITE_MATTER.proton_density, _WATERY.proton_density, severity),
-                              between(WHITE_MATTER.t1, _WATERY.t1, severity * t1_part),
-                              between(WHITE_MATTER.t2, _WATERY.t2, severity)))
+        concentration = rng.uniform(0.2, 0.5) * (rng.random() < ENHANCING)
+        lesion = Tissue(between(WHITE_MATTER.proton_density, _WATERY.proton_density, severity),
+                        between(WHITE_MATTER.t1, _WATERY.t1, severity * t1_part),
+                        between(WHITE_MATTER.t2, _WATERY.t2, severity))
+        tissues.append((lesion, with_contrast_agent(lesion, concentration)))
     return tissues
 
 
@@ -223,7 +235,8 @@ def simulate_case(seed: int, index: int, spacing_mm: float = 2.5) -> PhantomCase
     for channel, sequence in SEQUENCES.items():
         signal = sum(tissues[name] * np.float32(sequence.signal(tissue)) for name, tissue in
                      (("white", WHITE_MATTER), ("grey", GREY_MATTER), ("csf", CSF)))
-        of_lesions = np.array([0, *map(sequence.signal, lesion_tissues)], dtype=np.float32)
+        of_lesions = np.array([0, *(sequence.signal(after if channel == "T1ce" else before)
+                                    for before, after in lesion_tissues)], dtype=np.float32)
         signal += _means_of_blocks(of_lesions[lesions])
         bias = np.exp(0.06 * smooth_field(rng, signal.shape, spacing_mm, 80))
         white_signal = sequence.signal(WHITE_MATTER)

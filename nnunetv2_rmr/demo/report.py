@@ -127,7 +127,7 @@ def _fusion_picture(results: DemoResults) -> bytes:
     fused, where = load_fused(results, "clean", case), _cut(results, case, images["FLAIR"])
     white = window(images["FLAIR"])[1]
     return image_row({**{name: (image[where], window(image)) for name, image in images.items()},
-                      "fused (RMR)": (fused[where], (0, white)),
+                      "fused (RMR)": (fused[where], (0, float(fused[where].max()))),
                       "fused - FLAIR": ((fused - images["FLAIR"])[where], (-white / 2, white / 2))}, {}, inches=3.0)
 
 
@@ -195,17 +195,19 @@ def write_page(results: DemoResults, filename: Path) -> None:
 <html lang="en"><head><meta charset="utf-8"><title>nnunetv2-rmr demo</title><style>{_STYLE}</style></head><body>
 <h1>nnunetv2-rmr: demo</h1>
 <p>nnU-Net and RMR were trained for {options.epochs} epochs of {options.iterations} iterations each, from the same
-start, on {options.cases} simulated brains with white-matter lesions (T1, T2, FLAIR; {options.spacing_mm:g} mm voxels),
-a fifth of them kept for nnU-Net's validation. Both segmented {options.test_cases} other brains, clean and with all
-three images degraded; RMR also fused the three images of each into one.</p>
+start, on {options.cases} simulated brains with white-matter lesions (T1ce, T2, FLAIR; {options.spacing_mm:g} mm
+voxels), a fifth of them kept for nnU-Net's validation. Both segmented {options.test_cases} other brains, clean and with
+all three images degraded; RMR also fused the three images of each into one.</p>
 <p class="note"><b>{escape(CAVEATS)}</b></p>
 <h2>Is the fused image a fusion?</h2>
 <p><b>{escape(fusion_answer(results))}</b> For your own scans <code>nnUNetv2_rmr_fuse -i imagesTs -o OUT</code> makes
 such an image (classical gradient fusion) without any training; RMR makes it of the scans that it has restored.</p>
 {_embedded(_fusion_picture(results), "three scans and their fused image")}
-<p><small>The clean test case with most lesion, in its axial slice with most of it. The fused image is in FLAIR's units
-and grey window; right, the difference, grey where both are equal. A difference is not always a gain: where scans
-contradict each other (fluid is bright in T2 and dark in FLAIR), an edge of FLAIR can be lost.</small></p>
+<p><small>The clean test case with most lesion, in its axial slice with most of it. FLAIR shows all lesions alike; some
+take up contrast agent, as active ones do, and only T1ce shows which. In the fused image these are the brightest (white:
+the brightest spot of the slice). Right, the difference to FLAIR, grey where both are equal. A difference is not always
+a gain: where scans contradict each other (fluid is bright in T2 and dark in FLAIR), an edge of FLAIR can be lost.
+</small></p>
 <p>Measured on all clean test cases; a scan's own edges are those that no other one has (–: too few to be measured).
 Gradient is gradient fusion of the same images.</p>
 {fusion_verdicts(results)}
@@ -216,8 +218,8 @@ scans, which RMR's fused image aims at: of the gradient fusion of the degraded s
 (of the clean ones in the first row). Where both are about equal, nothing was restored.</small></p>
 <details><summary>Dice of every case</summary>{_per_case_table(results)}</details>
 <h2>Pictures</h2>
-<p>The axial slice with most lesion (some lesions are faint, as in patients); T1, T2 and FLAIR as they were, then one of
-the degradations, which hit all three. The fusions share one grey window. Outlines: {legend}.</p>
+<p>The axial slice with most lesion (some lesions are faint, as in patients); T1ce, T2 and FLAIR as they were, then one
+of the degradations, which hit all three. The fusions share one grey window. Outlines: {legend}.</p>
 {rows}
 <h2>Training</h2>
 {_embedded(plots, "losses per epoch")}
