@@ -19,14 +19,16 @@ import quick_compare
 import torch
 
 from nnunetv2_rmr.degradations.degrade import degrade_case
+from nnunetv2_rmr.fusion.body import body_of_preprocessed
 from nnunetv2_rmr.fusion.fused_image import fused_image
 from nnunetv2_rmr.settings import channel_names
 
 TRAINER = "nnUNetTrainerRMR"
+BODY = "body"  # outside of it all is black
 
 
 def row_of(trainer, raw: Path) -> dict[str, np.ndarray]:
-    """Title -> axial slice (H, W); "label" and "prediction" are boolean."""
+    """Title -> axial slice (H, W); "label", "prediction" and BODY are boolean."""
     trainer.set_deep_supervision_enabled(False)
     cases = quick_compare.test_cases(trainer, raw, None)
     image, label = max(cases.values(), key=lambda case: (case[1] > 0).sum())
@@ -41,22 +43,23 @@ def row_of(trainer, raw: Path) -> dict[str, np.ndarray]:
         f"{names[trainer.reference]}, noise": seen[trainer.reference],
         "gradient, noise": fused_image(seen, seen, spacing, trainer.reference), "fused, noise": noisy["fused"],
         "over": image[trainer.reference], "label": torch.from_numpy(label > 0), "prediction": torch.from_numpy(
-            segmentation > 0)}
+            segmentation > 0), BODY: torch.from_numpy(body_of_preprocessed(image.numpy()))}
     return {title: volume[z].numpy() for title, volume in volumes.items()}
 
 
+@plt.style.context("default")  # nnU-Net's own plots change fonts and colours
 def draw(rows: list[dict[str, np.ndarray]], file: Path) -> None:
     masks = ("label", "prediction")
-    titles = [title for title in rows[0] if title not in masks]
+    titles = [title for title in rows[0] if title not in (*masks, BODY)]
     size = 1.8 * len(titles), 2.0 * len(rows) + 0.3
     figure, axes = plt.subplots(len(rows), len(titles), figsize=size, squeeze=False)
-    for of_row, row in zip(axes, rows):
+    for number, (of_row, row) in enumerate(zip(axes, rows)):
         for ax, title in zip(of_row, titles):
             like = title.removesuffix(", noise")  # one window with the clean image
-            low, high = np.percentile(row[like if like in row else "fused"], (1, 99.5))
-            ax.imshow(row[title], cmap="gray", vmin=low, vmax=high, interpolation="bicubic")
+            low, high = np.percentile(row[like if like in row else "fused"][row[BODY]], (1, 99.5))
+            ax.imshow(np.where(row[BODY], row[title], low), cmap="gray", vmin=low, vmax=high, interpolation="bicubic")
             ax.axis("off")
-            if of_row is axes[0]:
+            if number == 0:
                 ax.set_title("label, prediction" if title == "over" else title, fontsize=8)
         for mask, colour in zip(masks, ("#2ca02c", "#ff7f0e")):
             if row[mask].any():

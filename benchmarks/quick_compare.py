@@ -54,7 +54,7 @@ from nnunetv2_rmr.evaluation.fusion_metrics.lesion_contrast import LesionContras
 from nnunetv2_rmr.evaluation.fusion_metrics.scores import fusion_scores
 from nnunetv2_rmr.evaluation.restoration import restoration_scores
 from nnunetv2_rmr.evaluation.segmentation_metrics import segmentation_scores
-from nnunetv2_rmr.fusion.body import body_mask
+from nnunetv2_rmr.fusion.body import body_of_preprocessed
 from nnunetv2_rmr.fusion.fused_image import fused_image, fusion_target
 from nnunetv2_rmr.networks.fusing import FusingNetwork, unwrapped
 from nnunetv2_rmr.settings import channel_names
@@ -251,7 +251,7 @@ def test(trainer, raw: Path, count: int | None, missing: bool) -> dict[str, dict
     for number, (case, (image, label)) in enumerate(test_cases(trainer, raw, count).items()):
         inside = torch.from_numpy(label >= 0)
         lesions = {name: np.isin(label, wanted) for name, wanted in wanted_labels(trainer).items()}
-        clean = CleanCase(image, torch.from_numpy(body_mask(image.numpy())), lesions, spacing, channels,
+        clean = CleanCase(image, torch.from_numpy(body_of_preprocessed(image.numpy())), lesions, spacing, channels,
                           trainer.reference, network.num_images) if fuses else None
         for condition, of_cases in scores.items():
             present = torch.tensor([condition != f"{WITHOUT}{name}" for name in channels])

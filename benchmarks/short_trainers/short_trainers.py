@@ -56,16 +56,12 @@ class nnUNetTrainerWide(nnUNetTrainer):
         return build(factor, allow_init=True, deep_supervision=enable_deep_supervision)
 
 
-class nnUNetTrainerRMR_clean70(nnUNetTrainerRMR):
-    settings = replace(nnUNetTrainerRMR.settings, p_clean=0.7)
-
-
 class nnUNetTrainerRMR_modalityDropout(nnUNetTrainerRMR):
     settings = replace(nnUNetTrainerRMR.settings, modality_dropout=0.3)
 
 
 BASES = (nnUNetTrainer, nnUNetTrainerDA5, nnUNetTrainerWide, nnUNetTrainer_RMRDegradations, nnUNetTrainerRMR,
-         nnUNetTrainerRMR_clean70, nnUNetTrainerRMR_modalityDropout, nnUNetTrainerRMR_paper)
+         nnUNetTrainerRMR_modalityDropout, nnUNetTrainerRMR_paper)
 
 
 def short(base: type) -> type:

@@ -8,6 +8,7 @@ from scipy.ndimage import binary_closing, binary_fill_holes, label
 
 ZERO_FACES = 1 / 3  # of the voxels on the image's faces: from here on, zero is what lies outside the body
 CLOSED = 2  # voxels
+_RESAMPLED_ZERO = 1e-3  # standard deviations; cubic resampling leaves traces of the body in what was zero
 
 
 def body_mask(images: Sequence[np.ndarray]) -> np.ndarray:
@@ -33,6 +34,11 @@ def body_mask(images: Sequence[np.ndarray]) -> np.ndarray:
         for plane in np.moveaxis(body, axis, 0):
             plane |= binary_fill_holes(plane)
     return binary_fill_holes(body)
+
+
+def body_of_preprocessed(images: Sequence[np.ndarray]) -> np.ndarray:
+    """The same of a case as nnU-Net preprocesses it, in normalised intensities."""
+    return body_mask([np.where(np.abs(image) < _RESAMPLED_ZERO, 0, image) for image in images])
 
 
 def _on_faces(mask: np.ndarray) -> np.ndarray:

@@ -5,10 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from nnunetv2_rmr.fusion.body import body_mask
+from nnunetv2_rmr.fusion.body import body_of_preprocessed
 from nnunetv2_rmr.fusion.gradient import gradient
-
-_RESAMPLED_ZERO = 1e-3  # standard deviations; cubic resampling leaves traces of the body in what was zero
 
 
 def fused_image(images: torch.Tensor, data: torch.Tensor, spacing: Sequence[float], reference: int,
@@ -27,8 +25,7 @@ def fused_image(images: torch.Tensor, data: torch.Tensor, spacing: Sequence[floa
     there = [i for i in range(len(images)) if presence is None or presence[i]]
     reference = there.index(reference) if reference in there else len(there) - 1
     seen = data[there].float().cpu().numpy()
-    mask = body_mask([np.where(np.abs(image) < _RESAMPLED_ZERO, 0, image) for image in seen])
-    return torch.from_numpy(_fuse(images[there].numpy(), mask, spacing, reference))
+    return torch.from_numpy(_fuse(images[there].numpy(), body_of_preprocessed(seen), spacing, reference))
 
 
 def fusion_target(modalities: torch.Tensor, num_images: int, spacing: Sequence[float], reference: int,
