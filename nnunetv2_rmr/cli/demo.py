@@ -1,6 +1,7 @@
 """`nnUNetv2_rmr_demo`: a small job from simulated data to a page with pictures, to see whether everything works."""
 
 import argparse
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -30,6 +31,10 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     p = parser()
     values = vars(p.parse_args(argv))
+
+    # Read when torch is imported. By default its threads spin for long while they wait, which takes the cores from all
+    # else that runs and from each other: beside another training this one would be ten times slower.
+    os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
     # Here and not above: --help and usage errors should not wait for the imports
     from nnunetv2_rmr.datasets.phantom import TemplateMissingError, load_template

@@ -127,7 +127,7 @@ def _fusion_picture(results: DemoResults) -> bytes:
     fused, where = load_fused(results, "clean", case), _cut(results, case, images["FLAIR"])
     white = window(images["FLAIR"])[1]
     return image_row({**{name: (image[where], window(image)) for name, image in images.items()},
-                      "fused (RMR)": (fused[where], (0, float(fused[where].max()))),
+                      "fused (RMR)": (fused[where], (0, 0.7 * float(fused[where].max()))),
                       "fused - FLAIR": ((fused - images["FLAIR"])[where], (-white / 2, white / 2))}, {}, inches=3.0)
 
 
@@ -204,10 +204,9 @@ all three images degraded; RMR also fused the three images of each into one.</p>
 such an image (classical gradient fusion) without any training; RMR makes it of the scans that it has restored.</p>
 {_embedded(_fusion_picture(results), "three scans and their fused image")}
 <p><small>The clean test case with most lesion, in its axial slice with most of it. FLAIR shows all lesions alike; some
-take up contrast agent, as active ones do, and only T1ce shows which. In the fused image these are the brightest (white:
-the brightest spot of the slice). Right, the difference to FLAIR, grey where both are equal. A difference is not always
-a gain: where scans contradict each other (fluid is bright in T2 and dark in FLAIR), an edge of FLAIR can be lost.
-</small></p>
+take up contrast agent, as active ones do, and only T1ce shows which. In the fused image these are the brightest. Right,
+the difference to FLAIR, grey where both are equal. A difference is not always a gain: where scans contradict each other
+(fluid is bright in T2 and dark in FLAIR), an edge of FLAIR can be lost.</small></p>
 <p>Measured on all clean test cases; a scan's own edges are those that no other one has (–: too few to be measured).
 Gradient is gradient fusion of the same images.</p>
 {fusion_verdicts(results)}
