@@ -206,7 +206,8 @@ such an image (classical gradient fusion) without any training; RMR makes it of 
 <p><small>The clean test case with most lesion, in its axial slice with most of it. FLAIR shows all lesions alike; some
 take up contrast agent, as active ones do, and only T1ce shows which. In the fused image these are the brightest. Right,
 the difference to FLAIR, grey where both are equal. A difference is not always a gain: where scans contradict each other
-(fluid is bright in T2 and dark in FLAIR), an edge of FLAIR can be lost.</small></p>
+(fluid is bright in T2 and dark in FLAIR), their edges cancel. So the ventricles fade, and of T2, whose own edges are
+mostly those of fluid, little is left.</small></p>
 <p>Measured on all clean test cases; a scan's own edges are those that no other one has (–: too few to be measured).
 Gradient is gradient fusion of the same images.</p>
 {fusion_verdicts(results)}
