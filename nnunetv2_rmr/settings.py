@@ -9,7 +9,9 @@ from typing import get_origin, get_type_hints
 from nnunetv2_rmr import __version__
 
 PLANS_KEY = "rmr"
-VERSION_KEY = "version"  # of this package, beside the settings in a trained model's plans.json
+# beside the settings in a trained model's plans.json:
+VERSION_KEY = "version"  # of this package
+UNLABELLED_KEY = "unlabelled_cases"  # how many it has learned from, if any: then its network is a MeanTeacher
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,10 @@ class RMRSettings:
     # missing modalities (see docs/missing.md)
     modality_dropout: float = 0.0  # probability that a sample loses one or more modalities, never all
 
+    # scans without labels, if the data set has any (see docs/unlabelled.md)
+    unlabelled_fraction: float = 0.5  # of every batch; 0: they are not used
+    consistency_weight: float = 1.0  # of the loss on them, beside nnU-Net's
+
     # a picture of the training every so many epochs; 0: none; None: about ten times a training
     panel_every: int | None = None
 
@@ -43,13 +49,15 @@ class RMRSettings:
 
     def __post_init__(self):
         self._refuse_wrong_types()
-        for name in ("p_clean", "modality_dropout"):
+        for name in ("p_clean", "modality_dropout", "unlabelled_fraction"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"RMR setting {name} must be in [0, 1], got {getattr(self, name)}")
         if self.restoration_weight <= 0:
             raise ValueError(f"RMR setting restoration_weight must be positive, got {self.restoration_weight}: a head "
                              "that never learned would give the fused image. For nnU-Net with RMR's degradations and "
                              "nothing else there is nnUNetTrainer_RMRDegradations")
+        if self.consistency_weight < 0:
+            raise ValueError(f"RMR setting consistency_weight must be 0 or more, got {self.consistency_weight}")
         if self.panel_every is not None and self.panel_every < 0:
             raise ValueError(f"RMR setting panel_every must be 0 or more, got {self.panel_every}")
 
@@ -82,6 +90,7 @@ class RMRSettings:
                              f"this model was not trained by a trainer of nnunetv2-rmr")
         stored = dict(stored or {})
         version = stored.pop(VERSION_KEY, None)
+        stored.pop(UNLABELLED_KEY, None)
         unknown = sorted(set(stored) - {f.name for f in fields(cls)})
         if unknown:
             known = [f.name for f in fields(cls)]
@@ -107,9 +116,10 @@ class RMRSettings:
         defaults = asdict(RMRSettings())
         return {name: value for name, value in asdict(self).items() if value != defaults[name]}
 
-    def into_plans(self, plans: dict) -> dict:
-        """Copy of plans with the changed ones of these settings, and this version, under "rmr"."""
-        return {**plans, PLANS_KEY: self.changed() | {VERSION_KEY: __version__}}
+    def into_plans(self, plans: dict, unlabelled_cases: int = 0) -> dict:
+        """Copy of plans with the changed ones of these settings, this version, and that number, under "rmr"."""
+        learned_from = {UNLABELLED_KEY: unlabelled_cases} if unlabelled_cases else {}
+        return {**plans, PLANS_KEY: self.changed() | learned_from | {VERSION_KEY: __version__}}
 
 
 def refuse_version_0_1(plans: dict) -> None:

@@ -475,6 +475,33 @@ def test_cases_without_label_may_become_test_cases(source):
     assert names(out / "imagesTs") == ["B_0000.nii.gz", "B_0001.nii.gz"] and not (out / "labelsTs").exists()
 
 
+def test_cases_without_label_go_to_imagesun(source):
+    (source / "B" / "B_seg.nii.gz").unlink()
+    out = run(source, "--unlabelled", str(source))
+    assert names(out / "imagesUn") == ["B_0000.nii.gz", "B_0001.nii.gz"] and names(out / "labelsTr") == ["A.nii.gz"]
+    assert json.loads((out / "dataset.json").read_text())["numTraining"] == 1
+
+
+def test_scans_of_another_folder_go_to_imagesun_whether_or_not_they_have_a_label(source, tmp_path):
+    for seed, case in ((7, "C"), (8, "D")):
+        make_case(tmp_path / "more", case, seed)
+    (tmp_path / "more" / "D" / "D_seg.nii.gz").unlink()
+    out = run(source, "--unlabelled", str(tmp_path / "more"))
+    assert names(out / "imagesUn") == ["C_0000.nii.gz", "C_0001.nii.gz", "D_0000.nii.gz", "D_0001.nii.gz"]
+    assert names(out / "labelsTr") == ["A.nii.gz", "B.nii.gz"] and not (out / "labelsUn").exists()
+
+
+def test_an_unlabelled_scan_of_a_labelled_case_is_refused(source, tmp_path):
+    shutil.copytree(source / "A", tmp_path / "more" / "A")
+    said = refusal(source, "--unlabelled", str(tmp_path / "more"))
+    assert "duplicate case" in said and "has the same content as the T1 image of case A" in said
+
+
+def test_a_folder_of_unlabelled_scans_that_is_not_there_is_named(source, tmp_path):
+    assert f"--unlabelled {tmp_path / 'no'}: there is no such folder" in refusal(source, "--unlabelled",
+                                                                               str(tmp_path / "no"))
+
+
 def test_only_test_cases_is_refused(source):
     assert "none is left for training" in refusal(source, "--test_cases", "A", "B")
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from test_rmrnet import M, rmrnet, teach
 
-from nnunetv2_rmr.losses.restoration import SegmentationAndRestorationLoss
+from nnunetv2_rmr.losses.restoration import RMRLoss
 
 LOSS_SCALE = 2.0 ** 16  # GradScaler's first
 
@@ -15,7 +15,7 @@ def test_gradients_are_finite_and_those_of_full_precision_however_empty_the_patc
     gradients = []
     for half in (False, True):
         torch.manual_seed(0)
-        net, loss = teach(rmrnet()), SegmentationAndRestorationLoss(torch.nn.CrossEntropyLoss(), 2.0)
+        net, loss = teach(rmrnet()), RMRLoss(torch.nn.CrossEntropyLoss(), 2.0)
         clean = torch.zeros(2, M, 16, 16, 16)
         clean[0, :, :filled, :filled, :filled] = torch.randn(M, filled, filled, filled)
         degraded = clean + 0.5 * torch.randn_like(clean) * (clean != 0)

@@ -6,17 +6,24 @@ same segmentation network (the published one's first convolution, which sees oth
 in trainings this short much depends on the start.
 """
 
+import json
 import os
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import torch
+from nnunetv2.paths import nnUNet_preprocessed
+from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerDA5 import nnUNetTrainerDA5
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch.utils.flop_counter import FlopCounterMode
 
+from nnunetv2_rmr.losses.restoration import RMRLoss
 from nnunetv2_rmr.networks.planned import planned_network
-from nnunetv2_rmr.networks.rmrnet import RMRNet
+from nnunetv2_rmr.networks.rmrnet import RMRNet, TrainingOutputs
 from nnunetv2_rmr.published.nnUNetTrainerRMR_paper import nnUNetTrainerRMR_paper
 from nnunetv2_rmr.training.degradations_only import nnUNetTrainer_RMRDegradations
 from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
@@ -60,8 +67,54 @@ class nnUNetTrainerRMR_modalityDropout(nnUNetTrainerRMR):
     settings = replace(nnUNetTrainerRMR.settings, modality_dropout=0.3)
 
 
+class RestorationAlone(RMRLoss):
+    def forward(self, outputs, target) -> torch.Tensor:
+        if not isinstance(outputs, TrainingOutputs):
+            return super().forward(outputs, target)
+        several = isinstance(outputs.logits, (list, tuple))
+        logits = [scale.detach() for scale in outputs.logits] if several else outputs.logits.detach()
+        return super().forward(outputs._replace(logits=logits), target)
+
+
+class nnUNetTrainerRMR_restorationOnly(nnUNetTrainerRMR):
+    """The image task alone: the segmentation's loss is there, its gradient is not."""
+
+    def _build_loss(self):
+        loss = super()._build_loss()
+        return RestorationAlone(loss.segmentation, loss.restoration_weight)
+
+
+def few_labels(number: int, use_others: bool) -> type:
+    """RMR with this many labelled cases of the fold, drawn once for each; with the others as scans without labels, or
+    without them."""
+
+    class FewLabels(nnUNetTrainerRMR):
+        def __init__(self, plans: dict, configuration: str, fold: int, dataset_json: dict,
+                     device: torch.device = torch.device("cuda")):
+            splits = json.loads(Path(nnUNet_preprocessed, plans["dataset_name"], "splits_final.json").read_text())
+            cases = splits[fold]["train"]
+            self.labelled = sorted(np.random.default_rng([number, fold]).choice(cases, number, replace=False).tolist())
+            self.others = sorted({*cases} - {*self.labelled})
+            super().__init__(plans, configuration, fold, dataset_json, device)
+
+        def find_unlabelled(self, plans: dict, configuration: str):
+            if not use_others:
+                return None
+            identifier = PlansManager(plans).get_configuration(configuration).data_identifier
+            folder = Path(nnUNet_preprocessed, plans["dataset_name"], identifier)
+            return infer_dataset_class(str(folder))(str(folder), self.others)
+
+        def do_split(self):
+            return self.labelled, super().do_split()[1]
+
+    FewLabels.__name__ = FewLabels.__qualname__ = f"nnUNetTrainerRMR_{number}labels{'_others' if use_others else ''}"
+    return FewLabels
+
+
+FEW = (4, 8, 16, 32)
 BASES = (nnUNetTrainer, nnUNetTrainerDA5, nnUNetTrainerWide, nnUNetTrainer_RMRDegradations, nnUNetTrainerRMR,
-         nnUNetTrainerRMR_modalityDropout, nnUNetTrainerRMR_paper)
+         nnUNetTrainerRMR_modalityDropout, nnUNetTrainerRMR_restorationOnly,
+         nnUNetTrainerRMR_paper, *(few_labels(number, use_others) for number in FEW for use_others in (False, True)))
 
 
 def short(base: type) -> type:

@@ -114,6 +114,11 @@ def parser() -> argparse.ArgumentParser:
     g.add_argument("--unlabelled_as_test", action="store_true",
                    help="cases without label become test cases instead of an error")
 
+    g = p.add_argument_group("scans without labels")
+    g.add_argument("--unlabelled", type=Path, metavar="FOLDER",
+                   help="its cases, found by the same patterns, go to imagesUn, from which nnUNetTrainerRMR learns, "
+                        "too; may be the folder of -i: its cases without a label")
+
     g = p.add_argument_group("files")
     g.add_argument("--resample_to", metavar="NAME",
                    help="bring all images and the label of a case to the grid of this modality, where they differ "

@@ -51,7 +51,8 @@ def safe_case_id(source: str) -> str:
     return safe[:-4] + "-seg" if safe.endswith("_seg") else safe
 
 
-def find_cases(folder: Path, modalities: Mapping[str, str], label: str, layout: str = "auto") -> Found:
+def find_cases(folder: Path, modalities: Mapping[str, str], label: str | None, layout: str = "auto",
+               option: str = "-i") -> Found:
     """Sort the files of `folder` into cases, ordered by id.
 
     folders: every subfolder with a matching file is a case of that name; patterns apply inside it.
@@ -60,22 +61,25 @@ def find_cases(folder: Path, modalities: Mapping[str, str], label: str, layout: 
     A `*` stands for any characters but '/', a '?' for one; patterns may contain '/'. Hidden files are skipped. A file
     that several patterns match belongs to the one with the most literal characters (*_t1ce* rather than *_t1*).
 
-    modalities: pattern by modality name. label: the segmentation's pattern.
+    modalities: pattern by modality name. label: the segmentation's pattern; None: there are none. option: of the
+    command, that named the folder.
     Raises ImportRefused if the folder is missing, nothing matches, a pattern matches nothing at all, the layout is
     ambiguous, two equally specific patterns match one file, or a flat pattern has not exactly one `*`.
     """
     if not folder.is_dir():
-        raise ImportRefused(f"-i {folder}: there is no such folder")
-    patterns = {**{("modality", name): pattern for name, pattern in modalities.items()}, ("label", ""): label}
+        raise ImportRefused(f"{option} {folder}: there is no such folder")
+    patterns = {("modality", name): pattern for name, pattern in modalities.items()}
+    if label is not None:
+        patterns["label", ""] = label
     flat = _match(folder, "", patterns) if layout != "folders" else []
     subfolders = sorted(e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith("."))
     by_folder = {name: _match(folder / name, name, patterns) for name in subfolders} if layout != "flat" else {}
     in_folders = [hit for hits in by_folder.values() for hit in hits]
 
     if flat and in_folders:
-        raise ImportRefused(f"-i {folder}: the patterns match files directly there ({flat[0].relative}) and in its "
-                            f"folders ({in_folders[0].case}/{in_folders[0].relative}): choose with --layout flat or "
-                            "--layout folders")
+        raise ImportRefused(f"{option} {folder}: the patterns match files directly there ({flat[0].relative}) and in "
+                            f"its folders ({in_folders[0].case}/{in_folders[0].relative}): choose with --layout flat "
+                            "or --layout folders")
     hits = flat or in_folders
     _refuse_silent_patterns(folder, patterns, hits)
     if flat:

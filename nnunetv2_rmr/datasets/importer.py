@@ -10,7 +10,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -47,6 +47,7 @@ class ImportRequest:
     layout: str = "auto"
     test_cases: Sequence[str] = ()
     unlabelled_as_test: bool = False
+    unlabelled: Path | None = None  # folder
     resample_to: str | None = None
     interpolation: str = "linear"
     link: str = "copy"
@@ -79,6 +80,7 @@ class CheckedDataset:
 
     training: list[Case]
     test: list[Case]
+    unlabelled: list[Case]
     inspections: dict[str, Inspection]  # by Case.source
     labels: dict[str, int | list[int]]
     regions_class_order: list[int] | None
@@ -135,22 +137,24 @@ def check(request: ImportRequest) -> CheckedDataset:
     rules = request.rules
     order = _class_order(request)
     found = find_cases(request.input_folder, request.modalities, request.label, request.layout)
-    test_sources = _test_sources(request, found.cases)
-    needs_label = [c.source not in test_sources for c in found.cases]
-    results = _parallel(partial(inspect_case, rules=rules), list(zip(found.cases, needs_label)), request,
-                        "checking cases")
+    unlabelled = _unlabelled(request, found.cases)
+    unlabelled_sources = {c.source for c in unlabelled}
+    cases = [c for c in found.cases if c.source not in unlabelled_sources] + unlabelled
+    test_sources = _test_sources(request, [c for c in cases if c.source not in unlabelled_sources])
+    needs_label = [c.source not in test_sources | unlabelled_sources for c in cases]
+    results = _parallel(partial(inspect_case, rules=rules), list(zip(cases, needs_label)), request, "checking cases")
     inspections = {r.source: r for r in results}
 
-    problems = {c.source: list(inspections[c.source].problems) for c in found.cases}
-    for source, texts in id_problems(found.cases).items():
+    problems = {c.source: list(inspections[c.source].problems) for c in cases}
+    for source, texts in id_problems(cases).items():
         problems[source] += texts
     for extra in (_mixed_dimensions(inspections), _same_images(inspections, problems)):
         for source, texts in extra.items():
             problems[source] += texts
     bad = {source: texts for source, texts in problems.items() if texts}
-    good = [c for c in found.cases if c.source not in bad]
+    good = [c for c in cases if c.source not in bad]
 
-    seen = {v for c in (good or found.cases) for v in inspections[c.source].labels or {}}
+    seen = {v for c in (good or cases) for v in inspections[c.source].labels or {}}
     try:
         labels = labels_for_dataset_json(request.labels, request.regions, request.ignore_label, seen)
     except ImportRefused as error:
@@ -159,11 +163,14 @@ def check(request: ImportRequest) -> CheckedDataset:
         raise BadCases({**bad, "": [str(error)]}, len(good)) from error
     if bad and not request.skip_bad_cases:
         raise BadCases(bad, len(good))
-    training = [c for c in good if c.source not in test_sources]
+    training = [c for c in good if c.source not in test_sources | unlabelled_sources]
     if not training:
-        raise BadCases(bad, len(good)) if bad else ImportRefused("every case is a test case, none is left for training")
+        raise BadCases(bad, len(good)) if bad else ImportRefused(
+            "every case is a test case or has no label, none is left for training")
     test = [c for c in good if c.source in test_sources]
-    checked = CheckedDataset(training, test, inspections, labels, order, _ending_of(good, inspections), bad, [])
+    unlabelled = [c for c in good if c.source in unlabelled_sources]
+    checked = CheckedDataset(training, test, unlabelled, inspections, labels, order, _ending_of(good, inspections), bad,
+                             [])
     checked.notes += _notes(request, checked, found.ignored_folders)
     return checked
 
@@ -173,6 +180,7 @@ def build(request: ImportRequest, checked: CheckedDataset) -> None:
     temporary = request.output_folder / f".{request.folder_name}.{os.getpid()}.importing"
     jobs = [job for case in checked.training for job in _jobs(case, checked, temporary, "Tr")]
     jobs += [job for case in checked.test for job in _jobs(case, checked, temporary, "Ts")]
+    jobs += [job for case in checked.unlabelled for job in _jobs(case, checked, temporary, "Un")]
     try:
         for folder in sorted({job.target.parent for job in jobs}):
             folder.mkdir(parents=True)
@@ -197,7 +205,7 @@ def dataset_json(request: ImportRequest, checked: CheckedDataset) -> dict:
         "nnunetv2_rmr_import": {
             "label_map": {str(old): new for old, new in request.label_map.items()},
             "resampled_to": request.resample_to,
-            "renamed_cases": {c.id: c.source for c in checked.training + checked.test if c.id != c.source},
+            "renamed_cases": {c.id: c.source for c in _cases(checked) if c.id != c.source},
         },
     }
     if checked.regions_class_order is not None:
@@ -210,10 +218,11 @@ def summary(request: ImportRequest, checked: CheckedDataset) -> str:
     # nnU-Net's own function, so that the text can not disagree with what nnU-Net will do.
     from nnunetv2.preprocessing.normalization.map_channel_name_to_normalization import get_normalization_scheme
 
-    grids = [g for c in checked.training + checked.test if (g := checked.inspections[c.source].grid)]
+    grids = [g for c in _cases(checked) if (g := checked.inspections[c.source].grid)]
     with_label = sum(checked.inspections[c.source].labels is not None for c in checked.test)
     lines = [f"{request.dataset_folder}",
-             f"  {len(checked.training)} training cases, {len(checked.test)} test cases ({with_label} with label)",
+             f"  {len(checked.training)} training cases, {len(checked.test)} test cases ({with_label} with label)"
+             + (f", {len(checked.unlabelled)} without label" if checked.unlabelled else ""),
              f"  size in voxels (x y z): {_distinct([g.size for g in grids])}",
              f"  voxel spacing in mm:    {_distinct([g.spacing for g in grids])}"]
     for i, name in enumerate(request.modalities):
@@ -237,6 +246,8 @@ def summary(request: ImportRequest, checked: CheckedDataset) -> str:
         lines.append(f'nnU-Net looks for data sets in {RAW}: export {RAW}="{ours}"')
     lines.append(f"Next: nnUNetv2_plan_and_preprocess -d {request.dataset_id} --verify_dataset_integrity"
                  "  (-c 3d_fullres: of all configurations only this one)")
+    if checked.unlabelled:
+        lines.append(f"Then: nnUNetv2_rmr_preprocess_unlabelled -d {request.dataset_id} -c 3d_fullres")
     return "\n".join(lines)
 
 
@@ -258,6 +269,21 @@ def _test_sources(request: ImportRequest, cases: list[Case]) -> set[str]:
                             f"{', '.join(c.source for c in cases[:5])}{' ...' if len(cases) > 5 else ''}")
     return {c.source for c in cases
             if c.id in wanted or c.source in wanted or (request.unlabelled_as_test and not c.labels)}
+
+
+def _unlabelled(request: ImportRequest, cases: list[Case]) -> list[Case]:
+    """Cases of request.unlabelled, whose labels, if any, are passed over; of the folder of -i those without a label."""
+    if request.unlabelled is None:
+        return []
+    if request.unlabelled.resolve() == request.input_folder.resolve():
+        return [c for c in cases if not c.labels]
+    found = find_cases(request.unlabelled, request.modalities, None, request.layout, "--unlabelled").cases
+    taken = {c.source for c in cases}
+    return [replace(c, source=f"{request.unlabelled.name}/{c.source}") if c.source in taken else c for c in found]
+
+
+def _cases(checked: CheckedDataset) -> list[Case]:
+    return checked.training + checked.test + checked.unlabelled
 
 
 def _parallel(work: Callable, jobs: Sequence[tuple], request: ImportRequest, text: str) -> list:
@@ -334,7 +360,7 @@ def _notes(request: ImportRequest, checked: CheckedDataset, ignored: list[str]) 
     if ignored:
         more = " ..." if len(ignored) > 10 else ""
         notes.append(f"folders without any matching file, ignored: {', '.join(ignored[:10])}{more}")
-    renamed = [f"{c.source} -> {c.id}" for c in checked.training + checked.test if c.id != c.source]
+    renamed = [f"{c.source} -> {c.id}" for c in _cases(checked) if c.id != c.source]
     if renamed:
         notes.append(f"case ids made safe: {', '.join(renamed)}")
     for name in request.modalities:

@@ -1,32 +1,51 @@
-"""nnU-Net's segmentation loss and, beside it, the distance of the restored modalities to the clean ones."""
+"""nnU-Net's segmentation loss and, beside it, that of the restored modalities and of scans without labels."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
 
+from nnunetv2_rmr.losses.consistency import consistency, ramp
 from nnunetv2_rmr.losses.terms import LoggedTerms
 from nnunetv2_rmr.networks.rmrnet import TrainingOutputs
 
 TERMS = ("segmentation", "restoration")
+CONSISTENCY = "consistency"
 
 
-class SegmentationAndRestorationLoss(LoggedTerms):
+class RMRLoss(LoggedTerms):
     """For both kinds of outputs that RMRNet gives nnU-Net's training and validation steps.
 
-    segmentation: nnU-Net's loss, of logits (a list under deep supervision) and target. weight: of the restoration loss,
-    the mean squared difference between restored and clean modalities in normalised intensities. Squared, not absolute:
-    many patches are clean, and absolute differences would hold the head at handing every modality on.
+    segmentation: nnU-Net's loss, of logits (a list under deep supervision) and target. restoration_weight: of the mean
+    squared difference between restored and clean modalities in normalised intensities. Squared, not absolute: many
+    patches are clean, and absolute differences would hold the head at handing every modality on. consistency_weight: of
+    the unlabelled samples' loss, at the end of its ramp; None: there are no such samples. regions: as in `consistency`.
+    The trainer sets `progress`, 0 to 1, of the training.
     """
 
-    def __init__(self, segmentation: nn.Module, weight: float):
-        super().__init__(TERMS)
-        self.segmentation, self.weight = segmentation, weight
+    def __init__(self, segmentation: nn.Module, restoration_weight: float, consistency_weight: float | None = None,
+                 regions: bool = False):
+        super().__init__(TERMS if consistency_weight is None else (*TERMS, CONSISTENCY))
+        self.segmentation, self.regions = segmentation, regions
+        self.restoration_weight, self.consistency_weight = restoration_weight, consistency_weight
+        self.progress = 0.0
 
     def forward(self, outputs, target) -> torch.Tensor:
         if not isinstance(outputs, TrainingOutputs):
             return self.segmentation(outputs, target)
-        segmentation = self.segmentation(outputs.logits, target)
-        restoration = (outputs.restored - outputs.clean).square().mean()
-        self.log({"segmentation": segmentation, "restoration": restoration})
-        return segmentation + self.weight * restoration
+        labelled = len(outputs.clean) - (0 if outputs.taught is None else len(outputs.taught))
+        terms = {"segmentation": self.segmentation(_first(outputs.logits, labelled), _first(target, labelled)),
+                 "restoration": (outputs.restored - outputs.clean).square().mean()}
+        loss = terms["segmentation"] + self.restoration_weight * terms["restoration"]
+        if outputs.taught is not None:
+            finest = outputs.logits[0] if isinstance(outputs.logits, (list, tuple)) else outputs.logits
+            terms[CONSISTENCY] = consistency(finest[labelled:], outputs.taught, self.regions)
+            loss = loss + self.consistency_weight * ramp(self.progress) * terms[CONSISTENCY]
+        self.log(terms)
+        return loss
+
+
+def _first(of_batch: torch.Tensor | list[torch.Tensor], number: int) -> torch.Tensor | list[torch.Tensor]:
+    if isinstance(of_batch, (list, tuple)):
+        return [of_scale[:number] for of_scale in of_batch]
+    return of_batch[:number]

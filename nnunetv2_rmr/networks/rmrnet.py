@@ -19,12 +19,14 @@ _INTERPOLATION = {2: "bilinear", 3: "trilinear"}
 
 class TrainingOutputs(NamedTuple):
     """Of a degraded batch. logits: (B, classes, *spatial), a list under deep supervision. restored: (B, M, *spatial),
-    float32. clean: (B, M, *spatial), what the latter should be.
+    float32. clean: (B, M, *spatial), what the latter should be. taught: (U, classes, *spatial), what the logits of the
+    last U samples, which are unlabelled, should be (see MeanTeacher).
     """
 
     logits: torch.Tensor | list[torch.Tensor]
     restored: torch.Tensor
     clean: torch.Tensor
+    taught: torch.Tensor | None = None
 
 
 class RestorationHead(nn.Module):

@@ -8,6 +8,7 @@ from os.path import join
 
 import numpy as np
 import torch
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -15,14 +16,29 @@ from torch import distributed as dist
 
 from nnunetv2_rmr.degradations.degrade import add_degradations, drawn_by
 from nnunetv2_rmr.inference.stock import let_stock_predictor_save_fused
-from nnunetv2_rmr.losses.restoration import TERMS, SegmentationAndRestorationLoss
+from nnunetv2_rmr.losses.restoration import CONSISTENCY, TERMS, RMRLoss
+from nnunetv2_rmr.networks.fusing import unwrapped
+from nnunetv2_rmr.networks.mean_teacher import MeanTeacher
 from nnunetv2_rmr.networks.planned import planned_network, takes_deep_supervision
 from nnunetv2_rmr.networks.rmrnet import RMRNet
-from nnunetv2_rmr.settings import RMRSettings, channel_names, reference_channel, refuse_version_0_1
+from nnunetv2_rmr.settings import (
+    PLANS_KEY,
+    UNLABELLED_KEY,
+    RMRSettings,
+    channel_names,
+    reference_channel,
+    refuse_version_0_1,
+)
 from nnunetv2_rmr.training.panel import save_panel
 from nnunetv2_rmr.training.progress import plot_loss_terms
 from nnunetv2_rmr.training.reproducible import SeedNextSample, seed_everything, seed_from_environment
 from nnunetv2_rmr.training.tracking import log_picture
+from nnunetv2_rmr.training.unlabelled import (
+    find_unlabelled,
+    number_in_batch,
+    partly_unlabelled_batches,
+    unused_scans,
+)
 from nnunetv2_rmr.training.validation import export_validation_fusion
 
 Z_SCORES = ("ZScoreNormalization", "CTNormalization")
@@ -58,8 +74,14 @@ class nnUNetTrainerRMR(nnUNetTrainer):
         unique = [name.casefold() for name in names].count(names[self.reference].casefold()) == 1
         self.settings = replace(settings, reference_modality=names[self.reference] if unique else self.reference)
         _refuse_other_than_z_scores(plans, configuration, names)
-        super().__init__(self.settings.into_plans(plans), configuration, fold, dataset_json, device)
+        self.unlabelled = self.find_unlabelled(plans, configuration) if settings.unlabelled_fraction else None
+        number = len(self.unlabelled.identifiers) if self.unlabelled else 0
+        super().__init__(self.settings.into_plans(plans, number), configuration, fold, dataset_json, device)
         self.print_to_log_file("RMR settings other than the defaults:", chosen or "none")
+        if settings.unlabelled_fraction and (unused := unused_scans(self)):
+            self.print_to_log_file(f"WARNING: {unused}")
+        if number:
+            self.loss_terms = (*self.loss_terms, CONSISTENCY)
         if not takes_deep_supervision(self.configuration_manager):
             self.enable_deep_supervision = False
         if self.epochs is not None:
@@ -78,12 +100,29 @@ class nnUNetTrainerRMR(nnUNetTrainer):
         # the plans' own network first, so that it draws the weights that nnU-Net's trainer would draw
         segmentation = planned_network(configuration_manager, num_input_channels, num_output_channels,
                                        enable_deep_supervision)
-        return RMRNet(segmentation, len(configuration_manager.normalization_schemes), num_input_channels,
-                      configuration_manager.patch_size)
+        network = RMRNet(segmentation, len(configuration_manager.normalization_schemes), num_input_channels,
+                         configuration_manager.patch_size)
+        return MeanTeacher(network) if UNLABELLED_KEY in (plans_manager.plans.get(PLANS_KEY) or {}) else network
+
+    def find_unlabelled(self, plans: dict, configuration: str) -> nnUNetBaseDataset | None:
+        """The data set's preprocessed scans without labels, if it has any."""
+        return find_unlabelled(plans, configuration)
 
     def _build_loss(self):
         # nnU-Net's, which also serves its validation_step, and the restoration loss beside it
-        return SegmentationAndRestorationLoss(super()._build_loss(), self.settings.restoration_weight)
+        return RMRLoss(super()._build_loss(), self.settings.restoration_weight,
+                       self.settings.consistency_weight if self.unlabelled else None, self.label_manager.has_regions)
+
+    def get_dataloaders(self):
+        # where there are scans without labels, a part of every batch is from these
+        if self.unlabelled is None:
+            return super().get_dataloaders()
+        number = number_in_batch(self.settings.unlabelled_fraction, self.batch_size)
+        unwrapped(self.network).num_unlabelled = number
+        self.print_to_log_file(f"Learning from {len(self.unlabelled.identifiers)} scans without labels, too: {number} "
+                               f"of the {self.batch_size} samples of every batch")
+        with partly_unlabelled_batches(self.unlabelled, number):
+            return super().get_dataloaders()
 
     def get_training_transforms(self, *args, **kwargs):
         # an instance method, where nnU-Net has a static one, because the degradations need spacing and settings
@@ -112,6 +151,7 @@ class nnUNetTrainerRMR(nnUNetTrainer):
         # whatever draws random numbers in the network (drop path) resumes as it would go on, and draws others in each
         # process of a distributed training, which all begin with torch's default state
         super().on_epoch_start()
+        self.loss.progress = self.current_epoch / self.num_epochs
         seed = seed_from_environment()
         if seed is not None:
             torch.manual_seed(seed + self.current_epoch + 10**6 * self.local_rank)

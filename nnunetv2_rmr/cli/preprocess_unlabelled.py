@@ -1,0 +1,48 @@
+"""`nnUNetv2_rmr_preprocess_unlabelled`: preprocess the scans without labels that RMR learns from."""
+
+import argparse
+import os
+import sys
+
+from nnunetv2_rmr.cli.argument_types import whole_number
+from nnunetv2_rmr.cli.nnunet_arguments import wrong_dataset_in_one_line
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="nnUNetv2_rmr_preprocess_unlabelled",
+        description="Preprocesses the scans in imagesUn (beside imagesTr, same names: CASE_0000, CASE_0001 ...), which "
+                    "have no labels, for configurations that are planned already. nnUNetTrainerRMR then learns from "
+                    "them, too. What is no longer in imagesUn is removed.")
+    p.add_argument("-d", dest="datasets", nargs="+", required=True, metavar="ID", help="data sets, by id or name")
+    p.add_argument("-plans_name", default="nnUNetPlans", metavar="NAME", help="default: %(default)s")
+    p.add_argument("-c", dest="configurations", nargs="+", default=["3d_fullres"], metavar="CONFIGURATION",
+                   help="default: 3d_fullres")
+    p.add_argument("-np", dest="num_processes", type=whole_number(1), default=min(4, os.cpu_count() or 1), metavar="N",
+                   help="cases worked on at once (default %(default)s)")
+    return p
+
+
+def main(argv: list[str] | None = None) -> None:
+    p = parser()
+    values = p.parse_args(argv)
+
+    # Here and not above: nnU-Net takes seconds to import, --help and usage errors should not.
+    from tqdm import tqdm
+
+    from nnunetv2_rmr.datasets.unlabelled import preprocess_unlabelled
+
+    failed = []
+    for dataset in values.datasets:
+        for configuration in values.configurations:
+            with tqdm(desc=f"{dataset} {configuration}", unit=" cases") as progress, wrong_dataset_in_one_line():
+                try:
+                    problems = preprocess_unlabelled(int(dataset) if dataset.isdecimal() else dataset,
+                                                     values.plans_name, configuration, values.num_processes,
+                                                     progress.update)
+                except (FileNotFoundError, ValueError) as error:
+                    sys.exit(f"{p.prog}: error: {error}")
+                print(f"{dataset} {configuration}: {progress.n - len(problems)} scans preprocessed")
+            failed += [f"  {configuration}: {case}: {reason}" for case, reason in problems.items()]
+    if failed:
+        sys.exit(f"{p.prog}: error: {len(failed)} scans can not be used:\n" + "\n".join(failed))

@@ -1,0 +1,116 @@
+"""Scans without labels: imagesUn/ beside imagesTr/, preprocessed into a folder beside that of the labelled cases."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from batchgenerators.utilities.file_and_folder_operations import load_json
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunetv2_rmr.inference.input_check import BadCaseError, check_array, check_files, files_of_cases, images_in
+from nnunetv2_rmr.settings import channel_names
+from nnunetv2_rmr.workers import WorkerDied, as_ready
+
+RAW_FOLDER = "imagesUn"
+ENDINGS = (".pkl", "_seg.b2nd", ".b2nd")  # of a preprocessed case, the last one is what makes it a case for nnU-Net
+
+
+def raw_folder(dataset_name: str) -> Path:
+    return Path(os.environ["nnUNet_raw"], dataset_name, RAW_FOLDER)
+
+
+def preprocessed_folder(dataset_name: str, data_identifier: str) -> Path:
+    """data_identifier: of the configuration, whose labelled cases are in the folder of that name."""
+    return Path(os.environ["nnUNet_preprocessed"], dataset_name, f"{data_identifier}_unlabelled")
+
+
+def raw_cases(dataset_name: str, file_ending: str) -> set[str]:
+    """Names of the cases in imagesUn/; none if the folder, or all of nnUNet_raw, is not on this machine."""
+    if "nnUNet_raw" not in os.environ or not raw_folder(dataset_name).is_dir():
+        return set()
+    return {image[1] for image in images_in(raw_folder(dataset_name), file_ending)}
+
+
+def unlabelled_dataset(dataset_name: str, data_identifier: str) -> nnUNetDatasetBlosc2 | None:
+    """The preprocessed cases without labels; None if there are none."""
+    folder = preprocessed_folder(dataset_name, data_identifier)
+    found = nnUNetDatasetBlosc2(str(folder)) if folder.is_dir() else None
+    return found if found is not None and found.identifiers else None
+
+
+def preprocess_unlabelled(dataset: int | str, plans_name: str, configuration: str, num_processes: int,
+                          on_case: Callable[[], None] = lambda: None) -> dict[str, str]:
+    """Preprocess imagesUn/ for a configuration as nnU-Net does test cases, and remove what is not in it any more.
+
+    dataset: id or name. Returns, of cases that can not be used, what is wrong with them; the others are done. Raises
+    FileNotFoundError if there is no imagesUn/ or no such plans, ValueError for another configuration.
+    """
+    name = maybe_convert_to_dataset_name(dataset)
+    raw, base = raw_folder(name), Path(os.environ["nnUNet_preprocessed"], name)
+    plans_file, dataset_file = base / f"{plans_name}.json", base / "dataset.json"
+    for file, remedy in ((raw, "scans without labels belong there, CASE_0000, CASE_0001 ... as in imagesTr"),
+                         (plans_file, f"run nnUNetv2_plan_and_preprocess -d {dataset} first")):
+        if not file.exists():
+            raise FileNotFoundError(f"{file} does not exist: {remedy}")
+    plans, dataset_json = PlansManager(str(plans_file)), load_json(str(dataset_file))
+    if configuration not in plans.available_configurations:
+        raise ValueError(f"-c {configuration}: the plans {plans_name} have {', '.join(plans.available_configurations)}")
+    manager, ending = plans.get_configuration(configuration), dataset_json["file_ending"]
+    cases = {_case_of(files, ending): files
+             for files in files_of_cases(str(raw), channel_names(dataset_json), ending)}
+    folder = preprocessed_folder(name, manager.data_identifier)
+    folder.mkdir(parents=True, exist_ok=True)
+    for gone in {*nnUNetDatasetBlosc2.get_identifiers(str(folder))} - {*cases}:
+        _remove(folder, gone)
+    jobs = [(case, files, str(plans_file), dataset_json, configuration, folder) for case, files in cases.items()]
+    problems = {}
+    for number, problem in as_ready(_preprocess_case, jobs, num_processes):
+        if problem is not None:
+            problems[jobs[number][0]] = str(problem)
+            if not isinstance(problem, WorkerDied):
+                _remove(folder, jobs[number][0])
+        on_case()
+    return problems
+
+
+def _case_of(files: Sequence[str], ending: str) -> str:
+    return os.path.basename(files[0]).removesuffix(ending)[:-len("_0000")]
+
+
+def _remove(folder: Path, case: str) -> None:
+    for ending in reversed(ENDINGS):
+        (folder / f"{case}{ending}").unlink(missing_ok=True)
+
+
+def _preprocess_case(case: str, files: Sequence[str], plans_file: str, dataset_json: dict, configuration: str,
+                     folder: Path) -> str | None:
+    """What is wrong with the case, if anything."""
+    plans = PlansManager(plans_file)
+    manager = plans.get_configuration(configuration)
+    names, ending = channel_names(dataset_json), dataset_json["file_ending"]
+
+    class Preprocessor(manager.preprocessor_class):
+        def run_case_npy(self, data, *args, **kwargs):
+            check_array(data, names, files, ending)
+            data, segmentation, properties = super().run_case_npy(data, *args, **kwargs)
+            properties["class_locations"] = {}  # nnU-Net's loader looks them up
+            return data, segmentation, properties
+
+    temporary = folder / f".{os.getpid()}.{case}"
+    temporary.mkdir(exist_ok=True)
+    try:
+        check_files(files)
+        Preprocessor(verbose=False).run_case_save(str(temporary / case), list(files), None, plans, manager,
+                                                  dataset_json)
+        for ending in ENDINGS:
+            os.replace(temporary / f"{case}{ending}", folder / f"{case}{ending}")
+    except BadCaseError as error:
+        return str(error)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return None

@@ -1,0 +1,91 @@
+"""A network and the running average of its weights, which teaches it on scans that have no labels."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+from nnunetv2_rmr.networks.fusing import FusingNetwork
+from nnunetv2_rmr.networks.rmrnet import RMRNet
+
+DECAY = 0.99  # of the average, per training step; in the first steps less, so that it forgets the start
+
+
+class RunningAverage(nn.Module):
+    """A copy of a network that follows its weights."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = copy.deepcopy(network).requires_grad_(False).eval()
+        self.register_buffer("steps", torch.zeros(()))
+
+    def train(self, mode: bool = True) -> RunningAverage:
+        return super().train(False)  # no dropout in what is taught
+
+    @torch.compiler.disable
+    @torch.no_grad()
+    def follow(self, network: nn.Module) -> None:
+        """Moves towards what the network has become; the first time all the way."""
+        self.steps += 1
+        share = (1 / self.steps).clamp_min(1 - DECAY)
+        for average, value in zip(self.network.parameters(), network.parameters(), strict=True):
+            average.lerp_(value, share)
+        for average, value in zip(self.network.buffers(), network.buffers(), strict=True):  # of batch norms
+            average.copy_(value)
+
+
+class MeanTeacher(FusingNetwork):
+    """The student learns; its average, the teacher, says what the student should see in unlabelled patches, and
+    predicts: in evaluation mode this network is the teacher (Tarvainen & Valpola 2017, arXiv:1703.01780).
+
+    The teacher sees such a patch clean, the student degraded: a degraded scan must lead where the clean one leads.
+    State dicts hold the student under the names that it has alone, so nnU-Net's checkpoints can be a start (the teacher
+    takes it over), and the teacher under names that nnU-Net's -pretrained_weights passes over.
+
+    num_unlabelled: how many samples at the end of every training batch are unlabelled; the trainer sets it.
+    """
+
+    def __init__(self, student: RMRNet):
+        super().__init__()
+        self.num_modalities, self.num_images = student.num_modalities, student.num_images
+        self.num_unlabelled = 0
+        self.student = student
+        self.averaged = nn.ModuleDict({"seg_layers": RunningAverage(student)})
+        self.register_state_dict_post_hook(_without_student)
+        self.register_load_state_dict_pre_hook(_with_student)
+
+    @property
+    def segmentation(self) -> nn.Module:
+        return self.student.segmentation
+
+    @property
+    def teacher(self) -> RMRNet:
+        return self.averaged["seg_layers"].network
+
+    def forward(self, x: torch.Tensor, images: bool = False):
+        """As RMRNet's. In training TrainingOutputs, whose `taught` are the teacher's logits of unlabelled samples."""
+        if hasattr(self.teacher.decoder, "deep_supervision"):  # nnU-Net switches the student's
+            self.teacher.decoder.deep_supervision = self.decoder.deep_supervision
+        if not self.training:
+            return self.teacher(x, images)
+        self.averaged["seg_layers"].follow(self.student)
+        outputs = self.student(x)
+        if not self.num_unlabelled:
+            return outputs
+        with torch.no_grad():
+            clean = torch.cat((x[:, :self.num_modalities], x[:, 2 * self.num_modalities:]), 1)
+            taught = self.teacher(clean[-self.num_unlabelled:])
+        return outputs._replace(taught=taught[0] if isinstance(taught, (list, tuple)) else taught)
+
+
+def _without_student(module: nn.Module, state: dict, prefix: str, local_metadata: dict) -> None:
+    for name in [name for name in state if name.startswith(f"{prefix}student.")]:
+        state[prefix + name.removeprefix(f"{prefix}student.")] = state.pop(name)
+
+
+def _with_student(module: nn.Module, state: dict, prefix: str, *args) -> None:
+    for name in [name for name in state if name.startswith(prefix)]:
+        if not name.startswith((f"{prefix}student.", f"{prefix}averaged.")):
+            state[f"{prefix}student." + name.removeprefix(prefix)] = state.pop(name)
