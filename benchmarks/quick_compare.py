@@ -362,7 +362,7 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
     if args.data:
-        make(args.data, args.root or args.out / args.data)
+        make(args.data, args.root or args.out / args.data, configuration=args.configuration)
         args.dataset = REAL_DATA[args.data].dataset
     elif not args.dataset:
         parser.error("-d or --data is needed")

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quick_compare import every_case, report
-from real_dataset import REAL_DATA, make
+from real_dataset import CONFIGURATION, CONFIGURATIONS, REAL_DATA, make
 
 from nnunetv2_rmr.atomic import replacing
 
@@ -52,6 +52,9 @@ def parts_of(name: str, iterations: int) -> list[Part]:
     for number in FEW_LABELS.get(name, ()):
         trainers = (f"nnUNetTrainerRMR_{number}labels", f"nnUNetTrainerRMR_{number}labels_others")
         parts.append(Part(f"labels_{number}", trainers, tuple(folds), iterations))
+    if REAL_DATA[name].sites:
+        site_folds = tuple(len(folds) + number for number in range(len(REAL_DATA[name].sites)))
+        parts.append(Part("sites", RIVALS, site_folds, iterations))
     return parts
 
 
@@ -60,9 +63,9 @@ def train_and_test(part: Part, args: argparse.Namespace) -> None:
     out = args.out / part.name
     out.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, str(HERE / "quick_compare.py"), "--data", args.name, "--root", str(args.out / "data"),
-               "--cross_validate", "-o", str(out), "--epochs", str(args.epochs), "--iterations", str(part.iterations),
-               "--device", args.device, "--seeds", *map(str, part.seeds), "--trainers", *part.trainers, *part.options,
-               "--parts", str(args.jobs)]
+               "-c", args.configuration, "--cross_validate", "-o", str(out), "--epochs", str(args.epochs),
+               "--iterations", str(part.iterations), "--device", args.device, "--seeds", *map(str, part.seeds),
+               "--trainers", *part.trainers, *part.options, "--parts", str(args.jobs)]
     jobs = []
     for number in range(args.jobs):
         with open(out / f"job_{number}.log", "a") as log:
@@ -89,11 +92,12 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", metavar="PART", help="names of parts, or how they begin; default: all")
     parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--iterations", type=int, default=800, help="of the whole training")
+    parser.add_argument("-c", dest="configuration", choices=CONFIGURATIONS, default=CONFIGURATION)
     parser.add_argument("--jobs", type=int, default=2, help="at a time, one core each")
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    make(args.name, args.out / "data")
+    make(args.name, args.out / "data", configuration=args.configuration)
     parts = [part for part in parts_of(args.name, args.iterations)
              if not args.only or part.name.startswith(tuple(args.only))]
     if not parts:

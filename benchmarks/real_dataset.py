@@ -3,10 +3,12 @@
     python benchmarks/real_dataset.py sarcoma -o ROOT
 
 brats2021, sarcoma or glioma, as they lie in ../shared/data beside the repository (never in it); quick_compare.py --data
-does the same. Writes ROOT/nnUNet_raw, _preprocessed and _results with the configuration 3d_small: voxels of at least
-4 mm along every axis, a PlainConvUNet of four stages with one convolution each, 16 to 128 features, patches of up to
-32^3, batch 2. Cases that lack a modality are left out and named. Every case is a patient of its own, so the five folds
-(of BraTS seven, each of one case) are folds of patients.
+does the same. Writes ROOT/nnUNet_raw, _preprocessed and _results with one configuration more than nnU-Net plans, batch
+2, a PlainConvUNet of four stages: for CPUs 3d_small, voxels of at least 4 mm along every axis, one convolution a stage,
+16 to 128 features, patches of up to 32^3; for GPUs 3d_medium, 3 mm, two convolutions, 32 to 256, 64^3. Cases that lack
+a modality are left out and named. Every case is a patient of its own, so the five folds (of BraTS seven, each of one
+case) are folds of patients. Glioma has two more: 5 is trained on the patients of hospital DU and tested on those of CS,
+6 the other way round.
 """
 
 import argparse
@@ -20,10 +22,21 @@ from nnunetv2_rmr.datasets.importer import ImportRequest, import_dataset
 from nnunetv2_rmr.demo.job import set_environment, threads_for_processes
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
+
+
+@dataclass(frozen=True)
+class Small:
+    """A configuration in proportion to nnU-Net's 3d_fullres."""
+
+    least_mm: float
+    features: tuple[int, ...]
+    convolutions: int  # a stage
+    largest_patch: int  # voxels an edge
+
+
 CONFIGURATION = "3d_small"
-LEAST_MM = 4.0
-FEATURES = (16, 32, 64, 128)
-LARGEST_PATCH = 32  # voxels an edge
+CONFIGURATIONS = {CONFIGURATION: Small(4.0, (16, 32, 64, 128), 1, 32),
+                  "3d_medium": Small(3.0, (32, 64, 128, 256), 2, 64)}
 
 
 @dataclass(frozen=True)
@@ -34,6 +47,7 @@ class RealData:
     label: str
     import_options: dict = field(default_factory=dict)
     folds: int = 5
+    sites: tuple[str, ...] = ()  # two, in the cases' names
 
     @property
     def dataset(self) -> str:
@@ -48,11 +62,11 @@ REAL_DATA = {
     "sarcoma": RealData(997, "Sarcoma", {name: f"{name}.nii.gz" for name in ("CT", "PET", "MR_T1")}, "gtv.nii.gz",
                         {"labels": {"gtv": 1}}),
     "glioma": RealData(998, "Glioma", {name: f"{name}.nii.gz" for name in ("T1", "FLAIR", "T1ce")}, "lesion.nii.gz",
-                       {"labels": {"lesion": 1}}),
+                       {"labels": {"lesion": 1}}, sites=("_CS_", "_DU_")),
 }
 
 
-def make(name: str, root: Path, source: Path | None = None) -> None:
+def make(name: str, root: Path, source: Path | None = None, configuration: str = CONFIGURATION) -> None:
     """Data set `name` of REAL_DATA below `root`, which nnU-Net's paths then are; nothing is done where it is there.
 
     source: folder of its cases, by default SHARED/name. Made beside `root` and renamed, so that of several processes
@@ -67,7 +81,7 @@ def make(name: str, root: Path, source: Path | None = None) -> None:
             temporary / "nnUNet_raw", skip_bad_cases=True, **data.import_options))
         for case, problems in checked.skipped.items():
             print(f"left out: {case}: {'; '.join(problems)}")
-        _plan_and_preprocess(data)
+        _plan_and_preprocess(data, configuration)
         try:
             temporary.rename(root)
         except OSError:  # another process was faster
@@ -75,7 +89,7 @@ def make(name: str, root: Path, source: Path | None = None) -> None:
     set_environment(root)
 
 
-def _plan_and_preprocess(data: RealData) -> None:
+def _plan_and_preprocess(data: RealData, configuration: str) -> None:
     from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
     from nnunetv2.experiment_planning.plan_and_preprocess_api import plan_experiment_dataset, preprocess_dataset
 
@@ -88,32 +102,36 @@ def _plan_and_preprocess(data: RealData) -> None:
         plans, identifier = plan_experiment_dataset(data.dataset_id)
         file = Path(os.environ["nnUNet_preprocessed"], data.dataset, identifier + ".json")
         plans = json.loads(file.read_text())
-        plans["configurations"][CONFIGURATION] = small_configuration(plans["configurations"]["3d_fullres"])
+        full = plans["configurations"]["3d_fullres"]
+        plans["configurations"][configuration] = small_configuration(full, configuration)
         plans["rmr"] = {"panel_every": 0}
         file.write_text(json.dumps(plans, indent=4))
-        preprocess_dataset(data.dataset_id, identifier, [CONFIGURATION], [1], show_progress_bar=False)
+        preprocess_dataset(data.dataset_id, identifier, [configuration], [1], show_progress_bar=False)
     cases = sorted(f.name.split(".")[0] for f in Path(os.environ["nnUNet_raw"], data.dataset, "labelsTr").iterdir())
-    (file.parent / "splits_final.json").write_text(json.dumps(splits(cases, data.folds), indent=1))
+    (file.parent / "splits_final.json").write_text(json.dumps(splits(cases, data.folds, data.sites), indent=1))
 
 
-def small_configuration(full: dict) -> dict:
+def small_configuration(full: dict, name: str = CONFIGURATION) -> dict:
     """Of nnU-Net's 3d_fullres, for its plans."""
-    spacing = [max(LEAST_MM, mm) for mm in full["spacing"]]
+    small = CONFIGURATIONS[name]
+    spacing = [max(small.least_mm, mm) for mm in full["spacing"]]
     size = [n * old / new for n, old, new in zip(full["median_image_size_in_voxels"], full["spacing"], spacing)]
-    depth = len(FEATURES)
+    depth = len(small.features)
     multiple = 2 ** (depth - 1)
     arguments = full["architecture"]["arch_kwargs"] | {
-        "n_stages": depth, "features_per_stage": FEATURES, "kernel_sizes": [[3, 3, 3]] * depth,
-        "strides": [[1, 1, 1], *[[2, 2, 2]] * (depth - 1)], "n_conv_per_stage": [1] * depth,
-        "n_conv_per_stage_decoder": [1] * (depth - 1)}
-    return {"inherits_from": "3d_fullres", "data_identifier": f"nnUNetPlans_{CONFIGURATION}", "spacing": spacing,
-            "patch_size": [min(LARGEST_PATCH, multiple * -int(-n // multiple)) for n in size], "batch_size": 2,
+        "n_stages": depth, "features_per_stage": small.features, "kernel_sizes": [[3, 3, 3]] * depth,
+        "strides": [[1, 1, 1], *[[2, 2, 2]] * (depth - 1)], "n_conv_per_stage": [small.convolutions] * depth,
+        "n_conv_per_stage_decoder": [small.convolutions] * (depth - 1)}
+    return {"inherits_from": "3d_fullres", "data_identifier": f"nnUNetPlans_{name}", "spacing": spacing,
+            "patch_size": [min(small.largest_patch, multiple * -int(-n // multiple)) for n in size], "batch_size": 2,
             "architecture": full["architecture"] | {"arch_kwargs": arguments}}
 
 
-def splits(cases: list[str], folds: int) -> list[dict[str, list[str]]]:
-    """splits_final.json: every `folds`-th case is in the same fold, so that each has cases of all hospitals."""
+def splits(cases: list[str], folds: int, sites: tuple[str, ...] = ()) -> list[dict[str, list[str]]]:
+    """splits_final.json: every `folds`-th case is in the same fold, so that each has cases of all hospitals; then a
+    fold for every site, whose validation cases are all of it."""
     held_out = [cases[fold::folds] for fold in range(folds)]
+    held_out += [[case for case in cases if site in case] for site in sites]
     return [{"train": [case for case in cases if case not in val], "val": val} for val in held_out]
 
 
@@ -121,8 +139,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=REAL_DATA)
     parser.add_argument("-o", dest="root", required=True, type=Path)
+    parser.add_argument("-c", dest="configuration", choices=CONFIGURATIONS, default=CONFIGURATION)
     args = parser.parse_args()
-    make(args.name, args.root)
+    make(args.name, args.root, configuration=args.configuration)
 
 
 if __name__ == "__main__":

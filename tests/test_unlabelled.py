@@ -124,7 +124,7 @@ def test_at_first_the_teacher_has_little_to_say():
     assert ramp(0) < 0.01 < ramp(0.1) < ramp(0.3) < ramp(0.4) == ramp(1) == 1
 
 
-# ----------------------------------------------------------------------------------------------------------- the batches
+# ---------------------------------------------------------------------------------------------------------- the batches
 
 class Dataset:
     """Cases that hold one value each; properties as nnU-Net's preprocessing leaves them."""
