@@ -30,7 +30,7 @@ BODY = "body"  # outside of it all is black
 def row_of(trainer, raw: Path) -> dict[str, np.ndarray]:
     """Title -> axial slice (H, W); "label", "prediction" and BODY are boolean."""
     trainer.set_deep_supervision_enabled(False)
-    cases = quick_compare.test_cases(trainer, raw, None)
+    cases = quick_compare.held_out_cases(trainer, raw, None)
     image, label = max(cases.values(), key=lambda case: (case[1] > 0).sum())
     names, spacing = channel_names(trainer.dataset_json), list(trainer.configuration_manager.spacing)
     seen = degrade_case(image, torch.from_numpy(label >= 0), spacing, seed=0, probabilities={"noise": 1.0})

@@ -9,7 +9,7 @@ Every trainer of short_trainers/ named here is trained on all training cases, on
 nnunetv2_rmr.degradations, drawn as in training and the same for all models. With --cross_validate a seed trains a fold
 and predicts its validation cases. --data takes real scans of ../shared/data, prepared by real_dataset.py if they are
 not yet. With --missing also with each modality taken away: zeros in its place, left out of the fused image as by
-nnUNetv2_rmr_predict --missing.
+nnUNetv2_rmr_predict --missing; and, beside validation cases, the test cases, which really lack one.
 
 All scores are taken on the preprocessed grid. Segmentation: Dice and HD95 (mm), mean over labels or regions. Fused
 image, restoration: PSNR inside the body and SSIM against the gradient fusion of the clean case, beside it the same of
@@ -61,6 +61,7 @@ from nnunetv2_rmr.settings import channel_names
 
 CLEAN = "clean"
 WITHOUT = "without "  # the modality that is named then
+LACKING = "lacking one"  # the case as it was found
 GROUPS = {CLEAN: (CLEAN,), "noise, blur, fourier": ("noise", "blur", "fourier"),
           "the other kinds": tuple(kind for kind in DEGRADATIONS if kind not in ("noise", "blur", "fourier")),
           **{kind: (kind,) for kind in DEGRADATIONS}}
@@ -71,6 +72,7 @@ SCORES = {"Dice": 3, "HD95": 1, "restored PSNR": 2, "restored SSIM": 3, **{f"fus
 RUN = ["trainer", "seed"]
 FOLDS = 10  # at most
 Scores = dict[str, float]
+Cases = dict[str, tuple[torch.Tensor, np.ndarray]]  # image (C, D, H, W), label (D, H, W), -1 outside, preprocessed
 
 
 def train(name: str, plans: dict, configuration: str, fold: int | str, dataset_json: dict, device: torch.device,
@@ -115,16 +117,20 @@ def training_seconds(trainer) -> float:
     return sum(log["epoch_end_timestamps"]) - sum(log["epoch_start_timestamps"])
 
 
-def test_cases(trainer, raw: Path, count: int | None) -> dict[str, tuple[torch.Tensor, np.ndarray]]:
-    """Case -> (image (C, D, H, W), label (D, H, W), -1 outside the body), both preprocessed."""
+def validation_cases(trainer, count: int | None) -> Cases:
+    """Of the trainer's fold."""
+    cases = {}
+    dataset = trainer.dataset_class(trainer.preprocessed_dataset_folder, trainer.do_split()[1][:count])
+    for case in dataset.identifiers:
+        image, segmentation, *_ = dataset.load_case(case)
+        cases[case] = torch.from_numpy(image[:]).float(), np.asarray(segmentation[0])
+    return cases
+
+
+def test_cases(trainer, raw: Path, count: int | None) -> Cases:
+    """Of imagesTs and labelsTs."""
     configuration, ending = trainer.configuration_manager, trainer.dataset_json["file_ending"]
     cases = {}
-    if trainer.fold != "all":
-        dataset = trainer.dataset_class(trainer.preprocessed_dataset_folder, trainer.do_split()[1][:count])
-        for case in dataset.identifiers:
-            image, segmentation, *_ = dataset.load_case(case)
-            cases[case] = torch.from_numpy(image[:]).float(), np.asarray(segmentation[0])
-        return cases
     for label in sorted((raw / "labelsTs").glob(f"*{ending}"))[:count]:
         case = label.name.removesuffix(ending)
         files = sorted(str(f) for f in (raw / "imagesTs").glob(f"{case}_*{ending}"))
@@ -132,6 +138,11 @@ def test_cases(trainer, raw: Path, count: int | None) -> dict[str, tuple[torch.T
             files, str(label), trainer.plans_manager, configuration, trainer.dataset_json)
         cases[case] = torch.from_numpy(image).float(), np.asarray(segmentation[0])
     return cases
+
+
+def held_out_cases(trainer, raw: Path, count: int | None) -> Cases:
+    """What a trainer is tested on: its fold, or the test cases if it has learned from all training cases."""
+    return test_cases(trainer, raw, count) if trainer.fold == "all" else validation_cases(trainer, count)
 
 
 def wanted_labels(trainer) -> dict[str, int | tuple[int, ...]]:
@@ -248,7 +259,7 @@ def test(trainer, raw: Path, count: int | None, missing: bool) -> dict[str, dict
     fuses = isinstance(network, FusingNetwork)
     without = [f"{WITHOUT}{name}" for name in channels] if missing else []
     scores = {condition: {} for condition in (CLEAN, *DEGRADATIONS, *without)}
-    for number, (case, (image, label)) in enumerate(test_cases(trainer, raw, count).items()):
+    for number, (case, (image, label)) in enumerate(held_out_cases(trainer, raw, count).items()):
         inside = torch.from_numpy(label >= 0)
         lesions = {name: np.isin(label, wanted) for name, wanted in wanted_labels(trainer).items()}
         clean = CleanCase(image, torch.from_numpy(body_of_preprocessed(image.numpy())), lesions, spacing, channels,
@@ -265,6 +276,12 @@ def test(trainer, raw: Path, count: int | None, missing: bool) -> dict[str, dict
             if fuses:
                 fused = predicted["fused"]
                 of_cases[case] |= clean.score_restoration(fused, seen) | clean.score_fusion(fused, seen, present)
+    if missing and trainer.fold != "all":
+        scores[LACKING] = {}
+        for case, (image, label) in test_cases(trainer, raw, count).items():
+            predicted = predict(trainer, image, image.flatten(1).any(1))
+            segmentation = trainer.label_manager.convert_logits_to_segmentation(predicted["logits"])
+            scores[LACKING][case] = score_segmentation(np.asarray(segmentation), label, trainer)
     return scores
 
 
@@ -298,6 +315,7 @@ def report(found: pd.DataFrame, trainers: list[str], seeds: list[int], cross_val
     unit = "case" if cross_validated else "seed"
     without = tuple(c for c in found.condition.unique() if c.startswith(WITHOUT))
     groups = GROUPS | ({"one modality missing": without} | {c: (c,) for c in without} if without else {})
+    groups |= {LACKING: (LACKING,)}
     of_each = {c: SCORES["Dice"] for c in found if c.startswith(("Dice ", "fused own edges "))}
     for score, digits in (SCORES | of_each).items():
         if score not in found:

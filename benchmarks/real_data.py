@@ -1,7 +1,7 @@
 """Everything that is claimed about real patients, one command per data set.
 
     python benchmarks/real_data.py sarcoma -o OUT          # or glioma, brats2021
-    python benchmarks/real_data.py sarcoma -o OUT --only labels --jobs 1
+    python benchmarks/real_data.py sarcoma -o OUT --only labels --folds 0
 
 Scans of ../shared/data are imported, planned, preprocessed and split by patients (real_dataset.py); then every part
 trains and tests its trainers on five folds (BraTS: seven) with quick_compare.py, several jobs at a time, each with one
@@ -44,17 +44,16 @@ class Part:
     options: tuple[str, ...] = ()
 
 
-def parts_of(name: str, iterations: int) -> list[Part]:
-    folds = range(REAL_DATA[name].folds)
+def parts_of(name: str, folds: list[int], iterations: int) -> list[Part]:
+    data = REAL_DATA[name]
     again = tuple(AGAIN + fold for fold in folds)
     parts = [Part("comparison", (*RIVALS, *ONCE), tuple(folds), iterations, ("--missing",)),
              Part("comparison", RIVALS, again, iterations, ("--missing",))]
     for number in FEW_LABELS.get(name, ()):
         trainers = (f"nnUNetTrainerRMR_{number}labels", f"nnUNetTrainerRMR_{number}labels_others")
         parts.append(Part(f"labels_{number}", trainers, tuple(folds), iterations))
-    if REAL_DATA[name].sites:
-        site_folds = tuple(len(folds) + number for number in range(len(REAL_DATA[name].sites)))
-        parts.append(Part("sites", RIVALS, site_folds, iterations))
+    if data.sites:
+        parts.append(Part("sites", RIVALS, tuple(data.folds + number for number in range(len(data.sites))), iterations))
     return parts
 
 
@@ -95,14 +94,18 @@ def main() -> None:
     parser.add_argument("-c", dest="configuration", choices=CONFIGURATIONS, default=CONFIGURATION)
     parser.add_argument("--jobs", type=int, default=2, help="at a time, one core each")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--folds", type=int, nargs="+", help="of patients; default: all")
     args = parser.parse_args()
+    folds = list(range(REAL_DATA[args.name].folds))
+    if not set(args.folds or folds) <= set(folds):
+        parser.error(f"--folds {' '.join(map(str, args.folds))}: those of {args.name} are {' '.join(map(str, folds))}")
     args.out.mkdir(parents=True, exist_ok=True)
-    make(args.name, args.out / "data", configuration=args.configuration)
-    parts = [part for part in parts_of(args.name, args.iterations)
-             if not args.only or part.name.startswith(tuple(args.only))]
+    parts = parts_of(args.name, args.folds or folds, args.iterations)
+    names = ", ".join(dict.fromkeys(part.name for part in parts))
+    parts = [part for part in parts if not args.only or part.name.startswith(tuple(args.only))]
     if not parts:
-        parser.error(f"--only {' '.join(args.only)}: the parts of {args.name} are "
-                     f"{', '.join(dict.fromkeys(p.name for p in parts_of(args.name, args.iterations)))}")
+        parser.error(f"--only {' '.join(args.only)}: the parts of {args.name} are {names}")
+    make(args.name, args.out / "data", configuration=args.configuration)
     for part in parts:
         train_and_test(part, args)
         write_tables([other for other in parts if other.name == part.name], args.out / part.name)

@@ -6,9 +6,9 @@ brats2021, sarcoma or glioma, as they lie in ../shared/data beside the repositor
 does the same. Writes ROOT/nnUNet_raw, _preprocessed and _results with one configuration more than nnU-Net plans, batch
 2, a PlainConvUNet of four stages: for CPUs 3d_small, voxels of at least 4 mm along every axis, one convolution a stage,
 16 to 128 features, patches of up to 32^3; for GPUs 3d_medium, 3 mm, two convolutions, 32 to 256, 64^3. Cases that lack
-a modality are left out and named. Every case is a patient of its own, so the five folds (of BraTS seven, each of one
-case) are folds of patients. Glioma has two more: 5 is trained on the patients of hospital DU and tested on those of CS,
-6 the other way round.
+a modality are named and become test cases (imagesTs, zeros for what they lack). Every case is a patient of its own, so
+the five folds (of BraTS seven, each of one case) are folds of patients. Glioma has two more: 5 is trained on the
+patients of hospital DU and tested on those of CS, 6 the other way round.
 """
 
 import argparse
@@ -17,6 +17,8 @@ import os
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import SimpleITK as sitk
 
 from nnunetv2_rmr.datasets.importer import ImportRequest, import_dataset
 from nnunetv2_rmr.demo.job import set_environment, threads_for_processes
@@ -80,13 +82,30 @@ def make(name: str, root: Path, source: Path | None = None, configuration: str =
             source or SHARED / name, data.modalities, data.label, data.dataset_id, data.name,
             temporary / "nnUNet_raw", skip_bad_cases=True, **data.import_options))
         for case, problems in checked.skipped.items():
-            print(f"left out: {case}: {'; '.join(problems)}")
+            print(f"not for training: {case}: {'; '.join(problems)}")
+            _write_lacking(source or SHARED / name, case, data, temporary / "nnUNet_raw" / data.dataset)
         _plan_and_preprocess(data, configuration)
         try:
             temporary.rename(root)
         except OSError:  # another process was faster
             shutil.rmtree(temporary)
     set_environment(root)
+
+
+def _write_lacking(source: Path, case: str, data: RealData, raw: Path) -> None:
+    """As a test case, if it has a label and a modality; zeros stand for the others."""
+    label = source / case / data.label
+    there = [file for name in data.modalities.values() if (file := source / case / name).exists()]
+    if not label.exists() or not there or "label_map" in data.import_options:
+        return
+    for folder in ("imagesTs", "labelsTs"):
+        (raw / folder).mkdir(exist_ok=True)
+    shutil.copy(label, raw / "labelsTs" / f"{case}.nii.gz")
+    for channel, name in enumerate(data.modalities.values()):
+        image = sitk.ReadImage(str(source / case / name if source / case / name in there else there[0]))
+        if source / case / name not in there:
+            image *= 0
+        sitk.WriteImage(image, str(raw / "imagesTs" / f"{case}_{channel:04d}.nii.gz"))
 
 
 def _plan_and_preprocess(data: RealData, configuration: str) -> None:

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import SimpleITK as sitk
 import tiny
 import torch
 from conftest import REGIONS
@@ -347,25 +348,33 @@ def test_bfloat16_changes_rounding_only(quick_compare):
         torch.testing.assert_close(found, wanted, atol=0.02, rtol=0.02)
 
 
+def write_sarcomas(folder: Path, number: int) -> None:
+    rng = np.random.default_rng(0)
+    for i in range(number):
+        images, label = tiny.tiny_case(rng)
+        for name, image in zip(("CT", "PET", "MR_T1"), images):
+            tiny.write_image(image, folder / f"STS_{i}" / f"{name}.nii.gz", spacing=(3, 3, 5))
+        tiny.write_image((label > 0).astype(np.uint8), folder / f"STS_{i}" / "gtv.nii.gz", (3, 3, 5))
+
+
 def test_real_scans_become_a_data_set_with_folds_of_patients(tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(FOLDER))
     import real_dataset
 
+    write_sarcomas(tmp_path / "scans", 7)
+    (tmp_path / "scans" / "STS_6" / "PET.nii.gz").unlink()
     environment = dict(os.environ)
-    rng = np.random.default_rng(0)
-    for i in range(7):
-        images, label = tiny.tiny_case(rng)
-        for name, image in zip(("CT", "PET", "MR_T1"), images):
-            if (i, name) != (6, "PET"):
-                tiny.write_image(image, tmp_path / "scans" / f"STS_{i}" / f"{name}.nii.gz", spacing=(3, 3, 5))
-        tiny.write_image((label > 0).astype(np.uint8), tmp_path / "scans" / f"STS_{i}" / "gtv.nii.gz", (3, 3, 5))
     try:
         real_dataset.make("sarcoma", tmp_path / "root", tmp_path / "scans")
         assert os.environ["nnUNet_preprocessed"] == str(tmp_path / "root" / "nnUNet_preprocessed")
     finally:
         os.environ.clear()
         os.environ.update(environment)
-    assert "left out: STS_6: modality PET missing" in capsys.readouterr().out
+    assert "not for training: STS_6: modality PET missing" in capsys.readouterr().out
+    raw = tmp_path / "root" / "nnUNet_raw" / "Dataset997_Sarcoma"
+    lacking = [sitk.GetArrayFromImage(sitk.ReadImage(str(raw / "imagesTs" / f"STS_6_000{i}.nii.gz"))) for i in range(3)]
+    assert [image.any() for image in lacking] == [True, False, True]
+    assert [file.name for file in (raw / "labelsTs").iterdir()] == ["STS_6.nii.gz"]
     folder = tmp_path / "root" / "nnUNet_preprocessed" / "Dataset997_Sarcoma"
     splits = json.loads((folder / "splits_final.json").read_text())
     assert [split["val"] for split in splits] == [["STS_0", "STS_5"], ["STS_1"], ["STS_2"], ["STS_3"], ["STS_4"]]
@@ -374,3 +383,66 @@ def test_real_scans_become_a_data_set_with_folds_of_patients(tmp_path, monkeypat
     small = json.loads((folder / "nnUNetPlans.json").read_text())["configurations"]["3d_small"]
     assert small["spacing"] == [5, 4, 4] and small["patch_size"] == [24, 24, 24]
     assert len(list((folder / small["data_identifier"]).glob("STS_?.b2nd"))) == 6
+
+
+@pytest.mark.slow
+def test_a_protocol_on_real_scans_leaves_cases_and_tables_and_does_nothing_twice(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import real_dataset
+
+    write_sarcomas(tmp_path / "scans", 8)
+    environment = dict(os.environ)
+    try:
+        real_dataset.make("sarcoma", tmp_path / "out" / "data", tmp_path / "scans")
+    finally:
+        os.environ.clear()
+        os.environ.update(environment)
+    command = ("sarcoma", "-o", tmp_path / "out", "--only", "labels_4", "--folds", 0, "--epochs", 2, "--iterations", 2)
+
+    run(monkeypatch, "real_data.py", *command)
+    assert f"labels_4: {tmp_path / 'out' / 'labels_4' / 'tables.md'}" in capsys.readouterr().out
+    found = pd.read_csv(tmp_path / "out" / "labels_4" / "cases.csv")
+    alone, with_others = "nnUNetTrainerRMR_4labels", "nnUNetTrainerRMR_4labels_others"
+    assert set(found.trainer) == {alone, with_others} and set(found.case) == {"STS_0", "STS_5"}
+    assert f"| clean | {with_others} |" in (tmp_path / "out" / "labels_4" / "tables.md").read_text()
+    logs = {trainer: "".join(file.read_text() for file in (tmp_path / "out" / "labels_4").rglob("training_log*.txt")
+                             if f"{trainer}_short" in str(file)) for trainer in (alone, with_others)}
+    assert "Learning from 2 scans without labels" in logs[with_others] and "Learning from" not in logs[alone]
+
+    times = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("checkpoint*.pth")}
+    run(monkeypatch, "real_data.py", *command)
+    assert times and times == {file: file.stat().st_mtime_ns for file in tmp_path.rglob("checkpoint*.pth")}
+
+
+@pytest.mark.parametrize(("arguments", "told"), [(("--folds", 7), "those of sarcoma are 0 1 2 3 4"),
+                                                 (("--only", "sites"), "comparison, labels_4, labels_16")])
+def test_a_protocol_that_is_not_there_is_refused_before_data_are_made(arguments, told, tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "real_data.py", "sarcoma", "-o", tmp_path / "out", *arguments)
+    assert told in capsys.readouterr().err and not (tmp_path / "out" / "data").exists()
+
+
+def test_a_gpu_plan_that_is_cut_off_keeps_what_is_done_and_goes_on_with_the_rest(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import gpu_plan
+
+    counting, hanging, failing = tmp_path / "counting.py", tmp_path / "hanging.py", tmp_path / "failing.py"
+    counting.write_text(f"open({str(tmp_path / 'counted')!r}, 'a').write('x')")
+    hanging.write_text("import time; time.sleep(60)")
+    failing.write_text("import sys; sys.exit(3)")
+    beside = {"quick": ({}, [str(counting)]), "slow": ({}, [str(hanging)]), "broken": ({}, [str(failing)])}
+    monkeypatch.setattr(gpu_plan, "steps", lambda *args: [beside, {"later": ({}, [str(counting)])}])
+    arguments = ["gpu_plan.py", "--data", "DATA", "-o", str(tmp_path / "out"), "--minutes"]
+
+    monkeypatch.setattr(sys, "argv", [*arguments, "0.05"])
+    gpu_plan.main()
+    done = {file.name for file in (tmp_path / "out").glob("*.done")}
+    assert done == {"quick.done"} and (tmp_path / "counted").read_text() == "x"
+    assert "slow: stopped" in capsys.readouterr().out
+
+    hanging.write_text("")
+    monkeypatch.setattr(sys, "argv", [*arguments, "1"])
+    gpu_plan.main()
+    assert {file.name for file in (tmp_path / "out").glob("*.done")} == {"quick.done", "slow.done", "later.done"}
+    assert (tmp_path / "counted").read_text() == "xx"  # `quick` not again
+    assert "broken: 3" in capsys.readouterr().out
