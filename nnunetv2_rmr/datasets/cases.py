@@ -45,9 +45,11 @@ def safe_case_id(source: str) -> str:
     """`source` with everything replaced that nnU-Net or a file system can not handle; may be empty.
 
     Letters, digits, '.', '_' and '-' stay. A trailing '_seg' becomes '-seg': nnU-Net stores the preprocessed
-    segmentation of case X as X_seg and would overlook a case of that name.
+    segmentation of case X as X_seg and would overlook a case of that name. A trailing '.nii' becomes '-nii', and so on:
+    of c.nii.nii.gz SimpleITK would make c.nii.gz, another case's file.
     """
     safe = re.sub(r"[^A-Za-z0-9._-]+", "_", source).lstrip(".")
+    safe = re.sub(r"\.(nii|img|hdr|nia)(\.gz)?$", lambda ending: ending[0].replace(".", "-"), safe, flags=re.IGNORECASE)
     return safe[:-4] + "-seg" if safe.endswith("_seg") else safe
 
 

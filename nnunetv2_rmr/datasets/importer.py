@@ -377,6 +377,7 @@ def _notes(request: ImportRequest, checked: CheckedDataset, ignored: list[str]) 
     if request.regions:
         for label, written in merged_labels(request.regions, checked.regions_class_order or []).items():
             notes.append(f"labels {label} and {written} lie in the same regions: predictions hold {written} for both")
+    notes += [f"WARNING: {warning}" for c in _cases(checked) for warning in checked.inspections[c.source].warnings]
     preprocessed = os.environ.get(PREPROCESSED)
     if preprocessed and (Path(preprocessed) / request.folder_name).exists():
         # planning again would keep its fingerprint and its folds, which may hold cases that are gone

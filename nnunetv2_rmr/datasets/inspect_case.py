@@ -10,8 +10,10 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunetv2_rmr.datasets.cases import Case, file_ending
+from nnunetv2_rmr.datasets.nifti import check_forms
 from nnunetv2_rmr.datasets.refused import ImportRefused
 from nnunetv2_rmr.datasets.volumes import (
+    GRID_TOLERANCE,
     Grid,
     content_hash,
     label_counts,
@@ -51,6 +53,7 @@ class Inspection:
     grid: Grid | None = None  # of the reference modality
     hashes: dict[str, str] = field(default_factory=dict)  # by modality, of images that are not empty
     labels: dict[int, int] | None = None  # voxels by value, mapped; None without a label file
+    warnings: list[str] = field(default_factory=list)
     rewrite: set[str] = field(default_factory=set)  # modalities ("" = label) whose voxels or header must change
 
 
@@ -66,6 +69,9 @@ def inspect_case(case: Case, label_needed: bool, rules: Rules) -> Inspection:
         path = _only_file(case.labels, "label", rules.patterns[""], found.problems)
         if path is not None:
             _collecting(found.problems, lambda: _inspect_label(path, rules, found))
+    if not found.problems:
+        files = [files[0] for files in (*case.images.values(), case.labels) if files]
+        _collecting(found.problems, lambda: found.warnings.extend(filter(None, [check_forms(files, GRID_TOLERANCE)])))
     return found
 
 

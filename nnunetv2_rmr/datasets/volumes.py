@@ -1,10 +1,7 @@
 """Reading, comparing and changing single volumes; files that are not usable raise ImportRefused."""
 
-import gzip
 import itertools
-import math
 import os
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +13,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunetv2_rmr.datasets.cases import READABLE, file_ending
+from nnunetv2_rmr.datasets.nifti import check_nifti, is_nifti
 from nnunetv2_rmr.datasets.refused import ImportRefused
 
 # Two grids count as one when no voxel lies farther apart than this part of the smallest voxel edge. Tools round
@@ -91,7 +89,7 @@ def read_volume(path: Path) -> sitk.Image:
     """
     if file_ending(path) is None:
         raise ImportRefused(f"{path}: this format is not supported; convert it to one of {' '.join(READABLE)}")
-    check_complete(path)
+    check_nifti(path)
     try:
         with _libraries_silenced():
             image = sitk.ReadImage(os.fspath(path))
@@ -109,23 +107,6 @@ def read_volume(path: Path) -> sitk.Image:
     return image
 
 
-def check_complete(path: Path) -> None:
-    """Raise ImportRefused if a NIfTI file ends early. SimpleITK fills what is missing with zeros, silently."""
-    ending = file_ending(path)
-    if ending not in (".nii", ".nii.gz"):
-        return
-    try:
-        header = nibabel.load(path).header
-        voxels = math.prod(int(n) for n in header.get_data_shape())
-        needed = int(header.get_data_offset()) + voxels * header.get_data_dtype().itemsize
-        # Reading to the end also checks gzip's checksum.
-        present = _unpacked_size(path) if ending == ".nii.gz" else path.stat().st_size
-    except (OSError, EOFError, zlib.error, ValueError, nibabel.filebasedimages.ImageFileError) as error:
-        raise ImportRefused(f"{path}: can not be read, it is damaged or truncated ({error})") from error
-    if present < needed:
-        raise ImportRefused(f"{path}: truncated, holds {present} of {needed} bytes")
-
-
 def content_hash(array: np.ndarray) -> str:
     """Equal for equal voxel values, whatever the number type they are stored in."""
     return blake2b(np.ascontiguousarray(array, np.float32), digest_size=16).hexdigest() + str(array.shape)
@@ -133,7 +114,7 @@ def content_hash(array: np.ndarray) -> str:
 
 def refuse_non_finite(path: Path, array: np.ndarray) -> None:
     """Raise ImportRefused if the file, read as `array`, holds NaN or infinite values."""
-    if file_ending(path) in (".nii", ".nii.gz"):
+    if is_nifti(path):
         # SimpleITK's NIfTI library turns them into zeros while reading; nibabel shows what the file holds.
         data = nibabel.load(path).dataobj
         array = data.get_unscaled() if data.dtype.kind == "f" else array
@@ -215,15 +196,7 @@ def write_volume(image: sitk.Image, path: Path) -> None:
             sitk.WriteImage(image, os.fspath(path), True)
     except RuntimeError as error:
         raise ImportRefused(f"{path}: can not be written ({str(error).strip().splitlines()[-1].strip()})") from error
-    check_complete(path)
-
-
-def _unpacked_size(path: Path) -> int:
-    size = 0
-    with gzip.open(path, "rb") as file:
-        while block := file.read(1 << 22):
-            size += len(block)
-    return size
+    check_nifti(path)
 
 
 @contextmanager

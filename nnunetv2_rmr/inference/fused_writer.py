@@ -16,8 +16,8 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 
 from nnunetv2_rmr.atomic import replacing
+from nnunetv2_rmr.datasets.nifti import check_nifti, misnamed_output
 from nnunetv2_rmr.datasets.refused import ImportRefused
-from nnunetv2_rmr.datasets.volumes import check_complete
 
 
 def _write_sitk(image: np.ndarray, filename: str, properties: dict) -> None:
@@ -81,13 +81,16 @@ def write_image(image: np.ndarray, filename: str, reader_writer: type[BaseReader
     """Write a float image (D, H, W), (1, H, W) for 2D files, in the axis order of the reader, as float32.
 
     properties: what the reader returned for the case's images; origin, spacing and direction are restored from it.
-    The file appears under its name only when it is complete. Raises OSError if the disk is full.
+    The file appears under its name only when it is complete. Raises OSError if the disk is full, ValueError
+    if the case's name ends like a NIfTI file.
     """
     write = _writer(reader_writer, file_ending)
+    if problem := misnamed_output(basename(filename)[:-len(file_ending)], file_ending):
+        raise ValueError(problem)
     with replacing(filename) as temporary:
         write(np.ascontiguousarray(image, dtype=np.float32), temporary, properties)
         try:
-            check_complete(Path(temporary))  # SimpleITK says nothing of a full disk
+            check_nifti(Path(temporary))  # SimpleITK says nothing of a full disk
         except ImportRefused:
             raise OSError(f"{filename} could not be written completely: is the disk full?") from None
     if issubclass(reader_writer, Tiff3DIO):  # nnU-Net keeps a tiff's spacing in a file beside it

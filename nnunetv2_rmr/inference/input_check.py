@@ -11,8 +11,9 @@ import SimpleITK as sitk
 from nnunetv2.imageio.nibabel_reader_writer import NibabelIO
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
+from nnunetv2_rmr.datasets.nifti import check_forms, check_nifti, is_nifti
 from nnunetv2_rmr.datasets.refused import ImportRefused
-from nnunetv2_rmr.datasets.volumes import Grid, check_complete, refuse_non_finite
+from nnunetv2_rmr.datasets.volumes import GRID_TOLERANCE, Grid, refuse_non_finite
 
 
 class BadCaseError(ValueError):
@@ -44,24 +45,29 @@ def files_of_cases(folder: str, names: Sequence[str], file_ending: str) -> list[
     return list(cases.values())
 
 
-def check_files(files: Sequence[str]) -> None:
-    """All files are there, complete, and on one grid. Raises BadCaseError.
+def check_files(files: Sequence[str], made_of_them: Sequence[str] = ()) -> None:
+    """All files are there, complete, and on one grid, whoever reads them. Raises BadCaseError.
 
     Readers do not tell: SimpleITK fills a truncated NIfTI file with zeros, and nnU-Net only warns of other origins.
+    made_of_them: more files, written by a program that has read the others; they lie where it took these to lie.
     """
+    originals, files = files, [*files, *made_of_them]
     for file in files:
         if not os.path.isfile(file):
             raise BadCaseError(f"{file} does not exist")
     try:
         for file in files:
-            check_complete(Path(file))
+            check_nifti(Path(file))
         grids = [_grid(file) for file in files]
+        warning = check_forms(originals, GRID_TOLERANCE)
     except (ImportRefused, RuntimeError) as error:
         raise BadCaseError(f"{error}; copy or export it again") from None
     for file, grid in zip(files[1:], grids[1:]):
         if grid is not None and grids[0] is not None and not grid.is_close(grids[0]):
             raise BadCaseError(f"{file} does not lie on the grid of {files[0]} ({grid.difference(grids[0])}): "
                                f"resample the modalities to one grid first")
+    if warning:
+        print(f"WARNING: {warning}")
 
 
 def _grid(file: str) -> Grid | None:
@@ -73,7 +79,7 @@ def _grid(file: str) -> Grid | None:
     try:
         reader.ReadImageInformation()
     except RuntimeError:
-        if file.lower().endswith((".nii", ".nii.gz")):  # sheared axes, which nnU-Net reads with nibabel then
+        if is_nifti(file):  # sheared axes, which nnU-Net reads with nibabel then
             return Grid.of_affine(nibabel.load(file))
         raise RuntimeError(f"{file}: can not be read") from None
     return Grid.of(reader)

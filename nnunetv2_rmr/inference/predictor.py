@@ -25,6 +25,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.helpers import dummy_context
 from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot
 
+from nnunetv2_rmr.datasets.nifti import misnamed_output
 from nnunetv2_rmr.ext_trainer import add_to_ext_trainer
 from nnunetv2_rmr.fusion.fused_image import fused_image, fusion_target
 from nnunetv2_rmr.inference.export_fused import export_fused, fused_filename, fused_to_input_grid
@@ -421,6 +422,8 @@ class RMRPredictor(nnUNetPredictor):
 def _preprocess_case(files, previous_stage_file, output, plans_manager, configuration_manager, dataset_json,
                      verbose: bool) -> dict | BadCaseError:
     """What nnU-Net's data iterators yield for one case, or the reason why there is nothing to yield."""
+    if output is not None and (problem := misnamed_output(os.path.basename(output), dataset_json["file_ending"])):
+        return BadCaseError(problem)
     preprocessor = configuration_manager.preprocessor_class(verbose=verbose)
     try:
         data, seg, properties = preprocessor.run_case(files, previous_stage_file, plans_manager, configuration_manager,

@@ -127,7 +127,7 @@ def read_case(files: CaseFiles, channels: Sequence[str], file_ending: str,
     """Raises BadCaseError for files that are missing, broken, on different grids, constant, or hold NaN."""
     images = [*files.images, files.fused]
     masks = {"mask": None if files.mask in (BODY, NO_MASK) else files.mask, "label": files.label}
-    check_files([*images, *filter(None, masks.values())])
+    check_files(files.images, [files.fused, *filter(None, masks.values())])
     try:
         # one by one: nnU-Net's readers print a page if the last digits of the headers differ
         read = [reader().read_images([file]) for file in images]

@@ -1,0 +1,98 @@
+"""Where a NIfTI file is not what SimpleITK, nnU-Net's usual reader, makes of it, without a word."""
+
+import gzip
+import math
+import os
+import re
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import nibabel
+import numpy as np
+
+from nnunetv2_rmr.datasets.refused import ImportRefused
+
+ENDINGS = (".nii", ".nii.gz")
+
+
+def is_nifti(path: str | os.PathLike) -> bool:
+    return os.fspath(path).lower().endswith(ENDINGS)
+
+
+def check_nifti(path: Path) -> None:
+    """Raise ImportRefused if a NIfTI file ends early, or is not the one that SimpleITK would read.
+
+    Of the voxels that are missing it makes zeros; of X.nii.gz it reads the voxels of X.nii, if that is there.
+    """
+    if not is_nifti(path):
+        return
+    if path.name.lower().endswith(".gz") and (twin := path.with_name(path.name[:-3])).exists():
+        raise ImportRefused(f"{path}: {twin.name} lies beside it, and SimpleITK would read that instead; remove one")
+    try:
+        image = nibabel.load(path)
+        voxels = math.prod(int(n) for n in image.header.get_data_shape())
+        # not header.get_data_offset(), which is 0 once the header is loaded
+        needed = int(image.dataobj.offset) + voxels * image.header.get_data_dtype().itemsize
+        # Reading to the end also checks gzip's checksum.
+        present = _unpacked_size(path) if path.name.lower().endswith(".gz") else path.stat().st_size
+    except (OSError, EOFError, zlib.error, ValueError, nibabel.filebasedimages.ImageFileError,
+            nibabel.spatialimages.HeaderDataError) as error:
+        raise ImportRefused(f"{path}: can not be read, it is damaged or truncated ({error})") from error
+    if present < needed:
+        raise ImportRefused(f"{path}: truncated, holds {present} of {needed} bytes")
+
+
+def misnamed_output(case: str, file_ending: str) -> str | None:
+    """Why no NIfTI file CASE.nii.gz can be written: SimpleITK would drop a second ending, and write over another case.
+    None if all is well."""
+    if is_nifti(file_ending) and (second := re.search(r"\.(nii|img|hdr|nia)(\.gz)?$", case, re.IGNORECASE)):
+        return (f"case {case}: SimpleITK would write {case}{file_ending} under another name, as the case's name ends "
+                f"in {second[0]}; rename its files")
+    return None
+
+
+def check_forms(files: Sequence[str | os.PathLike], tolerance: float) -> str | None:
+    """A warning if the headers of a case's files have two opinions of where they lie, all the same two; else None.
+
+    A NIfTI header can place the image by its sform and by its qform. Programs differ in which they follow: files that
+    fit each other for one of them are apart for the other. tolerance: in parts of the smallest voxel edge. Raises
+    ImportRefused if the files differ in this.
+    """
+    gaps = {file: _between_forms(file) for file in files}
+    sizes = {file: np.linalg.norm(gap, axis=1).max() for file, (gap, _) in gaps.items()}
+    limit = tolerance * min(edge for _, edge in gaps.values())
+    worst = max(sizes, key=sizes.get, default=None)
+    if worst is None or sizes[worst] <= limit:
+        return None
+    told = (f"{worst}: by its sform it lies up to {sizes[worst]:.3g} mm from where its qform has it, and programs "
+            "differ in which they follow")
+    if all(np.linalg.norm(gap - gaps[worst][0], axis=1).max() <= limit for gap, _ in gaps.values()):
+        return f"{told}; all files of the case agree in that"
+    raise ImportRefused(f"{told}; not so the case's other files. Find out which of the two is right, and set the "
+                        "other's code to 0")
+
+
+def _between_forms(file: str | os.PathLike) -> tuple[np.ndarray, float]:
+    """(8, 3) mm, of the corner voxels from sform to qform, zero if the header has not both; and the smallest edge."""
+    if not is_nifti(file):
+        return np.zeros((8, 3)), math.inf
+    image = nibabel.load(file)
+    shape, edge = (*image.shape, 1, 1)[:3], float(min(image.header.get_zooms()[:3]))
+    try:
+        forms = [image.header.get_sform(coded=True)[0], image.header.get_qform(coded=True)[0]]
+    except (ValueError, nibabel.spatialimages.HeaderDataError) as error:
+        raise ImportRefused(f"{file}: its header does not say where the image lies ({error})") from None
+    if any(form is None for form in forms):
+        return np.zeros((8, 3)), edge
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape], indexing="ij")).reshape(3, 8).T
+    by_sform, by_qform = (nibabel.affines.apply_affine(form, corners) for form in forms)
+    return by_qform - by_sform, edge
+
+
+def _unpacked_size(path: Path) -> int:
+    size = 0
+    with gzip.open(path, "rb") as file:
+        while block := file.read(1 << 22):
+            size += len(block)
+    return size
