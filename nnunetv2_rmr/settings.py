@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import get_origin, get_type_hints
@@ -136,6 +137,14 @@ def channel_names(dataset_json: dict) -> list[str]:
     """Names of the input channels, in the order of their file numbers (_0000, _0001 ...)."""
     names = dataset_json.get("channel_names") or dataset_json["modality"]  # the older spelling
     return [names[key] for key in sorted(names, key=int)]
+
+
+def distinct_names(names: Sequence[str]) -> list[str]:
+    """The modalities' names as keys: with their number where several have one name, or where we mean something else by
+    it (the fused image; all modalities)."""
+    folded = [name.casefold() for name in names]
+    return [f"{name} ({i:04d})" if folded.count(folded[i]) > 1 or folded[i] in ("fused", "all") else name
+            for i, name in enumerate(names)]
 
 
 def reference_channel(reference_modality: str | int | None, names: list[str]) -> int:

@@ -7,6 +7,8 @@ from html import escape
 from pathlib import Path
 from types import SimpleNamespace
 
+import nibabel
+import numpy as np
 import pandas as pd
 import pytest
 import tiny
@@ -195,15 +197,23 @@ def test_a_case_that_can_not_be_read_is_named_and_the_others_are_done(done, benc
     shutil.copytree(data / "imagesTs", images)
     bad = images / "caseTs01_0001.nii.gz"
     bad.write_bytes(b"no image")
+    shutil.copytree(data / "labelsTs", tmp_path / "labels")
+    label = nibabel.load(data / "labelsTs" / "caseTs00.nii.gz")
+    for case, factor in (("caseTs00", .9999), ("caseTs02", .5)):  # saved by a program that scales; soft labels
+        nibabel.save(nibabel.Nifti1Image(label.get_fdata().astype(np.float32) * np.float32(factor), label.affine),
+                     tmp_path / "labels" / f"{case}.nii.gz")
+        for i in range(3):
+            shutil.copy(images / f"caseTs00_{i:04d}.nii.gz", images / f"caseTs02_{i:04d}.nii.gz")
     out = tmp_path / "out"
-    result = benchmark(out, images=images, check=False)
+    result = benchmark(out, "-l", tmp_path / "labels", images=images, check=False)
     assert result.returncode == 1
     assert "caseTs01_0001.nii.gz" in result.stdout and "Traceback" not in result.stdout
+    assert re.search(r"caseTs02\.nii\.gz: .* no integer value", result.stdout)
     expected, got = table(done), table(out)
     expected = expected[expected.case == "caseTs00"].reset_index(drop=True)
     pd.testing.assert_frame_equal(got, expected)
     failed = json.loads((out / "summary.json").read_text())["failed"]
-    assert len(failed) == len(table(done, "cases.csv")) / 2 and {f["case"] for f in failed} == {"caseTs01"}
+    assert len(failed) == len(table(done, "cases.csv")) and {f["case"] for f in failed} == {"caseTs01", "caseTs02"}
     assert "Failed predictions: " in (out / "report.html").read_text()
 
 

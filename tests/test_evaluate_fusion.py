@@ -124,7 +124,7 @@ def test_labels_that_are_no_label_maps_are_a_bad_case(folders):
     labels = label_lesions(folders)
     tiny.write_image(np.full(SHAPE, 0.5, np.float32), labels / "b.nii.gz")
     summary = evaluate_folder(*folders, labels_folder=labels)
-    assert "labels/b.nii.gz: holds values that are no whole numbers" in summary["failed_cases"]["b"]
+    assert "labels/b.nii.gz: can not be a label map: 4032 voxels have no integer value" in summary["failed_cases"]["b"]
     assert list(summary["failed_cases"]) == ["b"]
 
 

@@ -149,6 +149,11 @@ def test_bad_cases_are_named_and_the_others_done(trained, predicted, nnunet, ima
     truncated.write_bytes(truncated.read_bytes()[:2000])
     shutil.copy(images / "caseTs00_0000.nii.gz", folder / "surplus_0003.nii.gz")
     bad_case("surplus")
+    bad_case("numbers")[1].rename(folder / "numbers_0003.nii.gz")  # as many files as modalities
+    change(bad_case("huge")[1], lambda a: np.where(a == a.max(), 1e30, a).astype(np.float32))
+    change(bad_case("complex")[1], lambda a: (a + 1j).astype(np.complex64))
+    sitk.WriteImage(sitk.ReadImage(str(bad_case("twin")[0])), str(folder / "twin_0000.nii"))
+    bad_case("ending.nii")
     for stray in ("caseTs00_seg.nii.gz", "._caseTs00_0000.nii.gz"):  # the second is macOS's
         shutil.copy(images / "caseTs00_0000.nii.gz", folder / stray)
 
@@ -157,10 +162,13 @@ def test_bad_cases_are_named_and_the_others_done(trained, predicted, nnunet, ima
     assert "passed over, since not named like CASE_0000.nii.gz: caseTs00_seg.nii.gz\n" in result.stdout
     report = result.stdout[result.stdout.index("nnUNetv2_rmr_predict: error:"):]
     assert "Traceback" not in report
-    assert "6 case(s) could not be predicted" in report
+    assert "11 case(s) could not be predicted" in report
     for words in (["missing_0001.nii.gz (T2) missing"], ["nan_0000.nii.gz", "NaN"], ["grid_0001.nii.gz", "size"],
                   ["constant_0002.nii.gz", "constant"], ["truncated_0000.nii.gz", "damaged"],
-                  ["surplus_0003.nii.gz", "remove"]):
+                  ["surplus_0003.nii.gz", "remove"], ["numbers_0001.nii.gz (T2) missing", "numbers_0003.nii.gz"],
+                  ["huge_0001.nii.gz", "beyond"],
+                  ["complex_0001.nii.gz", "complex"], ["twin_0000.nii.gz", "twin_0000.nii"],
+                  ["ending.nii", "rename"]):
         assert any(all(word in line for word in words) for line in report.splitlines()), (words, report)
     assert files(out) == files(predicted)
     assert files(out / "fused") == files(predicted / "fused")

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from nnunetv2_rmr import __version__
-from nnunetv2_rmr.settings import RMRSettings, channel_names, reference_channel
+from nnunetv2_rmr.settings import RMRSettings, channel_names, distinct_names, reference_channel
 
 
 def test_settings_survive_the_plans_file():
@@ -104,6 +104,12 @@ def test_channel_names_come_in_the_order_of_their_numbers():
     names = {str(i): f"m{i}" for i in (10, 2, 0, 1, 3, 4, 5, 6, 7, 8, 9)}
     assert channel_names({"channel_names": names}) == [f"m{i}" for i in range(11)]
     assert channel_names({"modality": {"0": "CT"}}) == ["CT"]
+
+
+def test_modalities_that_share_a_name_with_one_another_or_with_the_fused_image_are_told_apart():
+    assert distinct_names(["CT", "MR", "ct", "fused", "All"]) == ["CT (0000)", "MR", "ct (0002)", "fused (0003)",
+                                                                  "All (0004)"]
+    assert distinct_names(["T1", "T1ce"]) == ["T1", "T1ce"]
 
 
 def test_a_misspelt_setting_is_named_with_the_one_that_was_meant():

@@ -21,7 +21,7 @@ from nnunetv2_rmr.datasets.volumes import (
     mapped_counts,
     on_grid,
     read_volume,
-    refuse_non_finite,
+    refuse_unusable_values,
     write_volume,
 )
 
@@ -125,7 +125,7 @@ def _collecting(problems: list[str], check: Callable[[], None]) -> None:
 def _inspect_image(path: Path, modality: str, rules: Rules, found: Inspection) -> None:
     image = read_volume(path)
     array = sitk.GetArrayViewFromImage(image)
-    _collecting(found.problems, lambda: refuse_non_finite(path, array))
+    _collecting(found.problems, lambda: refuse_unusable_values(path, array))
     if empty := array.min() == array.max():
         found.problems.append(f"{path}: empty, every voxel is {array.flat[0]:g}")
     else:
@@ -146,7 +146,7 @@ def _inspect_image(path: Path, modality: str, rules: Rules, found: Inspection) -
 def _inspect_label(path: Path, rules: Rules, found: Inspection) -> None:
     image = read_volume(path)
     array = sitk.GetArrayViewFromImage(image)
-    refuse_non_finite(path, array)
+    refuse_unusable_values(path, array)
     try:
         raw = label_counts(array)
     except ImportRefused as error:

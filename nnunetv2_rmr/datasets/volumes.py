@@ -21,6 +21,8 @@ from nnunetv2_rmr.datasets.refused import ImportRefused
 GRID_TOLERANCE = 0.05
 # Values of label files that were scaled on saving may miss the integer by rounding.
 INTEGER_TOLERANCE = 1e-3
+# Squares of larger values, summed over an image, leave the range of float32, in which nnU-Net normalises.
+LARGEST_VALUE = 1e15
 GIPL_HEADER_BYTES = 256
 INTERPOLATORS = {"linear": sitk.sitkLinear, "bspline": sitk.sitkBSpline, "nearest": sitk.sitkNearestNeighbor}
 
@@ -112,14 +114,22 @@ def content_hash(array: np.ndarray) -> str:
     return blake2b(np.ascontiguousarray(array, np.float32), digest_size=16).hexdigest() + str(array.shape)
 
 
-def refuse_non_finite(path: Path, array: np.ndarray) -> None:
-    """Raise ImportRefused if the file, read as `array`, holds NaN or infinite values."""
+def refuse_unusable_values(path: Path, array: np.ndarray) -> None:
+    """Raise ImportRefused if the file, read as `array`, holds NaN, infinite values, or such as no scan has."""
+    arrays = [array]
     if is_nifti(path):
-        # SimpleITK's NIfTI library turns them into zeros while reading; nibabel shows what the file holds.
+        # SimpleITK's NIfTI library turns NaN into zeros while reading; nibabel shows what the file holds.
         data = nibabel.load(path).dataobj
-        array = data.get_unscaled() if data.dtype.kind == "f" else array
-    if array.dtype.kind == "f" and (bad := array.size - np.count_nonzero(np.isfinite(array))):
-        raise ImportRefused(f"{path}: {bad} voxels are NaN or infinite")
+        arrays += [data.get_unscaled()] if data.dtype.kind == "f" else []
+    for values in arrays:
+        if values.dtype.kind != "f":
+            continue
+        if bad := values.size - np.count_nonzero(np.isfinite(values)):
+            raise ImportRefused(f"{path}: {bad} voxels are NaN or infinite")
+        if max(-float(values.min()), float(values.max())) > LARGEST_VALUE:
+            bad = np.count_nonzero(np.abs(values) > LARGEST_VALUE)
+            raise ImportRefused(f"{path}: {bad} voxels are beyond {LARGEST_VALUE:g}, so large that nothing is left of "
+                                "the others once the image is normalised")
 
 
 def label_counts(array: np.ndarray) -> dict[int, int]:

@@ -13,7 +13,7 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from nnunetv2_rmr.datasets.nifti import check_forms, check_nifti, is_nifti
 from nnunetv2_rmr.datasets.refused import ImportRefused
-from nnunetv2_rmr.datasets.volumes import GRID_TOLERANCE, Grid, refuse_non_finite
+from nnunetv2_rmr.datasets.volumes import GRID_TOLERANCE, Grid, refuse_unusable_values
 
 
 class BadCaseError(ValueError):
@@ -82,6 +82,8 @@ def _grid(file: str) -> Grid | None:
         if is_nifti(file):  # sheared axes, which nnU-Net reads with nibabel then
             return Grid.of_affine(nibabel.load(file))
         raise RuntimeError(f"{file}: can not be read") from None
+    if reader.GetPixelID() in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64):
+        raise RuntimeError(f"{file}: holds complex numbers, one real value per voxel is needed (the magnitude, say)")
     return Grid.of(reader)
 
 
@@ -91,15 +93,20 @@ def _expected_and_given(files: Sequence[str], names: Sequence[str], file_ending:
     return stem, [f"{stem}_{i:04d}{file_ending}" for i in range(len(names))], {os.path.basename(f) for f in files}
 
 
-def _explain_channels(files: Sequence[str], names: Sequence[str], file_ending: str) -> str:
-    """Which of the files CASE_0000, CASE_0001 ... are missing or too many."""
+def wrong_numbers(files: Sequence[str], names: Sequence[str], file_ending: str) -> str | None:
+    """Which of a case's files CASE_0000, CASE_0001 ... are missing or none of the modalities (names); None if all is
+    well. files: those that are there."""
     stem, expected, have = _expected_and_given(files, names, file_ending)
     missing = [f"{file} ({name})" for file, name in zip(expected, names) if file not in have]
-    if missing:
-        folder = os.path.dirname(files[0]) or "."
-        return f"case {stem}: {', '.join(missing)} missing in {folder}; add what is missing, "\
-               "or give --missing to predict without it"
-    return f"case {stem}: remove {', '.join(sorted(have - set(expected)))}"
+    surplus = sorted(have - set(expected))
+    told = [f"{', '.join(missing)} missing in {os.path.dirname(files[0]) or '.'}"] * bool(missing)
+    told += [f"remove {', '.join(surplus)}, which is none of the {len(names)} modalities"] * bool(surplus)
+    return f"case {stem}: {'; '.join(told)}" if told else None
+
+
+def _explain_channels(files: Sequence[str], names: Sequence[str], file_ending: str) -> str:
+    told = wrong_numbers(files, names, file_ending)
+    return f"{told}; add what is missing, or give --missing to predict without it" if "missing" in told else told
 
 
 def absent_channels(files: Sequence[str], names: Sequence[str], file_ending: str) -> list[int]:
@@ -118,6 +125,14 @@ def absent_channels(files: Sequence[str], names: Sequence[str], file_ending: str
     return [i for i, file in enumerate(expected) if file not in have]
 
 
+def _check_numbers(files: Sequence[str], names: Sequence[str], file_ending: str) -> None:
+    """As many files as modalities may still be other ones: CASE_0000, CASE_0002, CASE_0003. Raises BadCaseError."""
+    stem, expected, have = _expected_and_given(files, names, file_ending)
+    numbered = re.compile(rf"{re.escape(stem)}_\d{{4}}{re.escape(file_ending)}")
+    if all(numbered.fullmatch(file) for file in have) and have != set(expected):
+        raise BadCaseError(_explain_channels(files, names, file_ending))
+
+
 def check_array(data: np.ndarray, names: Sequence[str], files: Sequence[str] = (), file_ending: str = "",
                 absent: Sequence[int] = ()) -> None:
     """All modalities there, finite, and with more than one value each.
@@ -125,6 +140,8 @@ def check_array(data: np.ndarray, names: Sequence[str], files: Sequence[str] = (
     data: (C, D, H, W). names: the model's modalities. files, file_ending: where data came from, for the messages.
     absent: indices of modalities that are allowed to be missing and not looked at. Raises BadCaseError.
     """
+    if len(data) == len(names) == len(files) and not absent:
+        _check_numbers(files, names, file_ending)
     if len(data) != len(names):
         found = f"{len(data)} modalit{'y' if len(data) == 1 else 'ies'} given, the model needs {len(names)} " \
                 f"({', '.join(names)})"
@@ -137,7 +154,7 @@ def check_array(data: np.ndarray, names: Sequence[str], files: Sequence[str] = (
     for i in given:
         channel, source = data[i], sources.get(i, f"channel {i} ({names[i]})")
         try:
-            refuse_non_finite(Path(source), channel)
+            refuse_unusable_values(Path(source), channel)
         except ImportRefused as error:
             raise BadCaseError(f"{error}: replace them in the image and run again") from None
         if channel.min() == channel.max():

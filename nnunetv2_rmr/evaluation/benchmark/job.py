@@ -129,7 +129,8 @@ def find_cases(options: BenchmarkOptions, dataset_json: dict, n_channels: int) -
     for flag, folder in (("-i", options.images), ("-l", options.labels)):
         if not folder.is_dir():
             raise BenchmarkRefused(f"{flag} {folder}: no such folder")
-    names = sorted({image[1] for image in images_in(options.images, ending)})
+    images = images_in(options.images, ending)
+    names = sorted({image[1] for image in images})
     if not names:
         raise BenchmarkRefused(f"-i {options.images}: no files CASE_0000{ending} there")
     cases = [Case(name, tuple(options.images / f"{name}_{i:04d}{ending}" for i in range(n_channels)),
@@ -138,4 +139,7 @@ def find_cases(options: BenchmarkOptions, dataset_json: dict, n_channels: int) -
     if missing:
         raise BenchmarkRefused(f"{len(missing)} file(s) missing: {', '.join(missing[:5])}"
                                + (" ..." if len(missing) > 5 else ""))
+    if surplus := sorted(image[0] for image in images if int(image[2]) >= n_channels):
+        raise BenchmarkRefused(f"-i {options.images}: {', '.join(surplus[:5])}{' ...' if len(surplus) > 5 else ''}: "
+                               f"the models have {n_channels} modalities, 0000 to {n_channels - 1:04d}")
     return cases

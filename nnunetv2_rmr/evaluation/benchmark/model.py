@@ -14,7 +14,7 @@ from nnunetv2_rmr.inference.checkpoints import list_checkpoints
 from nnunetv2_rmr.inference.export_fused import fused_to_input_grid
 from nnunetv2_rmr.inference.predictor import RMRPredictor
 from nnunetv2_rmr.inference.preprocessing import PROPERTY
-from nnunetv2_rmr.settings import RMRSettings, channel_names
+from nnunetv2_rmr.settings import RMRSettings, channel_names, distinct_names
 
 
 class BenchmarkRefused(Exception):
@@ -55,7 +55,7 @@ class BenchmarkModel:
             raise BenchmarkRefused(f"-m {name}={folder}: the second stage of a cascade needs the first one's "
                                    "predictions, which the benchmark does not make")
         self.dataset_json = self.predictor.dataset_json
-        self.channels = channel_names(self.dataset_json)
+        self.channels = distinct_names(channel_names(self.dataset_json))
 
     def description(self) -> dict:
         """For the results: where the model is, what it is, and its checkpoints' hashes, which identify it."""

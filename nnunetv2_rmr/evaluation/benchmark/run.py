@@ -16,10 +16,11 @@ from nnunetv2_rmr.evaluation.benchmark.fusion import CaseFusion
 from nnunetv2_rmr.evaluation.benchmark.model import BenchmarkModel
 from nnunetv2_rmr.evaluation.benchmark.records import RESTORED_TO, CaseRecords
 from nnunetv2_rmr.evaluation.corruptions import image_difference
+from nnunetv2_rmr.evaluation.label_map import read_label_map
 from nnunetv2_rmr.evaluation.restoration import restoration_scores
 from nnunetv2_rmr.evaluation.segmentation_metrics import LabelOrRegion, segmentation_scores
 from nnunetv2_rmr.fusion.body import body_mask
-from nnunetv2_rmr.inference.input_check import check_files
+from nnunetv2_rmr.inference.input_check import check_array, check_files
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,12 @@ class Scoring:
     tolerance_mm: float
     seed: int
 
+    @property
+    def declared(self) -> set[int]:
+        """Values that a reference segmentation may hold."""
+        values = {v for label in self.labels.values() for v in (label if isinstance(label, tuple) else (label,))}
+        return values | {0} | ({self.ignore_label} if self.ignore_label is not None else set())
+
 
 def run_case(case: Case, models: Sequence[BenchmarkModel], planned: Sequence[Condition], reader: BaseReaderWriter,
              scoring: Scoring, out: Path, tick: Callable[[int], None]) -> None:
@@ -59,14 +66,16 @@ def run_case(case: Case, models: Sequence[BenchmarkModel], planned: Sequence[Con
     try:
         check_files([str(f) for f in (*case.files, case.label)])  # readers take truncated files
         images, properties = reader.read_images([str(f) for f in case.files])
-        reference, _ = reader.read_seg(str(case.label))
-        if images.shape[1:] != reference.shape[1:]:
-            raise ValueError(f"{case.label}: size {reference.shape[1:]}, its images have {images.shape[1:]}")
+        check_array(images, models[0].channels, [str(f) for f in case.files], models[0].dataset_json["file_ending"],
+                    absent=[i for i, image in enumerate(images) if not image.any()])
+        reference = read_label_map(str(case.label), reader, scoring.declared)
+        if images.shape[1:] != reference.shape:
+            raise ValueError(f"{case.label}: size {reference.shape}, its images have {images.shape[1:]}")
     except Exception as error:  # readers raise whatever they like
         fail(todo, error)
         return
 
-    tester = _CaseTester(case.name, images.astype(np.float32), models[0].channels, properties, reference[0], scoring)
+    tester = _CaseTester(case.name, images.astype(np.float32), models[0].channels, properties, reference, scoring)
     for condition, waiting in todo.items():
         if not waiting:
             continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from nnunetv2_rmr.evaluation.readers import reader_writer_of
 from nnunetv2_rmr.inference.fused_writer import check_can_write
-from nnunetv2_rmr.inference.input_check import BadCaseError, check_array, check_files, images_in
+from nnunetv2_rmr.inference.input_check import BadCaseError, check_array, check_files, images_in, wrong_numbers
 from nnunetv2_rmr.settings import channel_names
 
 
@@ -72,10 +73,11 @@ class ImageFolder:
 
     def read(self, case: str) -> tuple[np.ndarray, dict]:
         """(C, Z, Y, X) float32 and nnU-Net's properties. Raises BadCaseError naming the file."""
+        there = self.folder.glob(f"{escape(case)}_[0-9][0-9][0-9][0-9]{self.file_ending}")
+        if told := wrong_numbers(sorted(map(str, there)), self.names, self.file_ending):
+            raise BadCaseError(f"{told} ({', '.join(self.names)})")
         files = [str(self.file(case, channel)) for channel in range(len(self.names))]
         check_files(files)
-        if (surplus := self.file(case, len(self.names))).exists():
-            raise BadCaseError(f"{surplus}: there are {len(self.names)} modalities ({', '.join(self.names)})")
         try:
             images, properties = self.reader_writer().read_images(files)
         except Exception as error:  # readers raise whatever they like

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
+from nnunetv2_rmr.evaluation.label_map import read_label_map
 from nnunetv2_rmr.evaluation.readers import reader_writer_of
 from nnunetv2_rmr.evaluation.segmentation_metrics import LabelOrRegion, labels_and_regions
 from nnunetv2_rmr.inference.input_check import BadCaseError, check_array, check_files, images_in
@@ -76,6 +77,9 @@ def find_case_files(fused_folder: Path, images_folder: Path, mask: str = BODY, d
         raise FolderError(f"-i {images_folder}: fusion needs at least two channels (CASE_0000{ending}, "
                           f"CASE_0001{ending}, ...) of the cases in {fused_folder}, found {len(channels)}"
                           + (f" ({', '.join(channels)} by {dataset_file})" if dataset_file else ""))
+    if surplus := sorted(m[0] for m in images if m[1] in cases and int(m[2]) >= len(channels)):
+        raise FolderError(f"-i {images_folder}: {', '.join(surplus[:5])}{' ...' if len(surplus) > 5 else ''}: there "
+                          f"are {len(channels)} channels ({', '.join(channels)} by {dataset_file})")
     files = [CaseFiles(case, str(fused_folder / (case + ending)),
                        tuple(str(images_folder / f"{case}_{i:04d}{ending}") for i in range(len(channels))),
                        mask if mask in (BODY, NO_MASK) else str(Path(mask) / (case + ending)),
@@ -131,7 +135,10 @@ def read_case(files: CaseFiles, channels: Sequence[str], file_ending: str,
     try:
         # one by one: nnU-Net's readers print a page if the last digits of the headers differ
         read = [reader().read_images([file]) for file in images]
-        masks = {name: reader().read_seg(file)[0][0] if file else None for name, file in masks.items()}
+        mask = reader().read_seg(masks["mask"])[0][0] if masks["mask"] else None
+        label = read_label_map(masks["label"], reader()) if masks["label"] else None
+    except BadCaseError:
+        raise
     except Exception as error:  # readers raise whatever they like
         raise BadCaseError(f"can not read case {files.case}: {str(error).strip() or type(error).__name__}") from error
     arrays, properties = [array for array, _ in read], read[0][1]
@@ -140,16 +147,11 @@ def read_case(files: CaseFiles, channels: Sequence[str], file_ending: str,
         raise BadCaseError(f"case {files.case}: images of one channel and one shape are needed, found {sorted(shapes)}")
     data = np.concatenate(arrays).astype(np.float32, copy=False)
     check_array(data, [*channels, "fused"], images, file_ending)
-    label = masks["label"]
-    if label is not None and not np.array_equal(label, np.rint(label)):
-        raise BadCaseError(f"{files.label}: holds values that are no whole numbers, so it can not be a label map")
     axial_axis, spacing = _axial_axis(properties), tuple(float(mm) for mm in properties["spacing"])
     if data.shape[1] == 1:  # 2D files, with nnU-Net's extra axis
         data, axial_axis, spacing = data[:, 0], 0, spacing[1:]
-        masks = {name: None if values is None else values[0] for name, values in masks.items()}
-    mask = masks["mask"]
-    return CaseImages(data[-1], list(data[:-1]), spacing, axial_axis, None if mask is None else mask > 0,
-                      masks["label"])
+        mask, label = (None if values is None else values[0] for values in (mask, label))
+    return CaseImages(data[-1], list(data[:-1]), spacing, axial_axis, None if mask is None else mask > 0, label)
 
 
 def refuse_segmentation(fused: np.ndarray, files: CaseFiles) -> None:

@@ -12,7 +12,7 @@ from nnunetv2_rmr.evaluation.report.html import page, tag
 from nnunetv2_rmr.evaluation.report.viewer import LoadedStudy, Study, load_study, viewer
 from nnunetv2_rmr.evaluation.segmentation_metrics import label_names
 from nnunetv2_rmr.inference.input_check import images_in
-from nnunetv2_rmr.settings import channel_names
+from nnunetv2_rmr.settings import channel_names, distinct_names
 
 FILE_ENDING = ".nii.gz"
 
@@ -26,7 +26,7 @@ def write_view(images: Path, predictions: Path, cases: list[str], output: Path,
     Returns a message for each case that can not be shown. Raises ImportRefused if dataset.json can not be used.
     """
     description = _description(predictions)
-    names = channel_names(description) if description else []
+    names = distinct_names(channel_names(description)) if description else []
     ending = description.get("file_ending", FILE_ENDING)
     shown: list[LoadedStudy] = []
     problems = []

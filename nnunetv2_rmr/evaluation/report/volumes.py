@@ -12,7 +12,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunetv2_rmr.datasets.refused import ImportRefused
-from nnunetv2_rmr.datasets.volumes import Grid, read_volume, refuse_non_finite
+from nnunetv2_rmr.datasets.volumes import Grid, read_volume, refuse_unusable_values
 
 MARGIN = 3  # voxels around the body
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -39,7 +39,7 @@ def load(path: Path, on: Volume | None = None) -> Volume:
     grid = Grid.of(image)
     if on is not None and not grid.is_close(on.grid):
         raise ImportRefused(f"{path}: does not lie on the grid of {on.path} ({grid.difference(on.grid)})")
-    refuse_non_finite(path, sitk.GetArrayViewFromImage(image))
+    refuse_unusable_values(path, sitk.GetArrayViewFromImage(image))
     turned = sitk.DICOMOrient(image, "LPS")
     to_mm = np.eye(4)
     to_mm[:3, :3] = np.reshape(turned.GetDirection(), (3, 3)) * turned.GetSpacing()
