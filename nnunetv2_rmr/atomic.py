@@ -3,9 +3,22 @@
 import json
 import math
 import os
-from collections.abc import Iterator
+import re
+import shutil
+import socket
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from hashlib import blake2b
 from pathlib import Path
+
+_HOST = blake2b(socket.gethostname().encode(), digest_size=3).hexdigest()  # a process has its number on one machine
+_TEMPORARY = re.compile(r"\.([0-9a-f]{6})-(\d+)\.tmp\..*")
+
+
+def temporary_beside(filename: str | os.PathLike) -> Path:
+    """Hidden name beside `filename`, of the same ending, that says which process will write it."""
+    path = Path(filename)
+    return path.with_name(f".{_HOST}-{os.getpid()}.tmp.{path.name}")
 
 
 @contextmanager
@@ -16,12 +29,31 @@ def replacing(filename: str | os.PathLike) -> Iterator[str]:
     """
     path = Path(filename)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.tmp.{path.name}")
+    temporary = temporary_beside(path)
     try:
         yield str(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folders: Iterable[str | os.PathLike]) -> None:
+    """Temporary files and folders of processes that were killed here: nnU-Net would take them for images."""
+    for folder in map(Path, folders):
+        for entry in folder.iterdir() if folder.is_dir() else ():
+            match = _TEMPORARY.fullmatch(entry.name)
+            if match and match[1] == _HOST and not _is_running(int(match[2])):
+                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
 
 
 def write_json(content: dict | list, filename: str | os.PathLike) -> None:

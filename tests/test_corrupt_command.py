@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from test_atomic import killed_while_writing
 from tiny import CHANNELS, tiny_case, write_image
 
 from nnunetv2_rmr.cli import corrupt
@@ -180,9 +181,9 @@ def test_3d_tiff_data_sets_work_and_keep_their_spacing(tmp_path):
 
 
 def test_what_a_killed_run_left_behind_is_not_left_for_nnunet_to_find(images, tmp_path):
-    leftover = tmp_path / "out" / "gamma_1" / ".123.tmp.anna_0000.nii.gz"
-    leftover.parent.mkdir(parents=True)
-    leftover.write_bytes(b"half a file")
+    target = tmp_path / "out" / "gamma_1" / "anna_0000.nii.gz"
+    killed_while_writing(target)
+    leftover, = target.parent.iterdir()
     run(images, tmp_path / "out", "--corruption", "gamma", "--severity", "1", "--overwrite")
     assert not leftover.exists()
 

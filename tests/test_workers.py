@@ -2,11 +2,15 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
+from functools import partial
+from pathlib import Path
 
 import pytest
 
-from nnunetv2_rmr.workers import WorkerDied, as_ready
+from nnunetv2_rmr.workers import Beside, WorkerDied, ahead, as_ready, new_pool
 
 
 def square(x: int) -> int:
@@ -58,7 +62,53 @@ def test_workers_have_one_thread_and_end_at_ctrl_c_without_a_traceback():
 def test_a_killed_worker_is_reported_and_finished_jobs_are_kept():
     results = dict(as_ready(killed_at_two, [(0,), (1,), (2,)], 2))
     assert (results[0], results[1]) == (0, 1)
-    assert isinstance(results[2], WorkerDied) and "fewer than -np 2" in str(results[2])
+    assert isinstance(results[2], WorkerDied) and "use fewer processes" in str(results[2])
+
+
+@pytest.mark.parametrize("of_two", [as_ready, ahead])
+def test_only_the_job_whose_worker_is_killed_goes_without_a_result(of_two):
+    results = list(of_two(killed_at_two, [(i,) for i in (2, 0, 1, 3, 4, 5)], 2))
+    results = [result for _, result in sorted(results, key=lambda r: r[0])] if of_two is as_ready else results
+    assert isinstance(results[0], WorkerDied) and results[1:] == [0, 1, 3, 4, 5]
+
+
+def test_work_ahead_comes_in_order_and_not_before_it_is_asked_for(tmp_path):
+    assert list(ahead(square, [(i,) for i in range(7)], 2)) == [i * i for i in range(7)]
+    results = ahead(leaves_a_file, [(str(tmp_path), i) for i in range(40)], 2)
+    next(results)
+    results.close()
+    assert len(list(tmp_path.iterdir())) < 10
+
+
+@pytest.mark.parametrize("start", [None, partial(new_pool, 2)])
+def test_work_beside_the_caller_gives_all_results_but_that_of_a_killed_process(start):
+    with Beside(start, 3) as beside:
+        for i in (0, 1, 3):
+            beside.submit(killed_at_two, i)
+        if start:
+            beside.submit(killed_at_two, 2)
+            time.sleep(3)
+        beside.submit(square, 5)
+        results = beside.results()
+    assert results[:3] == [0, 1, 3] and results[-1] == 25
+    assert not start or isinstance(results[3], WorkerDied)
+
+
+def test_workers_end_with_a_parent_that_is_killed(tmp_path):
+    code = ("import os, signal, sys, time\n"
+            "from nnunetv2_rmr.workers import new_pool\n"
+            "if __name__ == '__main__':\n"
+            "    pool = new_pool(2)\n"
+            "    print(*{pool.submit(os.getpid).result() for _ in range(3)}, pool.submit(time.sleep, 60) and '', "
+            "flush=True)\n"
+            "    os.kill(os.getpid(), signal.SIGKILL)\n")
+    (tmp_path / "parent.py").write_text(code)
+    printed = subprocess.run([sys.executable, tmp_path / "parent.py"], stdout=subprocess.PIPE, text=True).stdout
+    workers = [int(number) for number in printed.split()]
+    until = time.monotonic() + 20
+    while any(Path(f"/proc/{worker}").exists() for worker in workers) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert workers and not any(Path(f"/proc/{worker}").exists() for worker in workers)
 
 
 def test_what_a_job_raises_is_raised():

@@ -33,8 +33,9 @@ def _run(entry_point: str) -> None:
     import torch
     from nnunetv2.inference import predict_from_raw_data
 
+    from nnunetv2_rmr.inference.failures import FailedCasesError
     from nnunetv2_rmr.inference.input_check import BadCaseError
-    from nnunetv2_rmr.inference.predictor import FailedCasesError, RMRPredictor
+    from nnunetv2_rmr.inference.predictor import RMRPredictor
 
     class Predictor(RMRPredictor):
         def __init__(self, *args, **kwargs):
@@ -61,6 +62,8 @@ def _run(entry_point: str) -> None:
         sys.exit(f"{Path(sys.argv[0]).name}: error: {error}")
     except FileNotFoundError as error:
         sys.exit(f"{Path(sys.argv[0]).name}: error: {_explain(error)}")
+    except OSError as error:  # -o is read-only, a file, on a full disk
+        sys.exit(f"{Path(sys.argv[0]).name}: error: {error}")
 
 
 def _part(arguments: list[str]) -> dict[str, int]:

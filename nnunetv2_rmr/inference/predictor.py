@@ -3,43 +3,45 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
-from contextlib import contextmanager
-from functools import wraps
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial, wraps
 from inspect import signature
-from multiprocessing import get_context
-from os.path import isfile, join
+from os.path import join
+from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from acvl_utils.cropping_and_padding.padding import pad_nd_image
 from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
-from batchgenerators.utilities.file_and_folder_operations import save_pickle
+from batchgenerators.utilities.file_and_folder_operations import save_json
 from nnunetv2.configuration import default_num_processes
-from nnunetv2.inference.export_prediction import (
-    convert_predicted_logits_to_segmentation_with_correct_shape,
-    export_prediction_from_logits,
-)
+from nnunetv2.inference import predict_from_raw_data
+from nnunetv2.inference.data_iterators import PreprocessAdapterFromNpy
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-from nnunetv2.utilities.helpers import dummy_context
-from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot
+from nnunetv2.inference.sliding_window_prediction import compute_gaussian
+from nnunetv2.utilities.helpers import dummy_context, empty_cache
 
-from nnunetv2_rmr.datasets.nifti import misnamed_output
+from nnunetv2_rmr.atomic import remove_leftovers, replacing
 from nnunetv2_rmr.ext_trainer import add_to_ext_trainer
 from nnunetv2_rmr.fusion.fused_image import fused_image, fusion_target
 from nnunetv2_rmr.inference.export_fused import export_fused, fused_filename, fused_to_input_grid
+from nnunetv2_rmr.inference.export_segmentation import export_segmentation, is_whole
+from nnunetv2_rmr.inference.failures import Failure, or_failure, report
 from nnunetv2_rmr.inference.fused_writer import check_can_write
-from nnunetv2_rmr.inference.input_check import BadCaseError, files_of_cases
+from nnunetv2_rmr.inference.input_check import files_of_cases
 from nnunetv2_rmr.inference.intensity import IntensityMap
-from nnunetv2_rmr.inference.preprocessing import ABSENT, PROPERTY, RMRConfigurationManager
+from nnunetv2_rmr.inference.preprocessing import ABSENT, PROPERTY, RMRConfigurationManager, preprocess_case
 from nnunetv2_rmr.inference.sliding_window import ImageAccumulator
 from nnunetv2_rmr.networks.fusing import FusingNetwork, unwrapped
 from nnunetv2_rmr.settings import RMRSettings, channel_names, reference_channel
+from nnunetv2_rmr.workers import Beside, WorkerDied, ahead, new_pool
 
 
-class FailedCasesError(RuntimeError):
-    """Some cases of a batch could not be predicted; all others were. The message lists them."""
+def _save_json_whole(content, file: str, **options) -> None:
+    with replacing(file) as temporary:
+        save_json(content, temporary, **options)
 
 
 class _FirstPassTap:
@@ -80,7 +82,8 @@ class RMRPredictor(nnUNetPredictor):
     fused_volumes: list[np.ndarray] = ()
     allow_missing: bool = False
     _one_case: bool = False
-    _failures: list[str] = ()
+    _failures: list[Failure] = ()
+    _output_folder: str | None = None
     _fused: torch.Tensor | None = None
     _tapped: torch.nn.Module | None = None  # the network while something stands in for it
     _fused_of_folds: list[torch.Tensor] | None = None
@@ -240,7 +243,7 @@ class RMRPredictor(nnUNetPredictor):
 
         def done(case: str) -> bool:
             files = [case + ending] + [case + ".npz"] * save_probabilities + [fused_filename(case, ending)] * self.fuses
-            return all(isfile(f) for f in files)
+            return all(is_whole(Path(f)) for f in files)
 
         todo = [i for i, case in enumerate(lists[1]) if not done(case)]
         print(f"continuing: {len(lists[1]) - len(todo)} case(s) are complete, {len(todo)} to go")
@@ -252,8 +255,13 @@ class RMRPredictor(nnUNetPredictor):
         given = signature(super().predict_from_files).bind(
             list_of_lists_or_source_folder, output_folder_or_list_of_truncated_output_files, *args, **kwargs)
         self._start(to_files=output_folder_or_list_of_truncated_output_files is not None)
+        output = output_folder_or_list_of_truncated_output_files
+        self._output_folder = os.path.dirname(output[0]) or "." if isinstance(output, list) else output
+        if self._output_folder is not None:
+            remove_leftovers([self._output_folder, os.path.dirname(fused_filename(join(self._output_folder, "_"), ""))])
         self._refuse_without_first_stage(given.arguments.get("folder_with_segs_from_prev_stage"))
-        return super().predict_from_files(*given.args, **given.kwargs)
+        with patch.object(predict_from_raw_data, "save_json", _save_json_whole):
+            return super().predict_from_files(*given.args, **given.kwargs)
 
     def predict_from_files_sequential(self, list_of_lists_or_source_folder,
                                       output_folder_or_list_of_truncated_output_files,
@@ -269,28 +277,10 @@ class RMRPredictor(nnUNetPredictor):
                                        folder_with_segs_from_prev_stage=folder_with_segs_from_prev_stage,
                                        num_parts=num_parts, part_id=part_id)
 
-    def _predict_one_by_one(self, items: Iterable[dict], save_probabilities: bool) -> list:
-        """Everything in this process. Returns the segmentations of items without a file to write to."""
-        segmentations = []
-        with self._fused_exports() as export_fused_of:
-            for item in items:
-                intensity_map = item["data_properties"].pop(PROPERTY, None)
-                logits = self.predict_logits_from_preprocessed_data(item["data"]).cpu()
-                export_fused_of(item, intensity_map)
-                if item["ofile"] is None:
-                    segmentations.append(convert_predicted_logits_to_segmentation_with_correct_shape(
-                        logits, self.plans_manager, self.configuration_manager, self.label_manager,
-                        item["data_properties"], save_probabilities))
-                else:
-                    export_prediction_from_logits(logits, item["data_properties"], self.configuration_manager,
-                                                  self.plans_manager, self.dataset_json, item["ofile"],
-                                                  save_probabilities)
-        self._report_failures()
-        return segmentations
-
     def _start(self, to_files: bool) -> None:
         """Before a batch: forget the last one, and find out now whether fused images can be written at the end."""
         self._failures = []
+        self._output_folder = None
         self.fused_volumes = []
         if not self.fuses:
             if self.allow_missing:
@@ -312,9 +302,11 @@ class RMRPredictor(nnUNetPredictor):
 
     def _report_failures(self) -> None:
         failures, self._failures = self._failures, []
-        if failures:
-            raise FailedCasesError(f"{len(failures)} case(s) could not be predicted (the others are done):\n  "
-                                   + "\n  ".join(failures))
+        report(failures, self._output_folder)
+
+    def _note(self, failure: Failure) -> None:
+        print(f"ERROR: {failure.message}")
+        self._failures = [*self._failures, failure]
 
     def _internal_get_data_iterator_from_lists_of_filenames(self, input_list_of_lists, seg_from_prev_stage_files,
                                                             output_filenames_truncated, num_processes: int):
@@ -328,11 +320,12 @@ class RMRPredictor(nnUNetPredictor):
         nothing = [None] * len(files)
         jobs = [(f, p, o, self.plans_manager, self.configuration_manager, self.dataset_json, self.verbose_preprocessing)
                 for f, p, o in zip(files, previous or nothing, outputs or nothing)]
-        items = _map_ahead(_preprocess_case, jobs, min(num_processes, len(jobs)) if len(jobs) > 1 else 0)
+        items = ahead(preprocess_case, jobs, min(num_processes, len(jobs)) if len(jobs) > 1 else 0)
         for case_files, item in zip(files, items):
-            if isinstance(item, BadCaseError):
-                print(f"ERROR: {item}")
-                self._failures.append(str(item))
+            if isinstance(item, WorkerDied):
+                item = Failure(f"{', '.join(case_files)}: {item}")
+            if isinstance(item, Failure):
+                self._note(item)
             else:
                 if ABSENT in item["data_properties"]:
                     self._say_what_is_missing(case_files, item["data_properties"][ABSENT])
@@ -351,106 +344,55 @@ class RMRPredictor(nnUNetPredictor):
 
     def predict_from_data_iterator(self, data_iterator, save_probabilities: bool = False,
                                    num_processes_segmentation_export: int = default_num_processes):
-        if not isinstance(data_iterator, Iterator):  # from arrays or from a user, not from predict_from_files
-            data_iterator = iter(data_iterator)
-        if num_processes_segmentation_export == 0 or self._one_case:
-            self._one_case = False
-            return self._predict_one_by_one(data_iterator, save_probabilities)
-        result = super().predict_from_data_iterator(self._with_fused(data_iterator), save_probabilities,
-                                                    num_processes_segmentation_export)
+        # nnU-Net's loop stops everything at the first case that fails, and leaves half a file where it was writing
+        processes, self._one_case = 0 if self._one_case else num_processes_segmentation_export, False
+        dataset = self.configuration_manager, self.plans_manager, self.dataset_json
+        with (Beside(partial(new_pool, processes) if processes else None, processes + 2) as segmentations,
+              Beside(partial(ThreadPoolExecutor, 1), 1) as fused_images):
+            for item in data_iterator:
+                case, properties, file = item["ofile"] or "an array", item["data_properties"], item["ofile"]
+                intensity_map = properties.pop(PROPERTY, None)
+                print(f"predicting {os.path.basename(case)}")
+                logits = or_failure(case, self._predict_item, item)
+                if isinstance(logits, Failure):
+                    self._note(logits)
+                    continue
+                if self.fuses:  # first: the export may change the properties
+                    fused_images.submit(or_failure, f"{case}: no fused image", self._export_fused, self.take_fused(),
+                                        properties, intensity_map, file)
+                segmentations.submit(or_failure, f"{case}: no segmentation", export_segmentation, logits, properties,
+                                     *dataset, file, save_probabilities)
+            results, self.fused_volumes = segmentations.results(), fused_images.results()
         if isinstance(data_iterator, MultiThreadedAugmenter):
             data_iterator._finish()
+        compute_gaussian.cache_clear()
+        empty_cache(self.device)
+        for failure in (*results, *self.fused_volumes):
+            if isinstance(failure, (Failure, WorkerDied)):
+                self._note(failure if isinstance(failure, Failure) else Failure(str(failure)))
+        self.fused_volumes = [volume for volume in self.fused_volumes if isinstance(volume, np.ndarray)]
         self._report_failures()
-        return result
+        return results
 
-    def _with_fused(self, data_iterator: Iterable[dict]) -> Iterator[dict]:
-        """Passes the items on; when one has been predicted, exports its fused image while the next one is under way."""
-        with self._fused_exports() as export_fused_of:
-            for item in data_iterator:
-                intensity_map = item["data_properties"].pop(PROPERTY, None)
-                yield item
-                export_fused_of(item, intensity_map)
+    def _predict_item(self, item: dict) -> np.ndarray:
+        """Logits (classes, D, H, W); an array, as nnU-Net has found tensors to fail on their way to another process."""
+        data = item["data"]
+        if isinstance(data, str):  # of nnU-Net's own iterators
+            file, data = data, torch.from_numpy(np.load(data))
+            os.remove(file)
+        return self.predict_logits_from_preprocessed_data(data).cpu().numpy()
 
-    @contextmanager
-    def _fused_exports(self) -> Iterator[Callable[[dict, IntensityMap | None], None]]:
-        """Gives a function that exports, in a thread, the fused image of the item that was predicted last. At the end
-        waits for all, and keeps those without a file in `fused_volumes`.
-        """
-        self.fused_volumes = []
-        exports: list[tuple[str, Future]] = []
-        with ThreadPoolExecutor(1) as exporter:
-
-            def export_fused_of(item: dict, intensity_map: IntensityMap | None) -> None:
-                if not self.fuses:
-                    return
-                wait([export for _, export in exports[-2:-1]])  # as nnU-Net does: no more than two volumes in memory
-                job = (self._fused, item["data_properties"], intensity_map, self.plans_manager,
-                       self.configuration_manager)
-                if item["ofile"] is not None:
-                    exports.append((item["ofile"], exporter.submit(export_fused, *job, self.dataset_json["file_ending"],
-                                                                   item["ofile"])))
-                else:
-                    exports.append(("an array", exporter.submit(fused_to_input_grid, *job)))
-                self._fused = None
-
-            yield export_fused_of
-            for source, export in exports:
-                try:
-                    volume = export.result()
-                except Exception as error:  # a full disk, say: the segmentations still have to be waited for
-                    self._failures = [*self._failures, f"{source}: no fused image ({error})"]
-                else:
-                    self.fused_volumes += [volume] if volume is not None else []
+    def _export_fused(self, fused: torch.Tensor, properties: dict, intensity_map: IntensityMap | None,
+                      file: str | None) -> np.ndarray | None:
+        """To folder/fused/CASE; without a file returned, on the grid of the input."""
+        job = fused, properties, intensity_map, self.plans_manager, self.configuration_manager
+        return fused_to_input_grid(*job) if file is None else export_fused(*job, self.dataset_json["file_ending"], file)
 
     def predict_single_npy_array(self, input_image: np.ndarray, image_properties: dict,
                                  segmentation_previous_stage: np.ndarray | None = None,
                                  output_file_truncated: str | None = None, save_or_return_probabilities: bool = False):
         self._start(to_files=output_file_truncated is not None)
-        result = super().predict_single_npy_array(input_image, image_properties, segmentation_previous_stage,
-                                                  output_file_truncated, save_or_return_probabilities)
-        if self.fuses:
-            # preprocessing has filled the caller's properties
-            item = {"data_properties": image_properties, "ofile": output_file_truncated}
-            for _ in self._with_fused([item]):
-                pass
-            if output_file_truncated is not None and save_or_return_probabilities:
-                save_pickle(image_properties, output_file_truncated + ".pkl")  # without what needs this package to read
-        self._report_failures()
-        return result
-
-
-def _preprocess_case(files, previous_stage_file, output, plans_manager, configuration_manager, dataset_json,
-                     verbose: bool) -> dict | BadCaseError:
-    """What nnU-Net's data iterators yield for one case, or the reason why there is nothing to yield."""
-    if output is not None and (problem := misnamed_output(os.path.basename(output), dataset_json["file_ending"])):
-        return BadCaseError(problem)
-    preprocessor = configuration_manager.preprocessor_class(verbose=verbose)
-    try:
-        data, seg, properties = preprocessor.run_case(files, previous_stage_file, plans_manager, configuration_manager,
-                                                      dataset_json)
-    except BadCaseError as error:
-        return error
-    if previous_stage_file is not None:
-        labels = plans_manager.get_label_manager(dataset_json).foreground_labels
-        data = np.vstack((data, convert_labelmap_to_one_hot(seg[0], labels, data.dtype)))
-    data = torch.from_numpy(data).to(dtype=torch.float32, memory_format=torch.contiguous_format)
-    return {"data": data, "data_properties": properties, "ofile": output}
-
-
-def _map_ahead(function, jobs: list[tuple], num_processes: int) -> Iterator:
-    """function(*job) for every job, in order, computed ahead in spawned processes; 0 processes: lazily in this one."""
-    if num_processes == 0:
-        yield from (function(*job) for job in jobs)
-        return
-    with ProcessPoolExecutor(num_processes, mp_context=get_context("spawn")) as pool:
-        waiting = []
-        try:
-            for job in jobs:
-                waiting.append(pool.submit(function, *job))
-                if len(waiting) > num_processes:
-                    yield waiting.pop(0).result()
-            while waiting:
-                yield waiting.pop(0).result()
-        finally:
-            for future in waiting:
-                future.cancel()
+        items = PreprocessAdapterFromNpy([input_image], [segmentation_previous_stage], [image_properties],
+                                         [output_file_truncated], self.plans_manager, self.dataset_json,
+                                         self.configuration_manager, verbose=self.verbose)
+        return self.predict_from_data_iterator(items, save_or_return_probabilities, 0)[0]

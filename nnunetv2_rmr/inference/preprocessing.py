@@ -1,10 +1,15 @@
 """nnU-Net's preprocessing, which besides checks its input and remembers how the reference modality was normalised."""
 
+import os
 from collections.abc import Sequence
 
 import numpy as np
-from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
+import torch
+from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
+from nnunetv2_rmr.datasets.nifti import misnamed_output
+from nnunetv2_rmr.inference.failures import Failure, or_failure
 from nnunetv2_rmr.inference.input_check import BadCaseError, absent_channels, check_array, check_files
 from nnunetv2_rmr.inference.intensity import IntensityMap
 from nnunetv2_rmr.settings import RMRSettings, channel_names, reference_channel
@@ -28,11 +33,6 @@ class RememberIntensities:
         self._files = list(image_files)
         try:
             return super().run_case(image_files, seg_file, plans_manager, configuration_manager, dataset_json)
-        except BadCaseError:
-            raise
-        except Exception as error:  # readers raise whatever they like, RuntimeError() without a word among it
-            raise BadCaseError(f"can not read or preprocess {', '.join(image_files)}: "
-                               f"{str(error).strip() or type(error).__name__}") from error
         finally:
             self._files = []
 
@@ -91,3 +91,22 @@ class RMRConfigurationManager(ConfigurationManager):
     def preprocessor_class(self):
         base = ConfigurationManager.preprocessor_class.fget(self)
         return type(f"Remember{base.__name__}", (RememberIntensities, base), {"allow_missing": self.allow_missing})
+
+
+def preprocess_case(files: Sequence[str], previous_stage_file: str | None, output: str | None,
+                    plans_manager: PlansManager, configuration_manager: ConfigurationManager, dataset_json: dict,
+                    verbose: bool) -> dict | Failure:
+    """What nnU-Net's data iterators yield for one case, or the reason why there is nothing to yield."""
+    def preprocess() -> dict:
+        if output is not None and (problem := misnamed_output(os.path.basename(output), dataset_json["file_ending"])):
+            raise BadCaseError(problem)
+        preprocessor = configuration_manager.preprocessor_class(verbose=verbose)
+        data, seg, properties = preprocessor.run_case(files, previous_stage_file, plans_manager, configuration_manager,
+                                                      dataset_json)
+        if previous_stage_file is not None:
+            labels = plans_manager.get_label_manager(dataset_json).foreground_labels
+            data = np.vstack((data, convert_labelmap_to_one_hot(seg[0], labels, data.dtype)))
+        data = torch.from_numpy(data).to(dtype=torch.float32, memory_format=torch.contiguous_format)
+        return {"data": data, "data_properties": properties, "ofile": output}
+
+    return or_failure(f"can not read or preprocess {', '.join(files)}", preprocess)

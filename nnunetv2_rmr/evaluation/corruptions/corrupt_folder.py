@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from nnunetv2_rmr.atomic import replacing, write_json
+from nnunetv2_rmr.atomic import remove_leftovers, replacing, write_json
 from nnunetv2_rmr.evaluation.corruptions.base import body_mask
 from nnunetv2_rmr.evaluation.corruptions.case import corrupt_case
 from nnunetv2_rmr.evaluation.corruptions.difference import image_difference
@@ -96,7 +96,7 @@ def corrupt_folder(request: CorruptRequest) -> dict[str, str]:
     Returns the cases that failed, with the reason; all others are done. Raises as `check` does.
     """
     check(request)
-    _remove_leftovers(request)
+    remove_leftovers(request.folder(copy) for copy in request.copies())
     differences: dict[Copy, dict[str, dict[str, float]]] = {copy: {} for copy in request.copies()}
     failures: dict[str, str] = {}
     cases = request.images.cases
@@ -110,18 +110,11 @@ def corrupt_folder(request: CorruptRequest) -> dict[str, str]:
             for copy, values in result.items():
                 differences[copy][case] = values
     finally:
-        _remove_leftovers(request)
+        remove_leftovers(request.folder(copy) for copy in request.copies())  # of workers that were killed
     for copy, values in differences.items():
         if values:
             _write_record(request, copy, values)
     return dict(sorted(failures.items()))
-
-
-def _remove_leftovers(request: CorruptRequest) -> None:
-    """Of processes that were killed while writing: nnU-Net would take them for images."""
-    for copy in request.copies():
-        for leftover in request.folder(copy).glob(".*.tmp.*"):
-            leftover.unlink()
 
 
 def _corrupt_one(request: CorruptRequest, case: str) -> dict[Copy, dict[str, float]] | str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from nnunetv2_rmr.atomic import remove_leftovers
 from nnunetv2_rmr.evaluation.corruptions.image_folder import FolderRefused, ImageFolder
 from nnunetv2_rmr.evaluation.fusion_baselines.fuse import fuse
 from nnunetv2_rmr.evaluation.fusion_baselines.wavelet import load_pywavelets
@@ -58,6 +59,7 @@ def fuse_folder(request: FuseRequest) -> dict[str, str]:
     if not request.overwrite and (there := [str(f) for c in cases if (f := request.file(c)).exists()]):
         raise FolderRefused(f"{', '.join(there[:3])}{' ...' if len(there) > 3 else ''} exist{'s' * (len(there) == 1)} "
                             "already; --overwrite replaces")
+    remove_leftovers([request.output])
     failures = {}
     ready = as_ready(_fuse_or_say_why, [(request, case) for case in cases], request.num_processes)
     for i, reason in tqdm(ready, total=len(cases), desc="cases", disable=None):

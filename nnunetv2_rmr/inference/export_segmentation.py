@@ -1,0 +1,64 @@
+"""nnU-Net's export of a segmentation, whose files appear under their names only when they are whole."""
+
+import os
+import shutil
+from pathlib import Path
+from zipfile import BadZipFile, ZipFile
+
+import numpy as np
+import SimpleITK as sitk
+from nnunetv2.inference.export_prediction import (
+    convert_predicted_logits_to_segmentation_with_correct_shape,
+    export_prediction_from_logits,
+)
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+
+from nnunetv2_rmr.atomic import temporary_beside
+from nnunetv2_rmr.datasets.nifti import check_nifti, is_nifti
+from nnunetv2_rmr.datasets.refused import ImportRefused
+
+
+def export_segmentation(logits: np.ndarray, properties: dict, configuration_manager: ConfigurationManager,
+                        plans_manager: PlansManager, dataset_json: dict, output_file_truncated: str | None,
+                        save_probabilities: bool = False) -> np.ndarray | tuple[np.ndarray, np.ndarray] | None:
+    """Write folder/CASE.nii.gz and, with save_probabilities, CASE.npz and CASE.pkl; without a file return what would be
+    in them. logits: (classes, D, H, W) on the configuration's grid. Raises OSError if the disk is full.
+    """
+    if output_file_truncated is None:
+        return convert_predicted_logits_to_segmentation_with_correct_shape(
+            logits, plans_manager, configuration_manager, plans_manager.get_label_manager(dataset_json), properties,
+            save_probabilities)
+    folder, case = os.path.split(output_file_truncated)
+    ending = dataset_json["file_ending"]
+    temporary = temporary_beside(output_file_truncated)
+    temporary.mkdir(parents=True, exist_ok=True)
+    try:
+        export_prediction_from_logits(logits, properties, configuration_manager, plans_manager, dataset_json,
+                                      str(temporary / case), save_probabilities)
+        if not all(is_whole(file) for file in temporary.iterdir()):  # SimpleITK says nothing of a full disk
+            raise OSError(f"{output_file_truncated}{ending} could not be written completely: is the disk full?")
+        for file in sorted(temporary.iterdir(), key=lambda file: file.name == case + ending):  # the segmentation last
+            os.replace(file, os.path.join(folder, file.name))
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return None
+
+
+def is_whole(file: Path) -> bool:
+    """Whether a segmentation, or nnU-Net's file of probabilities, is there from its first to its last byte."""
+    if not file.is_file() or file.stat().st_size == 0:
+        return False
+    try:
+        if file.suffix == ".npz":
+            with ZipFile(file) as archive:
+                return archive.testzip() is None
+        check_nifti(file)
+    except (ImportRefused, BadZipFile, OSError):
+        return False
+    if is_nifti(file) or file.suffix in (".pkl", ".json"):
+        return True
+    try:
+        sitk.ReadImage(str(file))
+    except RuntimeError:
+        return file.suffix.lower() in (".tif", ".tiff")  # which not SimpleITK but tifffile writes, and complains itself
+    return True

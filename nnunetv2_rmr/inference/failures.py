@@ -1,0 +1,57 @@
+"""What is kept of a case that failed, while the others go on."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nnunetv2_rmr.atomic import replacing
+from nnunetv2_rmr.inference.input_check import BadCaseError
+
+LOG = "failed_cases.log"
+
+
+class FailedCasesError(RuntimeError):
+    """Some cases of a batch could not be predicted; all others were. The message lists them."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """traceback: of what is not known to be the fault of the case's files, or of the disk."""
+
+    message: str
+    traceback: str = ""
+
+
+def or_failure(what: str, work: Callable, *job: Any) -> Any:
+    """work(*job), or why there is no `what`."""
+    try:
+        return work(*job)
+    except BadCaseError as error:
+        return Failure(str(error))
+    except OSError as error:
+        return Failure(f"{what}: {error}")
+    except Exception as error:
+        return Failure(f"{what}: {type(error).__name__}: {str(error).strip()}", traceback.format_exc())
+
+
+def report(failures: Sequence[Failure], folder: str | None) -> None:
+    """Raises FailedCasesError if there are any. Their tracebacks go to a log in the folder; None: to the terminal."""
+    if not failures:
+        return
+    unexpected = "\n".join(f"{failure.message}\n{failure.traceback}" for failure in failures if failure.traceback)
+    where = ""
+    if unexpected and folder is None:
+        print(unexpected)
+    elif unexpected:
+        try:
+            with replacing(os.path.join(folder, LOG)) as temporary, open(temporary, "w", encoding="utf-8") as file:
+                file.write(unexpected)
+            where = f"\ntracebacks: {os.path.join(folder, LOG)}"
+        except OSError:  # a full disk may be why they failed
+            print(unexpected)
+    raise FailedCasesError(f"{len(failures)} case(s) could not be predicted (the others are done):\n  "
+                           + "\n  ".join(failure.message for failure in failures) + where)

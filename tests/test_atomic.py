@@ -1,0 +1,50 @@
+"""Files that are whole or not there, and what killed processes leave behind."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nnunetv2_rmr.atomic import remove_leftovers, replacing, temporary_beside
+
+
+def killed_while_writing(target) -> None:
+    subprocess.run([sys.executable, "-c", f"""if True:
+        import os, signal
+        from nnunetv2_rmr.atomic import replacing
+        with replacing({str(target)!r}) as temporary:
+            open(temporary, "w").write("half")
+            os.kill(os.getpid(), signal.SIGKILL)"""])
+
+
+def test_a_file_is_replaced_as_a_whole_or_stays_as_it_was(tmp_path):
+    file = tmp_path / "a.txt"
+    file.write_text("old")
+    with pytest.raises(KeyError), replacing(file) as temporary:
+        Path(temporary).write_text("half")
+        raise KeyError
+    assert [f.name for f in tmp_path.iterdir()] == ["a.txt"] and file.read_text() == "old"
+    with replacing(file) as temporary:
+        Path(temporary).write_text("new")
+    assert [f.name for f in tmp_path.iterdir()] == ["a.txt"] and file.read_text() == "new"
+
+
+def test_what_killed_processes_left_is_removed_and_what_living_ones_write_is_not(tmp_path):
+    killed_while_writing(tmp_path / "a.nii.gz")
+    left, = tmp_path.iterdir()
+    folder = left.with_name(left.name.replace("a.nii.gz", "b"))
+    folder.mkdir()
+    (folder / "b.nii.gz").touch()
+    on_another_machine = left.with_name("." + "f" * 6 + left.name[7:])
+    on_another_machine.touch()
+    with replacing(tmp_path / "c.nii.gz") as mine:
+        open(mine, "w").close()
+        remove_leftovers([tmp_path, tmp_path / "nowhere"])
+        assert {f.name for f in tmp_path.iterdir()} == {os.path.basename(mine), on_another_machine.name}
+
+
+def test_temporary_names_keep_the_ending_and_are_hidden(tmp_path):
+    name = temporary_beside(tmp_path / "case.nii.gz").name
+    assert name.startswith(".") and name.endswith(".nii.gz")
