@@ -35,6 +35,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("-device", default="cuda", choices=("cuda", "cpu", "mps"), help="default: %(default)s")
     p.add_argument("-step_size", type=float, default=0.5, help="of the sliding window (default: %(default)s)")
     p.add_argument("--disable_tta", action="store_true", help="no mirrored predictions: up to eight times faster")
+    p.add_argument("--trust_model", action="store_true",
+                   help="also load models whose files could run code, see docs/security.md")
     p.add_argument("-num_parts", type=int, default=1, help="share the cases among so many processes, e.g. one per GPU; "
                                                            "the last one to finish writes the results")
     p.add_argument("-part_id", type=int, default=0, help="which part this process does, from 0")
@@ -63,6 +65,10 @@ def main(argv: list[str] | None = None) -> None:
     from nnunetv2_rmr.evaluation.benchmark.model import BenchmarkModel, BenchmarkRefused
     from nnunetv2_rmr.evaluation.benchmark.summary import table_of_groups
     from nnunetv2_rmr.evaluation.report.write import write_report
+    from nnunetv2_rmr.trust import trust
+
+    if args.trust_model:
+        trust()
 
     corruptions = args.corruptions or KNOWN
     unknown = sorted(set(corruptions) - set(KNOWN))

@@ -15,18 +15,19 @@ from nnunetv2_rmr.cli.nnunet_arguments import check_arguments, wrong_dataset_in_
 from nnunetv2_rmr.ext_trainer import add_to_ext_trainer
 from nnunetv2_rmr.inference.checkpoints import list_checkpoints
 
-MISSING = "--missing"
+MISSING, TRUST_OPTION = "--missing", "--trust_model"
 HELP = f"""
 nnunetv2-rmr: beside the segmentations, -o gets the fused images, fused/CASE, of a model that has them to give.
 Options beyond nnU-Net's:
   {MISSING}             Predict cases of which modalities (CASE_000X) are missing, too, instead of reporting them as bad
                         cases. The model should be trained with modality_dropout, see docs/missing.md.
+  {TRUST_OPTION}         Also load a model whose files could run code, see docs/security.md.
   -npp, -nps            Default on machines with fewer than four cores: 0, no worker processes."""
 
 
 def _run(entry_point: str) -> None:
-    missing = MISSING in sys.argv
-    sys.argv = [argument for argument in sys.argv if argument != MISSING]
+    missing, trusting = MISSING in sys.argv, TRUST_OPTION in sys.argv
+    sys.argv = [argument for argument in sys.argv if argument not in (MISSING, TRUST_OPTION)]
     check_arguments("inference/predict_from_raw_data.py", entry_point, HELP)
 
     add_to_ext_trainer()
@@ -36,6 +37,10 @@ def _run(entry_point: str) -> None:
     from nnunetv2_rmr.inference.failures import FailedCasesError
     from nnunetv2_rmr.inference.input_check import BadCaseError
     from nnunetv2_rmr.inference.predictor import RMRPredictor
+    from nnunetv2_rmr.trust import trust
+
+    if trusting:
+        trust()
 
     class Predictor(RMRPredictor):
         def __init__(self, *args, **kwargs):

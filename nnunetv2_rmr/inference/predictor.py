@@ -36,6 +36,7 @@ from nnunetv2_rmr.inference.preprocessing import ABSENT, PROPERTY, RMRConfigurat
 from nnunetv2_rmr.inference.sliding_window import ImageAccumulator
 from nnunetv2_rmr.networks.fusing import FusingNetwork, unwrapped
 from nnunetv2_rmr.settings import RMRSettings, channel_names, reference_channel
+from nnunetv2_rmr.trust import ModelRefused, check_model_folder, reading_data_only
 from nnunetv2_rmr.workers import Beside, WorkerDied, ahead, new_pool
 
 
@@ -99,7 +100,13 @@ class RMRPredictor(nnUNetPredictor):
                                              use_folds: Sequence[int | str] | str | None,
                                              checkpoint_name: str = "checkpoint_final.pth"):
         add_to_ext_trainer()
-        super().initialize_from_trained_model_folder(model_training_output_dir, use_folds, checkpoint_name)
+        check_model_folder(model_training_output_dir)
+        try:
+            with reading_data_only():
+                super().initialize_from_trained_model_folder(model_training_output_dir, use_folds, checkpoint_name)
+        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+            raise ModelRefused(f"{model_training_output_dir}: its files do not make a model ({type(error).__name__}: "
+                               f"{error})") from error
         self.remember_intensities()
 
     def manual_initialization(self, *args, **kwargs):

@@ -15,6 +15,7 @@ from nnunetv2_rmr.published.network import FEATURES, PublishedRMRNet
 from nnunetv2_rmr.published.schedule import WarmupCosineLR
 from nnunetv2_rmr.settings import RMRSettings
 from nnunetv2_rmr.training.nnUNetTrainerRMR import meet_model, nnUNetTrainerRMR
+from nnunetv2_rmr.trust import reading_data_only
 
 STAGE1 = 200 / 350  # of the epochs: 200, then 150
 WARMUP = 50 / 150  # of the second stage's
@@ -122,7 +123,8 @@ class nnUNetTrainerRMR_paper(nnUNetTrainerRMR):
         # stage and optimiser have to be those of the saved epoch before nnU-Net loads the optimiser's state
         checkpoint = filename_or_checkpoint
         if isinstance(checkpoint, str):
-            checkpoint = torch.load(checkpoint, map_location="cpu", weights_only=False)
+            with reading_data_only():
+                checkpoint = torch.load(checkpoint, map_location="cpu", weights_only=False)
         if not self.was_initialized:
             self.initialize()
         stage = self.stage_of(checkpoint["current_epoch"] - 1)

@@ -40,6 +40,7 @@ from nnunetv2_rmr.training.unlabelled import (
     unused_scans,
 )
 from nnunetv2_rmr.training.validation import export_validation_fusion
+from nnunetv2_rmr.trust import read_pretrained_weights_as_data, reading_data_only
 
 Z_SCORES = ("ZScoreNormalization", "CTNormalization")
 
@@ -82,6 +83,7 @@ class nnUNetTrainerRMR(nnUNetTrainer):
             self.print_to_log_file(f"WARNING: {unused}")
         if number:
             self.loss_terms = (*self.loss_terms, CONSISTENCY)
+        read_pretrained_weights_as_data()
         if not takes_deep_supervision(self.configuration_manager):
             self.enable_deep_supervision = False
         if self.epochs is not None:
@@ -103,6 +105,11 @@ class nnUNetTrainerRMR(nnUNetTrainer):
         network = RMRNet(segmentation, len(configuration_manager.normalization_schemes), num_input_channels,
                          configuration_manager.patch_size)
         return MeanTeacher(network) if UNLABELLED_KEY in (plans_manager.plans.get(PLANS_KEY) or {}) else network
+
+    def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
+        # a checkpoint from elsewhere should not run code, neither with --c nor with --val
+        with reading_data_only():
+            super().load_checkpoint(filename_or_checkpoint)
 
     def find_unlabelled(self, plans: dict, configuration: str) -> nnUNetBaseDataset | None:
         """The data set's preprocessed scans without labels, if it has any."""

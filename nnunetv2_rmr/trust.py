@@ -1,0 +1,176 @@
+"""Models of others: their files are read as data, and of what their plans name only networks and nnU-Net's own parts
+are called. See docs/security.md."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import pydoc
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from torch import nn
+
+ENVIRONMENT = "nnUNet_rmr_trust_model"
+OPTION = "--trust_model"
+ADVICE = f"if you trust who made this model, give {OPTION}, or set {ENVIRONMENT}=1"
+_load = torch.load
+
+
+class ModelRefused(ValueError):
+    """A model's files are damaged, or would run code. The message names the file."""
+
+
+def trusted() -> bool:
+    """Whether the user has said that the models come from someone who may run code here."""
+    return os.environ.get(ENVIRONMENT) == "1"
+
+
+def trust() -> None:
+    """From now on, in this process and those that it starts, as --trust_model asks for."""
+    os.environ[ENVIRONMENT] = "1"
+
+
+# ---- checkpoints ----------------------------------------------------------------------------------------------------
+
+@contextmanager
+def reading_data_only() -> Iterator[None]:
+    """Within it torch.load, as nnU-Net calls it, takes what can not run code, and raises ModelRefused for the rest."""
+    if trusted():
+        yield
+        return
+    with patch.object(torch, "load", load_data):
+        yield
+
+
+def read_pretrained_weights_as_data() -> None:
+    """From now on nnU-Net's -pretrained_weights, in this process, does so, too."""
+    from nnunetv2.run import load_pretrained_weights
+
+    load = load_pretrained_weights.torch.load
+    if not trusted() and not getattr(load, "data_only", False):
+        def load_data_only(file, **options):
+            return load_data(file, load=load, **options)
+
+        load_data_only.data_only = True
+        load_pretrained_weights.torch = SimpleNamespace(load=load_data_only, device=torch.device)
+
+
+def load_data(file: str | os.PathLike, map_location=None, weights_only: bool = True, load: Callable = _load):
+    """torch.load of tensors and what else nnU-Net keeps in its checkpoints. Raises ModelRefused.
+
+    weights_only: for nnU-Net, which says False; it has no effect.
+    """
+    location = {} if map_location is None else {"map_location": map_location}
+    try:
+        with torch.serialization.safe_globals(_plain_types()):
+            return load(file, **location, weights_only=True)
+    except FileNotFoundError:
+        raise
+    except pickle.UnpicklingError as error:
+        if named := re.search(r"GLOBAL ([\w.]+)", str(error)):
+            raise ModelRefused(f"{file}: holds {named[1]}, which is more than data and could run code; {ADVICE}"
+                               ) from None
+        raise ModelRefused(f"{file}: can not be read, it is damaged or no checkpoint") from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
+        raise ModelRefused(f"{file}: can not be read, it is damaged or no checkpoint "
+                           f"({str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__})"
+                           ) from None
+
+
+def _plain_types() -> list:
+    """NumPy's scalars and arrays, under the names that NumPy 1 and 2 give them in files."""
+    scalar = np.float64(0).__reduce__()[0]
+    reconstruct = np.zeros(1).__reduce__()[0]
+    types = [np.dtype, np.ndarray, torch.device, *{type(np.dtype(code)) for code in np.typecodes["All"]}]
+    for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+        types += [(scalar, f"{module}.scalar"), (reconstruct, f"{module}._reconstruct")]
+    return types
+
+
+# ---- plans ----------------------------------------------------------------------------------------------------------
+
+def check_model_folder(folder: str | os.PathLike) -> None:
+    """Raises ModelRefused if its plans.json or dataset.json can not be used, or if the plans name what is neither a
+    torch.nn.Module nor a part of nnU-Net's; FileNotFoundError if one is not there."""
+    files = {}
+    for name, needed in (("dataset.json", ("labels", "file_ending")), ("plans.json", ("configurations", "plans_name"))):
+        file = Path(folder, name)
+        try:
+            files[name] = json.loads(file.read_text(encoding="utf-8"))
+            lacking = [key for key in needed if key not in files[name]]
+        except FileNotFoundError:
+            raise
+        except (OSError, ValueError, TypeError) as error:
+            raise ModelRefused(f"{file}: can not be read ({error})") from None
+        if lacking:
+            raise ModelRefused(f"{file}: is none of nnU-Net's, {' and '.join(lacking)} missing")
+    if not {"channel_names", "modality"} & set(files["dataset.json"]):
+        raise ModelRefused(f"{Path(folder, 'dataset.json')}: channel_names missing")
+    if not trusted():
+        try:
+            refuse_strange_callables(files["plans.json"])
+        except ModelRefused as error:
+            raise ModelRefused(f"{Path(folder, 'plans.json')}: {error}") from None
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ModelRefused(f"{Path(folder, 'plans.json')}: is not as nnU-Net makes it ({type(error).__name__}: "
+                               f"{error})") from None
+
+
+def refuse_strange_callables(plans: dict) -> None:
+    """Raises ModelRefused for the first name in the plans that stands for something else than it should."""
+    from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+    from nnunetv2.preprocessing.normalization.default_normalization_schemes import ImageNormalization
+    from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+
+    _refuse_unless(plans.get("image_reader_writer"), "imageio", BaseReaderWriter)
+    for configuration in plans["configurations"].values():
+        _refuse_unless(configuration.get("preprocessor_name"), "preprocessing", DefaultPreprocessor)
+        for scheme in configuration.get("normalization_schemes") or ():
+            _refuse_unless(scheme, "preprocessing.normalization", ImageNormalization)
+        for key in ("resampling_fn_data", "resampling_fn_seg", "resampling_fn_probabilities"):
+            _refuse_unless(configuration.get(key), "preprocessing.resampling", None)
+        architecture = configuration.get("architecture") or {}
+        arguments = architecture.get("arch_kwargs") or {}
+        for name in (architecture.get("network_class_name"),
+                     *(arguments.get(key) for key in architecture.get("_kw_requires_import") or ())):
+            if name is not None and not _is_module_class(name):
+                raise ModelRefused(f"names {name!r}, which is not a torch.nn.Module and could run code; {ADVICE}")
+
+
+def _is_module_class(name: object) -> bool:
+    if not isinstance(name, str):
+        return False
+    found = pydoc.locate(name)
+    if found is None:  # where nnU-Net looks for networks that have moved
+        import dynamic_network_architectures
+        from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
+
+        found = recursive_find_python_class(os.path.join(dynamic_network_architectures.__path__[0], "architectures"),
+                                            name.split(".")[-1], "dynamic_network_architectures.architectures")
+        if found is None:
+            return True  # nnU-Net, or Python, will say that there is none
+    return isinstance(found, type) and issubclass(found, nn.Module)
+
+
+def _refuse_unless(name: object, package: str, base: type | None) -> None:
+    """base: what the class of that name, in a package of nnU-Net's, is derived from; None: it is a function there."""
+    import nnunetv2
+    from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
+
+    if name is None:
+        return
+    folder = os.path.join(nnunetv2.__path__[0], *package.split("."))
+    found = recursive_find_python_class(folder, str(name), f"nnunetv2.{package}")
+    right = found is None or (isinstance(found, type) and issubclass(found, base) if base else
+                              callable(found) and getattr(found, "__module__", "").startswith("nnunetv2."))
+    if not right:
+        raise ModelRefused(f"names {name!r}, which is no {base.__name__ if base else 'resampling function'} of "
+                           f"nnU-Net's; {ADVICE}")
