@@ -56,6 +56,7 @@ def main(argv: list[str] | None = None) -> None:
     args = p.parse_args(argv)
 
     # Here and not above: --help and usage errors should not wait for the imports
+    from nnunetv2_rmr.atomic import temporary_beside
     from nnunetv2_rmr.evaluation.fusion_baselines.wavelet import PyWaveletsMissing
     from nnunetv2_rmr.evaluation.fusion_metrics.case_files import FolderError
     from nnunetv2_rmr.evaluation.fusion_metrics.evaluate_folder import evaluate_folder
@@ -63,6 +64,13 @@ def main(argv: list[str] | None = None) -> None:
 
     output = args.output or args.fused / DEFAULT_OUTPUT
     try:
+        if args.output:
+            output.parent.mkdir(parents=True, exist_ok=True)
+        if output.is_dir():
+            raise IsADirectoryError(f"-o {output}: is a folder, the name of a file is needed")
+        if output.parent.is_dir():  # what can not be written is better noticed now than when all is done
+            temporary_beside(output).touch()
+            temporary_beside(output).unlink()
         summary = evaluate_folder(args.fused, args.images, args.mask, args.mode, args.baselines, args.dataset_json,
                                   args.num_processes, args.labels, progress=True)
         csv_file = write_summary(summary, output)

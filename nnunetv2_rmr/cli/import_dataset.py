@@ -23,6 +23,12 @@ example (BraTS 2021, a folder CASE with CASE_t1.nii.gz, ... or t1.nii.gz, ... fo
 
 
 class _Parser(argparse.ArgumentParser):
+    def parse_args(self, args: list[str] | None = None, namespace=None) -> argparse.Namespace:
+        # argparse takes the value of `--map -1=1` for an option, unless it holds a space
+        args = [f" {text}" if re.fullmatch(r"-\d+=-?\d+", text) else text
+                for text in (sys.argv[1:] if args is None else args)]
+        return super().parse_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         self.exit(1, f"{self.prog}: error: {message}\n{self.prog} --help explains all options\n")
 
@@ -45,7 +51,7 @@ def replacement(text: str) -> tuple[int, int]:
     """'4=3' -> (4, 3). Raises ArgumentTypeError."""
     old, new = name_and_text(text)
     try:
-        return int(old), _label(new, text)
+        return int(old), _label(new, text.strip())
     except ValueError:
         raise argparse.ArgumentTypeError(f"'{text}' is not of the form OLD=NEW with whole numbers") from None
 
@@ -81,8 +87,9 @@ def parser() -> argparse.ArgumentParser:
                 description="Turn a folder of multi-modal cases into an nnU-Net data set, after checking every file.",
                 formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("-i", dest="input_folder", type=Path, required=True, metavar="FOLDER",
-                   help="one folder per case (its name is the case id), or all files in one folder (the case id is "
-                        "what the * of a pattern matches)")
+                   help="one folder per case (its name is the case id), all files in one folder (the case id is what "
+                        "the * of a pattern matches), or folders in folders, as in BIDS: patterns like "
+                        "'sub-*/ses-*/anat/*_T1w.nii.gz' (the case id is sub-01_ses-02)")
     p.add_argument("--modality", dest="modalities", type=name_and_text, nargs="+", action="extend", required=True,
                    metavar="NAME=PATTERN",
                    help="at least two, in channel order. Patterns in quotes: * any characters, ? one; relative to the "

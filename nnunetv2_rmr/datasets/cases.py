@@ -58,7 +58,8 @@ def find_cases(folder: Path, modalities: Mapping[str, str], label: str | None, l
     """Sort the files of `folder` into cases, ordered by id.
 
     folders: every subfolder with a matching file is a case of that name; patterns apply inside it.
-    flat: patterns apply to `folder` itself, and the case id is what their one `*` matched.
+    flat: patterns apply to `folder` itself, and the case id is what their one `*` matched. If one of them has several,
+    it is what stands in the place of the folders with a `*`, joined by `_` (sub-01_ses-02 for sub-*/ses-*/anat/*.nii).
     auto: whichever of the two finds files.
     A `*` stands for any characters but '/', a '?' for one; patterns may contain '/'. Hidden files are skipped. A file
     that several patterns match belongs to the one with the most literal characters (*_t1ce* rather than *_t1*).
@@ -66,7 +67,7 @@ def find_cases(folder: Path, modalities: Mapping[str, str], label: str | None, l
     modalities: pattern by modality name. label: the segmentation's pattern; None: there are none. option: of the
     command, that named the folder.
     Raises ImportRefused if the folder is missing, nothing matches, a pattern matches nothing at all, the layout is
-    ambiguous, two equally specific patterns match one file, or a flat pattern has not exactly one `*`.
+    ambiguous, two equally specific patterns match one file, or flat patterns do not say where the case id is.
     """
     if not folder.is_dir():
         raise ImportRefused(f"{option} {folder}: there is no such folder")
@@ -84,12 +85,13 @@ def find_cases(folder: Path, modalities: Mapping[str, str], label: str | None, l
                             "or --layout folders")
     hits = flat or in_folders
     _refuse_silent_patterns(folder, patterns, hits)
+    nested = any(pattern.count("*") > 1 for pattern in patterns.values())
     if flat:
-        _refuse_patterns_without_one_star(patterns)
+        _refuse_patterns_without_case_id(patterns, nested)
 
     cases: dict[str, Case] = {}
     for hit in hits:
-        source = hit.matched if flat else hit.case
+        source = (hit.place if nested else hit.matched) if flat else hit.case
         case = cases.setdefault(source, Case(safe_case_id(source), source, {name: [] for name in modalities}))
         kind, name = hit.role
         (case.labels if kind == "label" else case.images[name]).append(folder / hit.case / hit.relative)
@@ -127,6 +129,7 @@ class _Hit:
     case: str  # folder of the case, "" in the flat layout
     relative: str  # path the pattern was applied to
     matched: str  # what the (first) * stood for, without a file ending
+    place: str  # those of its folders whose names the pattern does not know, or the file's name without ending
 
 
 def _regex(pattern: str) -> re.Pattern[str]:
@@ -152,9 +155,18 @@ def _match(folder: Path, case: str, patterns: Mapping[Role, str]) -> list[_Hit]:
                 raise ImportRefused(f"{folder / relative} matches two patterns equally well: {_option(role, patterns)} "
                                     f"and {_option(ranked[1], patterns)}: make one of them more specific")
             matched = matches[role].group(1) if matches[role].groups() else ""
-            ending = file_ending(matched)
-            hits.append(_Hit(role, case, relative, matched[:-len(ending)] if ending else matched))
+            hits.append(_Hit(role, case, relative, _without_ending(matched), _place(patterns[role], relative)))
     return hits
+
+
+def _without_ending(name: str) -> str:
+    ending = file_ending(name)
+    return name[:-len(ending)] if ending else name
+
+
+def _place(pattern: str, relative: str) -> str:
+    *folders, name = zip(pattern.split("/"), relative.split("/"))
+    return "_".join(found for wanted, found in folders if "*" in wanted) or _without_ending(name[1])
 
 
 def _files_at_depth(folder: Path, depth: int, prefix: str = "") -> Iterator[str]:
@@ -162,9 +174,13 @@ def _files_at_depth(folder: Path, depth: int, prefix: str = "") -> Iterator[str]
         for entry in sorted(entries, key=lambda e: e.name):
             if entry.name.startswith("."):  # .DS_Store, and the ._x.nii.gz that macOS leaves on foreign disks
                 continue
-            if depth == 0 and entry.is_file():
+            try:
+                is_file, is_folder = entry.is_file(), entry.is_dir()
+            except OSError as error:  # a link to itself
+                raise ImportRefused(f"{entry.path}: can not be followed ({error.strerror})") from None
+            if depth == 0 and is_file:
                 yield prefix + entry.name
-            elif depth > 0 and entry.is_dir():
+            elif depth > 0 and is_folder:
                 yield from _files_at_depth(Path(entry.path), depth - 1, f"{prefix}{entry.name}/")
 
 
@@ -182,8 +198,15 @@ def _refuse_silent_patterns(folder: Path, patterns: Mapping[Role, str], hits: li
                             "patterns in quotes, so that the shell leaves them alone")
 
 
-def _refuse_patterns_without_one_star(patterns: Mapping[Role, str]) -> None:
-    bad = [_option(role, patterns) for role, pattern in patterns.items() if pattern.count("*") != 1]
+def _refuse_patterns_without_case_id(patterns: Mapping[Role, str], nested: bool) -> None:
+    """nested: some pattern has several stars, so folders name the case, not what a single star matches."""
+    if nested:
+        bad = [_option(role, patterns) for role, pattern in patterns.items()
+               if pattern.count("*") != 1 and "*" not in pattern.rpartition("/")[0]]
+        why = "a pattern has several *, so the case id is that of the folders with a *, as sub-*/anat/*_T1w.nii.gz has"
+        need = "there is none"
+    else:
+        bad = [_option(role, patterns) for role, pattern in patterns.items() if "*" not in pattern]
+        why, need = "all cases lie in one folder, so the case id is what the * of a pattern matches", "one is needed"
     if bad:
-        raise ImportRefused("all cases lie in one folder, so the case id is what the * of a pattern matches; exactly "
-                            f"one * is needed in {' and '.join(bad)} (in quotes, so that the shell leaves it alone)")
+        raise ImportRefused(f"{why}; {need} in {' and '.join(bad)} (in quotes, so that the shell leaves it alone)")

@@ -116,7 +116,7 @@ def refuse_taken_id(request: ImportRequest) -> None:
 
     The latter holds for all three nnU-Net folders, because nnU-Net then refuses to work with the id.
     """
-    final, source = request.dataset_folder.resolve(), request.input_folder.resolve()
+    final, source = Path(os.path.realpath(request.dataset_folder)), Path(os.path.realpath(request.input_folder))
     if final == source or final in source.parents:
         raise ImportRefused(f"-i {request.input_folder} lies inside {request.dataset_folder}, which would be replaced")
     if request.dataset_folder.exists() and not request.overwrite:
@@ -154,6 +154,8 @@ def check(request: ImportRequest) -> CheckedDataset:
     bad = {source: texts for source, texts in problems.items() if texts}
     good = [c for c in cases if c.source not in bad]
 
+    if bad and not any(inspections[c.source].labels for c in cases):
+        raise BadCases(bad, len(good))  # no label could be read: what else might be said of labels is beside the point
     seen = {v for c in (good or cases) for v in inspections[c.source].labels or {}}
     try:
         labels = labels_for_dataset_json(request.labels, request.regions, request.ignore_label, seen)
@@ -241,8 +243,8 @@ def summary(request: ImportRequest, checked: CheckedDataset) -> str:
     lines += [f"  note: {note}" for note in checked.notes]
     for source, texts in checked.skipped.items():
         lines += [f"  skipped {source}:"] + [f"    - {text}" for text in texts]
-    raw, ours = os.environ.get(RAW), request.output_folder.resolve()
-    if raw is None or Path(raw).resolve() != ours:
+    raw, ours = os.environ.get(RAW), Path(os.path.realpath(request.output_folder))
+    if raw is None or Path(os.path.realpath(raw)) != ours:
         lines.append(f'nnU-Net looks for data sets in {RAW}: export {RAW}="{ours}"')
     lines.append(f"Next: nnUNetv2_plan_and_preprocess -d {request.dataset_id} --verify_dataset_integrity"
                  "  (-c 3d_fullres: of all configurations only this one)")
@@ -275,7 +277,7 @@ def _unlabelled(request: ImportRequest, cases: list[Case]) -> list[Case]:
     """Cases of request.unlabelled, whose labels, if any, are passed over; of the folder of -i those without a label."""
     if request.unlabelled is None:
         return []
-    if request.unlabelled.resolve() == request.input_folder.resolve():
+    if os.path.realpath(request.unlabelled) == os.path.realpath(request.input_folder):
         return [c for c in cases if not c.labels]
     found = find_cases(request.unlabelled, request.modalities, None, request.layout, "--unlabelled").cases
     taken = {c.source for c in cases}

@@ -93,7 +93,7 @@ def write_file(job: WriteJob, rules: Rules, link: str) -> None:
     """
     if job.unchanged:
         try:
-            LINKS[link](job.source.resolve(), job.target)
+            LINKS[link](os.path.realpath(job.source), job.target)
         except OSError as error:
             advice = "; use --link sym or copy" if link == "hard" else ""
             raise ImportRefused(f"{job.source}: --link {link} failed ({error.strerror}){advice}") from error

@@ -97,6 +97,10 @@ def read_volume(path: Path) -> sitk.Image:
             image = sitk.ReadImage(os.fspath(path))
     except RuntimeError as error:
         reason = [line.strip() for line in str(error).splitlines() if line.strip()][-1]
+        if "orthonormal" in reason:
+            raise ImportRefused(f"{path}: its axes are not at right angles (sheared), which nnU-Net's usual reader "
+                                "does not take; resample it to a straight grid first, for example with "
+                                "nibabel.processing.resample_to_output") from error
         raise ImportRefused(f"{path}: can not be read ({reason})") from error
     if image.GetDimension() not in (2, 3):
         raise ImportRefused(f"{path}: has {image.GetDimension()} dimensions ({numbers(image.GetSize())}), not 2 or 3; "

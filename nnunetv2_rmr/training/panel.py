@@ -45,7 +45,7 @@ def save_panel(trainer: nnUNetTrainerRMR, batch: dict, filename: str) -> None:
     where = _slice_with_most((label > 0).any(0))
     shown = [_labels(label, regions=labels.has_regions),
              _labels(logits[0].cpu().sigmoid() > 0.5, True) if labels.has_regions else logits[0].cpu().argmax(0)]
-    names = channel_names(trainer.dataset_json)
+    names = [name.replace("$", r"\$") for name in channel_names(trainer.dataset_json)]  # no formulas, as titles are
     degraded = degraded[:, :len(names)]
     rows = {"clean": clean[0], "degraded": degraded[0]} | ({"restored": images} if network.num_images > 1 else {})
     shape = len(rows) + 1, max(3, len(names))

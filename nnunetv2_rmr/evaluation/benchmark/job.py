@@ -1,6 +1,7 @@
 """A benchmark from its arguments to its results: checks, the loop over cases, and what is made of the records."""
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -57,7 +58,7 @@ class Benchmark:
         self.reader = self._reader()
         self.settings = {
             "models": {model.name: model.description() for model in models},
-            "images": str(options.images.resolve()), "label_folder": str(options.labels.resolve()),
+            "images": os.path.realpath(options.images), "label_folder": os.path.realpath(options.labels),
             "seed": options.seed,
             "tolerance_mm": options.tolerance_mm, "cases": [case.name for case in self.cases],
             "labels": labels_and_regions(self.dataset_json["labels"]), "label_values": label_names(self.dataset_json),

@@ -152,7 +152,7 @@ def _write_copies(request: CorruptRequest, case: str) -> Iterator[tuple[Copy, di
 def _place(source: Path, target: Path, link: str) -> None:
     with replacing(target) as temporary:
         if link == "sym":
-            os.symlink(source.resolve(), temporary)
+            os.symlink(os.path.realpath(source), temporary)
         elif link == "hard":
             os.link(source, temporary)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def fuse_folder(request: FuseRequest) -> dict[str, str]:
     if len(request.images.names) < 2:
         raise FolderRefused(f"-i {request.images.folder}: fusion needs at least two modalities, found "
                             + ", ".join(request.images.names))
-    if request.output.resolve() == request.images.folder.resolve():
+    if os.path.realpath(request.output) == os.path.realpath(request.images.folder):
         raise FolderRefused(f"-o {request.output}: the fused images would lie among the images they are made of")
     cases = request.images.cases
     if not request.overwrite and (there := [str(f) for c in cases if (f := request.file(c)).exists()]):

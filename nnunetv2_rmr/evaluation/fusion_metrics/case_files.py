@@ -1,6 +1,7 @@
 """Which files belong to which case of a folder of fused images, and reading them."""
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +91,7 @@ def find_case_files(fused_folder: Path, images_folder: Path, mask: str = BODY, d
 
 
 def _dataset_json_near(fused_folder: Path, images_folder: Path) -> Path | None:
-    fused, images = fused_folder.resolve(), images_folder.resolve()
+    fused, images = Path(os.path.realpath(fused_folder)), Path(os.path.realpath(images_folder))
     candidates = (folder / "dataset.json" for folder in (fused, fused.parent, images, images.parent))
     return next((file for file in candidates if file.is_file()), None)
 
