@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from test_atomic import killed_while_writing
 
 from nnunetv2_rmr.cli.import_dataset import main
 from nnunetv2_rmr.datasets import inspect_case
@@ -104,6 +105,12 @@ def refusal(source: Path, *options, **kwargs) -> str:
     return str(stopped.value)
 
 
+def refusal_with_changes(source: Path) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments(source))
+    return str(stopped.value)
+
+
 def names(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.iterdir())
 
@@ -185,6 +192,17 @@ def test_labels_that_can_not_be_read_are_the_only_thing_said_of_labels(source):
         (source / case / f"{case}_seg.nii.gz").write_bytes(b"no image")
     message = refusal(source)
     assert "A_seg.nii.gz" in message and "B_seg.nii.gz" in message and "nothing to learn" not in message
+
+
+def test_what_killed_imports_left_is_removed_and_a_data_set_killed_while_replaced_is_there_again(source):
+    out = run(source)
+    killed_while_writing(out)
+    assert len(names(out.parent)) == 2
+    out.rename(out.with_name(f".{out.name}.replaced"))
+    assert "exists already" in refusal_with_changes(source)
+    assert names(out.parent) == [out.name] and (out / "dataset.json").exists()
+    run(source, "--overwrite")
+    assert names(out.parent) == [out.name]
 
 
 def test_a_link_to_itself_is_named(source):

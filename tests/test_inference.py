@@ -19,7 +19,7 @@ from nnunetv2_rmr.ext_trainer import trainers_folder
 from nnunetv2_rmr.fusion.fused_image import fused_image
 from nnunetv2_rmr.inference.export_fused import export_fused, fused_filename, fused_to_input_grid
 from nnunetv2_rmr.inference.fused_writer import check_can_write, write_image
-from nnunetv2_rmr.inference.input_check import BadCaseError, check_files
+from nnunetv2_rmr.inference.input_check import BadCaseError, check_files, images_in
 from nnunetv2_rmr.inference.predictor import RMRPredictor
 from nnunetv2_rmr.inference.preprocessing import PROPERTY, RMRConfigurationManager
 from nnunetv2_rmr.inference.sliding_window import ImageAccumulator
@@ -198,6 +198,15 @@ def test_sheared_axes_which_nnunet_reads_with_nibabel_are_no_reason_to_refuse_a_
     check_files([str(f) for f in files[:2]])
     with pytest.raises(BadCaseError, match=r"case_0002.*does not lie on the grid of .*case_0000.*origin"):
         check_files([str(files[0]), str(files[2])])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names are not everywhere")
+def test_what_is_named_like_an_image_and_can_not_be_read_like_a_file_is_no_image(tmp_path):
+    tiny.write_image(np.zeros((2, 2, 2), np.float32), tmp_path / "a_0000.nii.gz")
+    os.mkfifo(tmp_path / "b_0000.nii.gz")
+    (tmp_path / "c_0000.nii.gz").mkdir()
+    (tmp_path / "d_0000.nii.gz").symlink_to("d_0000.nii.gz")
+    assert [image[0] for image in images_in(tmp_path, ".nii.gz")] == ["a_0000.nii.gz"]
 
 
 def test_fused_images_get_a_folder_of_their_own():

@@ -174,6 +174,27 @@ def test_bad_cases_are_named_and_the_others_done(trained, predicted, nnunet, ima
     assert files(out / "fused") == files(predicted / "fused")
 
 
+def test_a_folder_that_is_not_there_is_named_at_once_and_leaves_nothing(nnunet, tmp_path):
+    result = tiny.run("nnUNetv2_rmr_predict", "-i", tmp_path / "nowhere", "-o", tmp_path / "out", *MODEL, env=nnunet,
+                      check=False)
+    assert result.returncode == 1 and f"error: -i {tmp_path / 'nowhere'}: there is no such folder" in result.stdout
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_case_that_can_not_be_written_stops_no_other_and_half_a_file_is_not_done(trained, predicted, nnunet, images,
+                                                                                   tmp_path):
+    command = ("nnUNetv2_rmr_predict", "-i", images, "-o", tmp_path, *MODEL)
+    (tmp_path / "caseTs00.nii.gz").mkdir()  # in the way of one case's segmentation
+    result = tiny.run(*command, env=nnunet, check=False)
+    assert result.returncode == 1 and "caseTs00: no segmentation" in result.stdout
+    assert {f.name for f in tmp_path.iterdir() if f.name.startswith("case")} == {"caseTs00.nii.gz", "caseTs01.nii.gz"}
+    (tmp_path / "caseTs00.nii.gz").rmdir()
+    done = tmp_path / "caseTs01.nii.gz"
+    done.write_bytes(done.read_bytes()[:-10])  # as a killed nnU-Net leaves it
+    assert "0 case(s) are complete, 2 to go" in tiny.run(*command, "--continue_prediction", env=nnunet).stdout
+    assert files(tmp_path) == files(predicted)
+
+
 def test_what_can_not_be_predicted_with_is_named(trained, nnunet, images, tmp_path):
     command = ("nnUNetv2_rmr_predict_from_modelfolder", "-i", images, "-o", tmp_path, "-m", trained)
     message = tiny.run(*command, "-f", 0, 4, "-device", tiny.DEVICE, env=nnunet, check=False).stdout

@@ -20,15 +20,15 @@ PARSES = ("parse_args", "parse_known_args")
 WRONG_DATASET = ("Could not find a dataset", "More than one dataset name found")
 
 
-def check_arguments(module: str, entry_point: str, ours: str = "") -> None:
-    """Exits as nnU-Net's entry point would for --help or wrong arguments in sys.argv; else nothing happens.
+def check_arguments(module: str, entry_point: str, ours: str = "") -> argparse.Namespace | None:
+    """What sys.argv says, None if that can not be known; exits as nnU-Net's entry point would for --help or wrong
+    arguments.
 
     module: file in the nnunetv2 package, such as "run/run_training.py"; ours: what we add to its help.
     """
     parser = nnunet_parser(module, entry_point)
     try:
-        if parser is not None:
-            parser.parse_known_args()
+        return None if parser is None else parser.parse_known_args()[0]
     finally:
         if ours and {"-h", "--help"} & set(sys.argv):
             print(ours)

@@ -28,7 +28,9 @@ Options beyond nnU-Net's:
 def _run(entry_point: str) -> None:
     missing, trusting = MISSING in sys.argv, TRUST_OPTION in sys.argv
     sys.argv = [argument for argument in sys.argv if argument not in (MISSING, TRUST_OPTION)]
-    check_arguments("inference/predict_from_raw_data.py", entry_point, HELP)
+    given = check_arguments("inference/predict_from_raw_data.py", entry_point, HELP)
+    if given is not None and not Path(given.i).is_dir():
+        sys.exit(f"{Path(sys.argv[0]).name}: error: -i {given.i}: there is no such folder")
 
     add_to_ext_trainer()
     import torch

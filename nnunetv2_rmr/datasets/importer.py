@@ -17,6 +17,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 import nnunetv2_rmr
+from nnunetv2_rmr.atomic import remove_leftovers, temporary_beside
 from nnunetv2_rmr.datasets.cases import Case, find_cases, id_problems
 from nnunetv2_rmr.datasets.inspect_case import Inspection, Rules, WriteJob, inspect_case, is_unchanged, write_file
 from nnunetv2_rmr.datasets.labels import default_class_order, labels_for_dataset_json, merged_labels
@@ -105,6 +106,7 @@ class BadCases(ImportRefused):
 
 def import_dataset(request: ImportRequest) -> CheckedDataset:
     """Check and build. Raises ImportRefused; then nothing is left behind and an existing data set is untouched."""
+    _tidy_up_after_killed_imports(request.dataset_folder)
     refuse_taken_id(request)
     checked = check(request)
     build(request, checked)
@@ -179,7 +181,7 @@ def check(request: ImportRequest) -> CheckedDataset:
 
 def build(request: ImportRequest, checked: CheckedDataset) -> None:
     """Write the data set into a hidden folder beside its final place, then rename it. Raises ImportRefused."""
-    temporary = request.output_folder / f".{request.folder_name}.{os.getpid()}.importing"
+    temporary = temporary_beside(request.dataset_folder)
     jobs = [job for case in checked.training for job in _jobs(case, checked, temporary, "Tr")]
     jobs += [job for case in checked.test for job in _jobs(case, checked, temporary, "Ts")]
     jobs += [job for case in checked.unlabelled for job in _jobs(case, checked, temporary, "Un")]
@@ -342,19 +344,31 @@ def _jobs(case: Case, checked: CheckedDataset, folder: Path, kind: str) -> list[
     return jobs + [job(f, folder / f"labels{kind}" / f"{case.id}{ending}", "", True) for f in case.labels]
 
 
+def _replaced(final: Path) -> Path:
+    """Where a data set is while another takes its place."""
+    return final.with_name(f".{final.name}.replaced")
+
+
 def _move_into_place(temporary: Path, final: Path) -> None:
     """Rename; a data set that stood there is removed only once the new one is in its place."""
-    if not final.exists():
-        temporary.rename(final)
-        return
-    old = final.with_name(f".{final.name}.{os.getpid()}.replaced")
-    final.rename(old)
+    old = _replaced(final)
+    if final.exists():
+        final.rename(old)
     try:
         temporary.rename(final)
     except OSError:
-        old.rename(final)
+        if old.exists():
+            old.rename(final)
         raise
-    shutil.rmtree(old)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _tidy_up_after_killed_imports(final: Path) -> None:
+    old = _replaced(final)
+    if old.exists() and not final.exists():  # killed between two renames
+        old.rename(final)
+    shutil.rmtree(old, ignore_errors=True)
+    remove_leftovers([final.parent])
 
 
 def _notes(request: ImportRequest, checked: CheckedDataset, ignored: list[str]) -> list[str]:

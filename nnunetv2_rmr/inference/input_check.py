@@ -21,9 +21,13 @@ class BadCaseError(ValueError):
 
 
 def images_in(folder: str | Path, file_ending: str) -> list[re.Match]:
-    """Of every file named like CASE_0000.nii.gz the name (group 0), the case (1) and the modality's number (2)."""
+    """Of every file named like CASE_0000.nii.gz the name (group 0), the case (1) and the modality's number (2).
+
+    Only of what can be read like a file: reading a pipe would wait for ever.
+    """
     pattern = re.compile(rf"([^.].*)_(\d{{4}}){re.escape(file_ending)}")
-    return [match for file in os.listdir(folder) if (match := pattern.fullmatch(file))]
+    return [match for file in os.listdir(folder)
+            if (match := pattern.fullmatch(file)) and os.path.isfile(os.path.join(folder, file))]
 
 
 def files_of_cases(folder: str, names: Sequence[str], file_ending: str) -> list[list[str]]:
