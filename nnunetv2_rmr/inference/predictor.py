@@ -347,13 +347,11 @@ class RMRPredictor(nnUNetPredictor):
             print(f"case {case}: {names[reference]} would give the fused image its units; without it, the fused image "
                   "is in normalised intensities")
 
-    # ---- fused images of a batch ------------------------------------------------------------------------------------
-
     def predict_from_data_iterator(self, data_iterator, save_probabilities: bool = False,
                                    num_processes_segmentation_export: int = default_num_processes):
         # nnU-Net's loop stops everything at the first case that fails, and leaves half a file where it was writing
         processes, self._one_case = 0 if self._one_case else num_processes_segmentation_export, False
-        dataset = self.configuration_manager, self.plans_manager, self.dataset_json
+        dataset, cases = (self.configuration_manager, self.plans_manager, self.dataset_json), []
         with (Beside(partial(new_pool, processes) if processes else None, processes + 2) as segmentations,
               Beside(partial(ThreadPoolExecutor, 1), 1) as fused_images):
             for item in data_iterator:
@@ -367,6 +365,7 @@ class RMRPredictor(nnUNetPredictor):
                 if self.fuses:  # first: the export may change the properties
                     fused_images.submit(or_failure, f"{case}: no fused image", self._export_fused, self.take_fused(),
                                         properties, intensity_map, file)
+                cases.append(case)
                 segmentations.submit(or_failure, f"{case}: no segmentation", export_segmentation, logits, properties,
                                      *dataset, file, save_probabilities)
             results, self.fused_volumes = segmentations.results(), fused_images.results()
@@ -374,9 +373,9 @@ class RMRPredictor(nnUNetPredictor):
             data_iterator._finish()
         compute_gaussian.cache_clear()
         empty_cache(self.device)
-        for failure in (*results, *self.fused_volumes):
-            if isinstance(failure, (Failure, WorkerDied)):
-                self._note(failure if isinstance(failure, Failure) else Failure(str(failure)))
+        for case, result in (*zip(cases, results), *zip(cases, self.fused_volumes)):
+            if isinstance(result, (Failure, WorkerDied)):
+                self._note(result if isinstance(result, Failure) else Failure(f"{case}: no segmentation ({result})"))
         self.fused_volumes = [volume for volume in self.fused_volumes if isinstance(volume, np.ndarray)]
         self._report_failures()
         return results
