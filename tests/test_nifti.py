@@ -1,11 +1,13 @@
 """What SimpleITK makes of a NIfTI file without a word is refused by every command that reads or writes one."""
 
+import struct
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from campaign.fuzz import FIELDS, fuzz
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from nnunetv2_rmr.datasets.cases import safe_case_id
@@ -52,6 +54,27 @@ def test_a_file_is_complete_only_with_its_last_voxel_after_a_long_header_too(tmp
         cut.write(raw[:-4])
     with pytest.raises(ImportRefused, match="truncated"):
         check_nifti(file)
+
+
+@pytest.mark.parametrize(("changes", "told"), [
+    ({"vox_offset": 0.0}, "begin at byte 0"), ({"vox_offset": float("inf")}, "damaged"),
+    ({"scl_slope": 1e-40}, "scaled by"), ({"scl_slope": 0.0, "scl_inter": 5.0}, "scaled by 0 and 5"),
+    ({"dim3": 0}, "8?.* 0 voxels|x 0"), ({"dim3": -1}, "damaged"), ({"datatype": 128, "bitpix": 24}, "several values"),
+    ({"datatype": 4096}, "damaged")])
+def test_headers_of_which_programs_make_different_things_are_refused(tmp_path, changes, told):
+    file = scan(tmp_path / "X.nii")
+    content = bytearray(file.read_bytes())
+    for name, value in changes.items():
+        offset, code = FIELDS[name]
+        struct.pack_into("<" + code, content, offset, value)
+    file.write_bytes(content)
+    with pytest.raises(ImportRefused, match=rf"X\.nii: .*({told})"):
+        check_nifti(file)
+
+
+def test_damaged_files_are_refused_or_read_as_what_they_hold(tmp_path):
+    found = fuzz(tmp_path, 300)
+    assert found.findings == [] and found.number_fine > 50 and found.number_refused > 50
 
 
 def test_headers_that_place_an_image_twice_are_told_if_all_agree_and_refused_if_not(tmp_path, capsys):

@@ -14,6 +14,7 @@ import numpy as np
 from nnunetv2_rmr.datasets.refused import ImportRefused
 
 ENDINGS = (".nii", ".nii.gz")
+SMALLEST_SLOPE = 2.3e-16
 
 
 def is_nifti(path: str | os.PathLike) -> bool:
@@ -21,9 +22,10 @@ def is_nifti(path: str | os.PathLike) -> bool:
 
 
 def check_nifti(path: Path) -> None:
-    """Raise ImportRefused if a NIfTI file ends early, or is not the one that SimpleITK would read.
+    """Raise ImportRefused if a NIfTI file ends early, if its header means one thing to SimpleITK and another to others,
+    or if SimpleITK would read another file.
 
-    Of the voxels that are missing it makes zeros; of X.nii.gz it reads the voxels of X.nii, if that is there.
+    Of voxels that are missing it makes zeros; of X.nii.gz it reads the voxels of X.nii, if that is there.
     """
     if not is_nifti(path):
         return
@@ -31,16 +33,37 @@ def check_nifti(path: Path) -> None:
         raise ImportRefused(f"{path}: {twin.name} lies beside it, and SimpleITK would read that instead; remove one")
     try:
         image = nibabel.load(path)
-        voxels = math.prod(int(n) for n in image.header.get_data_shape())
+        _check_header(path, image)
+        voxels = math.prod(image.shape)
         # not header.get_data_offset(), which is 0 once the header is loaded
         needed = int(image.dataobj.offset) + voxels * image.header.get_data_dtype().itemsize
         # Reading to the end also checks gzip's checksum.
         present = _unpacked_size(path) if path.name.lower().endswith(".gz") else path.stat().st_size
-    except (OSError, EOFError, zlib.error, ValueError, nibabel.filebasedimages.ImageFileError,
+    except (OSError, EOFError, zlib.error, ValueError, OverflowError, nibabel.filebasedimages.ImageFileError,
             nibabel.spatialimages.HeaderDataError) as error:
         raise ImportRefused(f"{path}: can not be read, it is damaged or truncated ({error})") from error
     if present < needed:
         raise ImportRefused(f"{path}: truncated, holds {present} of {needed} bytes")
+
+
+def _check_header(path: Path, image: nibabel.Nifti1Image) -> None:
+    header = image.header
+    if any(n < 1 for n in header.get_data_shape()):
+        raise ImportRefused(f"{path}: damaged, its header says {' x '.join(map(str, header.get_data_shape()))} voxels")
+    if not np.isfinite(image.affine).all() or np.linalg.det(image.affine[:3, :3]) == 0:
+        raise ImportRefused(f"{path}: damaged, its header does not say where the image lies")
+    if header.get_data_dtype().kind not in "iuf":
+        raise ImportRefused(f"{path}: has several values per voxel (colour or complex image); one is needed")
+    # as the file has them; nibabel shows what it makes of them
+    with nibabel.openers.Opener(path) as file:
+        file.seek(108)
+        offset, slope, inter = np.frombuffer(file.read(12), header["vox_offset"].dtype).astype(float)
+    if header.sizeof_hdr == 348 and header["magic"] == b"n+1" and not offset >= 352:
+        raise ImportRefused(f"{path}: damaged, its header says that the voxels begin at byte {offset:g}, within it")
+    scaled = np.isfinite(slope) and slope != 0
+    if (scaled and abs(slope) < SMALLEST_SLOPE) or (not scaled and np.isfinite(inter) and inter != 0):
+        raise ImportRefused(f"{path}: its header says that voxels are scaled by {slope:g} and {inter:g} is added, of "
+                            "which programs make different things; save it without scaling, or in other units")
 
 
 def misnamed_output(case: str, file_ending: str) -> str | None:
@@ -83,6 +106,8 @@ def _between_forms(file: str | os.PathLike) -> tuple[np.ndarray, float]:
         forms = [image.header.get_sform(coded=True)[0], image.header.get_qform(coded=True)[0]]
     except (ValueError, nibabel.spatialimages.HeaderDataError) as error:
         raise ImportRefused(f"{file}: its header does not say where the image lies ({error})") from None
+    if not all(np.isfinite(form).all() for form in forms if form is not None):
+        raise ImportRefused(f"{file}: its header does not say where the image lies (NaN or infinite)")
     if any(form is None for form in forms):
         return np.zeros((8, 3)), edge
     corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape], indexing="ij")).reshape(3, 8).T
