@@ -39,7 +39,7 @@ class RMRSettings:
     modality_dropout: float = 0.0  # probability that a sample loses one or more modalities, never all
 
     # scans without labels, if the data set has any (see docs/unlabelled.md)
-    unlabelled_fraction: float = 0.5  # of every batch; 0: they are not used
+    unlabelled_fraction: float = 0.0  # of every batch, say .5; 0: they are not used
     consistency_weight: float = 1.0  # of the loss on them, beside nnU-Net's
 
     # a picture of the training every so many epochs; 0: none; None: about ten times a training

@@ -212,6 +212,7 @@ def env(tmp_path_factory) -> dict[str, str]:
              env=env | {"nnUNet_n_proc_DA": "1"})
     plans = root / "preprocessed" / name / "nnUNetPlans.json"
     tiny.tiny_architecture(plans)
+    plans.write_text(json.dumps(json.loads(plans.read_text()) | {"rmr": {"unlabelled_fraction": 0.5}}))
     return env
 
 
@@ -319,13 +320,15 @@ def test_two_processes_learn_from_them(env, preprocessed, tmp_path):
 
 
 @pytest.mark.slow
-def test_without_such_scans_nothing_changes(env, preprocessed, tmp_path):
+def test_unless_asked_for_nothing_changes(env, preprocessed, tmp_path):
     other = env | {"nnUNet_results": str(tmp_path / "results"), "nnUNet_preprocessed": str(tmp_path / "preprocessed")}
     shutil.copytree(env["nnUNet_preprocessed"], other["nnUNet_preprocessed"])
     file = Path(other["nnUNet_preprocessed"], f"Dataset{NUMBER}_Tiny", "nnUNetPlans.json")
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"rmr": {"unlabelled_fraction": 0}}))
+    plans = json.loads(file.read_text())
+    del plans["rmr"]
+    file.write_text(json.dumps(plans))
     said = train(other).stdout
-    assert "without labels" not in said and "imagesUn" not in said
+    assert "Learning from" not in said and "the 4 scans in imagesUn are not learned from" in said
     stored = final(other)
     assert not any(name.startswith("averaged.") for name in stored["network_weights"])
     assert "loss_consistency" not in stored["logging"]

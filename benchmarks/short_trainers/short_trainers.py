@@ -89,6 +89,8 @@ def few_labels(number: int, use_others: bool) -> type:
     without them."""
 
     class FewLabels(nnUNetTrainerRMR):
+        settings = replace(nnUNetTrainerRMR.settings, unlabelled_fraction=0.5 if use_others else 0.0)
+
         def __init__(self, plans: dict, configuration: str, fold: int, dataset_json: dict,
                      device: torch.device = torch.device("cuda")):
             splits = json.loads(Path(nnUNet_preprocessed, plans["dataset_name"], "splits_final.json").read_text())
@@ -98,8 +100,6 @@ def few_labels(number: int, use_others: bool) -> type:
             super().__init__(plans, configuration, fold, dataset_json, device)
 
         def find_unlabelled(self, plans: dict, configuration: str):
-            if not use_others:
-                return None
             identifier = PlansManager(plans).get_configuration(configuration).data_identifier
             folder = Path(nnUNet_preprocessed, plans["dataset_name"], identifier)
             return infer_dataset_class(str(folder))(str(folder), self.others)

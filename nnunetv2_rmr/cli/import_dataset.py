@@ -123,8 +123,8 @@ def parser() -> argparse.ArgumentParser:
 
     g = p.add_argument_group("scans without labels")
     g.add_argument("--unlabelled", type=Path, metavar="FOLDER",
-                   help="its cases, found by the same patterns, go to imagesUn, from which nnUNetTrainerRMR learns, "
-                        "too; may be the folder of -i: its cases without a label")
+                   help="its cases, found by the same patterns, go to imagesUn, from which nnUNetTrainerRMR can "
+                        "learn; may be the folder of -i: its cases without a label")
 
     g = p.add_argument_group("files")
     g.add_argument("--resample_to", metavar="NAME",

@@ -1,4 +1,4 @@
-"""`nnUNetv2_rmr_preprocess_unlabelled`: preprocess the scans without labels that RMR learns from."""
+"""`nnUNetv2_rmr_preprocess_unlabelled`: preprocess the scans without labels that RMR can learn from."""
 
 import argparse
 import os
@@ -12,8 +12,8 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="nnUNetv2_rmr_preprocess_unlabelled",
         description="Preprocesses the scans in imagesUn (beside imagesTr, same names: CASE_0000, CASE_0001 ...), which "
-                    "have no labels, for configurations that are planned already. nnUNetTrainerRMR then learns from "
-                    "them, too. What is no longer in imagesUn is removed.")
+                    "have no labels, for configurations that are planned already. nnUNetTrainerRMR can then learn from "
+                    "them. What is no longer in imagesUn is removed.")
     p.add_argument("-d", dest="datasets", nargs="+", required=True, metavar="ID", help="data sets, by id or name")
     p.add_argument("-plans_name", default="nnUNetPlans", metavar="NAME", help="default: %(default)s")
     p.add_argument("-c", dest="configurations", nargs="+", default=["3d_fullres"], metavar="CONFIGURATION",

@@ -79,7 +79,7 @@ class nnUNetTrainerRMR(nnUNetTrainer):
         number = len(self.unlabelled.identifiers) if self.unlabelled else 0
         super().__init__(self.settings.into_plans(plans, number), configuration, fold, dataset_json, device)
         self.print_to_log_file("RMR settings other than the defaults:", chosen or "none")
-        if settings.unlabelled_fraction and (unused := unused_scans(self)):
+        if unused := unused_scans(self):
             self.print_to_log_file(f"WARNING: {unused}")
         if number:
             self.loss_terms = (*self.loss_terms, CONSISTENCY)

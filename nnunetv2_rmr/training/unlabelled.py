@@ -29,9 +29,11 @@ def find_unlabelled(plans: dict, configuration: str) -> nnUNetBaseDataset | None
 
 
 def unused_scans(trainer: nnUNetTrainer) -> str | None:
-    """What to do about scans in imagesUn/ that the training will not see; None if there are none, or none is here."""
+    """Why scans in imagesUn/ will not be seen by the training; None if there are none, or none is here."""
     name, manager = trainer.plans_manager.dataset_name, trainer.configuration_manager
     raw = raw_cases(name, trainer.dataset_json["file_ending"])
+    if raw and not trainer.settings.unlabelled_fraction:
+        return f"the {len(raw)} scans in {RAW_FOLDER} are not learned from, as unlabelled_fraction is 0"
     if manager.previous_stage_name is not None:
         return f"the second stage of a cascade does not learn from the scans in {RAW_FOLDER}" if raw else None
     found = unlabelled_dataset(name, manager.data_identifier)
