@@ -47,6 +47,8 @@ def remove_leftovers(folders: Iterable[str | os.PathLike]) -> None:
 
 
 def _is_running(process: int) -> bool:
+    if os.name == "nt":  # asking would send it Ctrl-C
+        return True
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -21,6 +21,7 @@ from torch import nn
 ENVIRONMENT = "nnUNet_rmr_trust_model"
 OPTION = "--trust_model"
 ADVICE = f"if you trust who made this model, give {OPTION}, or set {ENVIRONMENT}=1"
+PACKAGES = ("torch.nn.", "dynamic_network_architectures.", "nnunetv2.", "nnunetv2_rmr.networks.")
 _load = torch.load
 
 
@@ -72,27 +73,42 @@ def load_data(file: str | os.PathLike, map_location=None, weights_only: bool = T
     try:
         with torch.serialization.safe_globals(_plain_types()):
             return load(file, **location, weights_only=True)
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError, torch.OutOfMemoryError):
         raise
     except pickle.UnpicklingError as error:
         if named := re.search(r"GLOBAL ([\w.]+)", str(error)):
             raise ModelRefused(f"{file}: holds {named[1]}, which is more than data and could run code; {ADVICE}"
                                ) from None
         raise ModelRefused(f"{file}: can not be read, it is damaged or no checkpoint") from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
+    except (RuntimeError, EOFError, OSError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         raise ModelRefused(f"{file}: can not be read, it is damaged or no checkpoint "
                            f"({str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__})"
                            ) from None
 
 
+class _PlainType:
+    """Stands for numpy.dtype in files: of numbers only, and whatever else a file says of it is passed over, since NumPy
+    would believe it, that raw bytes are pointers, say."""
+
+    def __init__(self, code: str, *_):
+        if not re.fullmatch(r"[<>=|]?[?biuf]\d{0,2}", code):
+            raise pickle.UnpicklingError(f"GLOBAL numpy.dtype.{code}")
+        self.code = code
+
+    def __setstate__(self, state: tuple) -> None:
+        if state[1] in ("<", ">") and self.code[0] not in "<>":
+            self.code = state[1] + self.code.lstrip("=|")
+
+
+def _number(kind: _PlainType, data: bytes) -> np.generic:
+    """Stands for the function that makes NumPy's numbers in files."""
+    return np.frombuffer(data, kind.code)[0]
+
+
 def _plain_types() -> list:
-    """NumPy's scalars and arrays, under the names that NumPy 1 and 2 give them in files."""
-    scalar = np.float64(0).__reduce__()[0]
-    reconstruct = np.zeros(1).__reduce__()[0]
-    types = [np.dtype, np.ndarray, torch.device, *{type(np.dtype(code)) for code in np.typecodes["All"]}]
-    for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-        types += [(scalar, f"{module}.scalar"), (reconstruct, f"{module}._reconstruct")]
-    return types
+    """What nnU-Net's checkpoints hold beside tensors and Python's own types; NumPy 1 and 2 have other names for it."""
+    return [torch.device, (_PlainType, "numpy.dtype"),
+            *((_number, f"{module}.scalar") for module in ("numpy.core.multiarray", "numpy._core.multiarray"))]
 
 
 # ---- plans ----------------------------------------------------------------------------------------------------------
@@ -116,7 +132,7 @@ def check_model_folder(folder: str | os.PathLike) -> None:
         raise ModelRefused(f"{Path(folder, 'dataset.json')}: channel_names missing")
     if not trusted():
         try:
-            refuse_strange_callables(files["plans.json"])
+            refuse_strange_callables(files["plans.json"], files["dataset.json"])
         except ModelRefused as error:
             raise ModelRefused(f"{Path(folder, 'plans.json')}: {error}") from None
         except (KeyError, TypeError, AttributeError) as error:
@@ -124,13 +140,16 @@ def check_model_folder(folder: str | os.PathLike) -> None:
                                f"{error})") from None
 
 
-def refuse_strange_callables(plans: dict) -> None:
-    """Raises ModelRefused for the first name in the plans that stands for something else than it should."""
+def refuse_strange_callables(plans: dict, dataset_json: dict) -> None:
+    """Raises ModelRefused for the first name in them that stands for something else than it should."""
     from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
     from nnunetv2.preprocessing.normalization.default_normalization_schemes import ImageNormalization
     from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+    from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
-    _refuse_unless(plans.get("image_reader_writer"), "imageio", BaseReaderWriter)
+    for reader in (plans.get("image_reader_writer"), dataset_json.get("overwrite_image_reader_writer")):
+        _refuse_unless(reader if reader != "None" else None, "imageio", BaseReaderWriter)
+    _refuse_unless(plans.get("label_manager"), "utilities.label_handling", LabelManager)
     for configuration in plans["configurations"].values():
         _refuse_unless(configuration.get("preprocessor_name"), "preprocessing", DefaultPreprocessor)
         for scheme in configuration.get("normalization_schemes") or ():
@@ -142,13 +161,18 @@ def refuse_strange_callables(plans: dict) -> None:
         for name in (architecture.get("network_class_name"),
                      *(arguments.get(key) for key in architecture.get("_kw_requires_import") or ())):
             if name is not None and not _is_module_class(name):
-                raise ModelRefused(f"names {name!r}, which is not a torch.nn.Module and could run code; {ADVICE}")
+                raise ModelRefused(f"names {name!r}, which is no torch.nn.Module of PyTorch's or nnU-Net's and could "
+                                   f"run code; {ADVICE}")
 
 
 def _is_module_class(name: object) -> bool:
-    if not isinstance(name, str):
+    # not even imported from elsewhere: that would run what is in the module
+    if not isinstance(name, str) or not name.startswith(PACKAGES):
         return False
-    found = pydoc.locate(name)
+    try:
+        found = pydoc.locate(name)
+    except pydoc.ErrorDuringImport:
+        return True  # MONAI is not there, say; whoever builds this network will hear of it
     if found is None:  # where nnU-Net looks for networks that have moved
         import dynamic_network_architectures
         from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
@@ -156,7 +180,7 @@ def _is_module_class(name: object) -> bool:
         found = recursive_find_python_class(os.path.join(dynamic_network_architectures.__path__[0], "architectures"),
                                             name.split(".")[-1], "dynamic_network_architectures.architectures")
         if found is None:
-            return True  # nnU-Net, or Python, will say that there is none
+            return True  # nnU-Net will say that there is none
     return isinstance(found, type) and issubclass(found, nn.Module)
 
 

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor
 from concurrent.futures import wait as waits
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
@@ -34,22 +34,30 @@ def as_ready(work: Callable, jobs: Sequence[tuple], num_processes: int) -> Itera
     if processes <= 1:
         yield from ((i, work(*job)) for i, job in enumerate(jobs))
         return
-    died = []
-    with new_pool(processes) as pool:
-        futures = {pool.submit(work, *job): i for i, job in enumerate(jobs)}
-        try:
-            for future in as_completed(futures):
+    pool, under_way, left = new_pool(processes), {}, list(range(len(jobs)))
+    try:
+        while under_way or left:
+            broken = []
+            try:
+                while left and len(under_way) < 2 * processes:
+                    under_way[pool.submit(work, *jobs[left[0]])] = left[0]
+                    left.pop(0)
+            except BrokenProcessPool:
+                pass  # told of what is under way, too
+            for future in waits(under_way, return_when=FIRST_COMPLETED).done:
+                i = under_way.pop(future)
                 try:
                     result = future.result()
-                except BrokenProcessPool:  # of all that were not ready; nobody knows whose fault it was
-                    died.append(futures[future])
+                except BrokenProcessPool:  # nobody knows whose fault it was
+                    broken.append(i)
                 else:
-                    yield futures[future], result
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-    for i in sorted(died):
-        yield i, alone(work, jobs[i])
+                    yield i, result
+            if broken or (not under_way and left):
+                pool.shutdown()
+                yield from ((i, alone(work, jobs[i])) for i in sorted([*broken, *under_way.values()]))
+                pool, under_way = new_pool(processes), {}
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def ahead(work: Callable, jobs: Sequence[tuple], num_processes: int) -> Iterator:

@@ -12,6 +12,8 @@ from nnunetv2.run import load_pretrained_weights
 from plans import make_plans
 
 from nnunetv2_rmr.inference.predictor import RMRPredictor
+from nnunetv2_rmr.training.degradations_only import nnUNetTrainer_RMRDegradations
+from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
 from nnunetv2_rmr.trust import (
     ENVIRONMENT,
     ModelRefused,
@@ -39,7 +41,7 @@ class Command:
 def checkpoint(**more) -> dict:
     return {"network_weights": {"w": torch.ones(2)}, "trainer_name": "nnUNetTrainer",
             "init_args": {"configuration": "test", "fold": 0}, "inference_allowed_mirroring_axes": (0, 1, 2),
-            "logging": {"ema_fg_dice": [np.float64(.5), np.float32(.5)], "times": np.arange(3.0)},
+            "logging": {"ema_fg_dice": [np.float64(.5), np.float32(.25)], "epochs": np.int64(3)},
             "_best_ema": np.float64(.5), "device": torch.device("cpu"), **more}
 
 
@@ -62,7 +64,8 @@ def architecture(plans: dict) -> dict:
 def test_what_nnunet_keeps_in_checkpoints_is_read_as_ever(tmp_path):
     torch.save(checkpoint(), tmp_path / "c.pth")
     found = load_data(tmp_path / "c.pth", map_location="cpu", weights_only=False)
-    assert found["logging"]["times"].tolist() == [0, 1, 2] and found["_best_ema"] == .5
+    assert found["logging"] == {"ema_fg_dice": [.5, .25], "epochs": 3} and found["_best_ema"] == .5
+    assert isinstance(found["_best_ema"], np.float64)
     assert torch.equal(found["network_weights"]["w"], torch.ones(2))
 
 
@@ -70,7 +73,7 @@ def test_numpy_1_wrote_the_same_under_another_name(tmp_path):
     torch.save(checkpoint(), tmp_path / "new.pth", _use_new_zipfile_serialization=False)
     content = (tmp_path / "new.pth").read_bytes().replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
     (tmp_path / "old.pth").write_bytes(content)
-    assert load_data(tmp_path / "old.pth")["logging"]["times"].tolist() == [0, 1, 2]
+    assert load_data(tmp_path / "old.pth")["logging"] == {"ema_fg_dice": [.5, .25], "epochs": 3}
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -78,6 +81,43 @@ def test_a_pickled_command_is_named_and_not_run(tmp_path, zipped):
     torch.save(checkpoint(more=Command(tmp_path / "run")), tmp_path / "c.pth", _use_new_zipfile_serialization=zipped)
     with pytest.raises(ModelRefused, match=rf"c\.pth: holds {os.mkdir.__module__}\.mkdir.*--trust_model"):
         load_data(tmp_path / "c.pth")
+    assert not (tmp_path / "run").exists()
+
+
+class Crafted:
+    """NumPy's dtype of raw bytes that says they are pointers: reading it is harmless, freeing its array is not."""
+
+    def __reduce__(self):
+        state = (3, "|", None, ("a",), {"a": (np.dtype("O"), 0)}, 8, 1, 1)
+        return np.dtype, ("V8", False, True), state
+
+
+@pytest.mark.parametrize("content", [Crafted(), np.array([1, "a"], object), np.array(["a"]), np.zeros(3)])
+def test_numpys_types_are_numbers_only(tmp_path, content):
+    torch.save(checkpoint(more=content), tmp_path / "c.pth")
+    with pytest.raises(ModelRefused, match=r"c\.pth: holds numpy"):
+        load_data(tmp_path / "c.pth")
+
+
+def test_what_a_file_says_of_a_number_type_is_passed_over(tmp_path):
+    class Sly:
+        def __reduce__(self):
+            return np.dtype, ("f8", False, True), (3, "<", None, ("a",), {"a": (np.dtype("O"), 0)}, 8, 1, 1)
+
+    torch.save({"a": Sly()}, tmp_path / "c.pth")
+    with pytest.raises(ModelRefused, match="numpy"):
+        load_data(tmp_path / "c.pth")
+
+
+@pytest.mark.parametrize("trainer", [nnUNetTrainerRMR, nnUNetTrainer_RMRDegradations])
+def test_our_trainers_read_data_only(trainer_of, tmp_path, monkeypatch, trainer):
+    monkeypatch.setattr(load_pretrained_weights, "torch", torch)
+    made = trainer_of(trainer)
+    file = tmp_path / "c.pth"
+    torch.save(checkpoint(more=Command(tmp_path / "run")), file)
+    for load in (made.load_checkpoint, lambda f: load_pretrained_weights.load_pretrained_weights(made.network, f)):
+        with pytest.raises(ModelRefused, match="mkdir"):
+            load(str(file))
     assert not (tmp_path / "run").exists()
 
 
@@ -119,7 +159,8 @@ def test_a_damaged_checkpoint_is_named(tmp_path, content):
 
 
 @pytest.mark.parametrize("name", ["os.system", "builtins.eval", "subprocess.Popen", "torch.load", "torch.hub.load",
-                                  "os", 7])
+                                  "os", 7, "torch.nn.functional.relu", "torch.nn.init.torch.load",
+                                  "monai.losses.PerceptualLoss", "nnunetv2.paths.os.system"])
 @pytest.mark.parametrize("where", ["network", "argument"])
 def test_plans_that_name_what_is_no_network_are_refused_before_it_is_called(tmp_path, name, where):
     hostile = plans()
@@ -129,8 +170,18 @@ def test_plans_that_name_what_is_no_network_are_refused_before_it_is_called(tmp_
         architecture(hostile)["arch_kwargs"]["nonlin"] = name
         architecture(hostile)["_kw_requires_import"] = ["nonlin"]
     folder = model_folder(tmp_path / "model", hostile, checkpoint())
-    with pytest.raises(ModelRefused, match=r"plans\.json: names .* not a torch\.nn\.Module"):
+    with pytest.raises(ModelRefused, match=r"plans\.json: names .* no torch\.nn\.Module"):
         check_model_folder(folder)
+
+
+def test_modules_from_elsewhere_are_not_even_imported(tmp_path, monkeypatch):
+    (tmp_path / "evil.py").write_text(f"import os; os.mkdir({str(tmp_path / 'run')!r})")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    hostile = plans()
+    architecture(hostile)["network_class_name"] = "evil.Network"
+    with pytest.raises(ModelRefused, match=r"evil\.Network"):
+        refuse_strange_callables(hostile, DATASET_JSON)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(("key", "name"), [
@@ -140,7 +191,7 @@ def test_so_is_what_is_no_part_of_nnunets_preprocessing(key, name):
     hostile = plans()
     hostile["configurations"]["test"][key] = name
     try:
-        refuse_strange_callables(hostile)
+        refuse_strange_callables(hostile, DATASET_JSON)
     except ModelRefused:
         return
     import nnunetv2
@@ -152,12 +203,12 @@ def test_so_is_what_is_no_part_of_nnunets_preprocessing(key, name):
 
 def test_plans_of_nnunet_and_of_monais_networks_are_taken():
     harmless = plans()
-    refuse_strange_callables(harmless)
+    refuse_strange_callables(harmless, DATASET_JSON)
     architecture(harmless)["network_class_name"] = "dynamic_network_architectures.somewhere_else.PlainConvUNet"  # moved
-    refuse_strange_callables(harmless)
+    refuse_strange_callables(harmless, DATASET_JSON)
     pytest.importorskip("monai")
     architecture(harmless)["network_class_name"] = "nnunetv2_rmr.networks.monai_networks.SegResNet"
-    refuse_strange_callables(harmless)
+    refuse_strange_callables(harmless, DATASET_JSON)
 
 
 @pytest.mark.parametrize("name", ["dataset.json", "plans.json"])
@@ -174,5 +225,5 @@ def test_a_checkpoint_that_lacks_something_is_one_message(tmp_path, missing):
     content = checkpoint()
     del content[missing]
     folder = model_folder(tmp_path / "model", plans(), content)
-    with pytest.raises(ModelRefused, match="its files do not make a model"):
+    with pytest.raises(ModelRefused, match="can not be loaded"):
         RMRPredictor(device=torch.device("cpu")).initialize_from_trained_model_folder(str(folder), (0,))

@@ -85,6 +85,18 @@ def test_weights_of_nnunet_are_the_students_and_those_of_the_teacher_are_passed_
         assert torch.equal(a, b)
 
 
+def test_folds_with_and_without_teacher_predict_with_each_others_network():
+    with_teacher, without, x = mean_teacher(), rmrnet(), torch.randn(1, M, 16, 16, 16)
+    with torch.no_grad():
+        for parameter in with_teacher.teacher.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    other = mean_teacher()
+    other.load_state_dict(without.state_dict())
+    assert torch.equal(other.eval()(x), without.eval()(x))
+    without.load_state_dict(with_teacher.state_dict())
+    assert torch.equal(without(x), with_teacher.eval()(x))
+
+
 # ------------------------------------------------------------------------------------------------------------- the loss
 
 def outputs_of(logits: torch.Tensor, taught: torch.Tensor | None) -> TrainingOutputs:

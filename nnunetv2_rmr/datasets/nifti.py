@@ -5,7 +5,7 @@ import math
 import os
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import nibabel
@@ -31,9 +31,14 @@ def check_nifti(path: Path) -> None:
         return
     if path.name.lower().endswith(".gz") and (twin := path.with_name(path.name[:-3])).exists():
         raise ImportRefused(f"{path}: {twin.name} lies beside it, and SimpleITK would read that instead; remove one")
+    check_complete(path, _check_header)
+
+
+def check_complete(path: Path, look_at: Callable[[Path, nibabel.Nifti1Image], None] = lambda path, image: None) -> None:
+    """Raise ImportRefused if a NIfTI file ends early, or if `look_at` does."""
     try:
         image = nibabel.load(path)
-        _check_header(path, image)
+        look_at(path, image)
         voxels = math.prod(image.shape)
         # not header.get_data_offset(), which is 0 once the header is loaded
         needed = int(image.dataobj.offset) + voxels * image.header.get_data_dtype().itemsize

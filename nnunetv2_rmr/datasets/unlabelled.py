@@ -12,9 +12,11 @@ from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunetv2_rmr.inference.input_check import BadCaseError, check_array, check_files, files_of_cases, images_in
+from nnunetv2_rmr.atomic import remove_leftovers, temporary_beside
+from nnunetv2_rmr.inference.failures import or_failure
+from nnunetv2_rmr.inference.input_check import check_array, check_files, files_of_cases, images_in
 from nnunetv2_rmr.settings import channel_names
-from nnunetv2_rmr.workers import WorkerDied, as_ready
+from nnunetv2_rmr.workers import as_ready
 
 RAW_FOLDER = "imagesUn"
 ENDINGS = (".pkl", "_seg.b2nd", ".b2nd")  # of a preprocessed case, the last one is what makes it a case for nnU-Net
@@ -69,11 +71,11 @@ def preprocess_unlabelled(dataset: int | str, plans_name: str, configuration: st
         _remove(folder, gone)
     jobs = [(case, files, str(plans_file), dataset_json, configuration, folder) for case, files in cases.items()]
     problems = {}
-    for number, problem in as_ready(_preprocess_case, jobs, num_processes):
+    remove_leftovers([folder])
+    for number, problem in as_ready(_preprocess_or_say_why, jobs, num_processes):
         if problem is not None:
             problems[jobs[number][0]] = str(problem)
-            if not isinstance(problem, WorkerDied):
-                _remove(folder, jobs[number][0])
+            _remove(folder, jobs[number][0])
         on_case()
     return problems
 
@@ -87,9 +89,13 @@ def _remove(folder: Path, case: str) -> None:
         (folder / f"{case}{ending}").unlink(missing_ok=True)
 
 
+def _preprocess_or_say_why(case: str, *job) -> str | None:
+    failure = or_failure(f"case {case}", _preprocess_case, case, *job)
+    return None if failure is None else failure.message
+
+
 def _preprocess_case(case: str, files: Sequence[str], plans_file: str, dataset_json: dict, configuration: str,
-                     folder: Path) -> str | None:
-    """What is wrong with the case, if anything."""
+                     folder: Path) -> None:
     plans = PlansManager(plans_file)
     manager = plans.get_configuration(configuration)
     names, ending = channel_names(dataset_json), dataset_json["file_ending"]
@@ -101,7 +107,7 @@ def _preprocess_case(case: str, files: Sequence[str], plans_file: str, dataset_j
             properties["class_locations"] = {}  # nnU-Net's loader looks them up
             return data, segmentation, properties
 
-    temporary = folder / f".{os.getpid()}.{case}"
+    temporary = temporary_beside(folder / case)
     temporary.mkdir(exist_ok=True)
     try:
         check_files(files)
@@ -109,8 +115,5 @@ def _preprocess_case(case: str, files: Sequence[str], plans_file: str, dataset_j
                                                   dataset_json)
         for ending in ENDINGS:
             os.replace(temporary / f"{case}{ending}", folder / f"{case}{ending}")
-    except BadCaseError as error:
-        return str(error)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return None

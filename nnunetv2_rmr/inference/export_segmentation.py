@@ -7,6 +7,7 @@ from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import SimpleITK as sitk
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.inference.export_prediction import (
     convert_predicted_logits_to_segmentation_with_correct_shape,
     export_prediction_from_logits,
@@ -14,7 +15,7 @@ from nnunetv2.inference.export_prediction import (
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunetv2_rmr.atomic import temporary_beside
-from nnunetv2_rmr.datasets.nifti import check_nifti, is_nifti
+from nnunetv2_rmr.datasets.nifti import check_complete, is_nifti
 from nnunetv2_rmr.datasets.refused import ImportRefused
 
 
@@ -52,13 +53,10 @@ def is_whole(file: Path) -> bool:
         if file.suffix == ".npz":
             with ZipFile(file) as archive:
                 return archive.testzip() is None
-        check_nifti(file)
-    except (ImportRefused, BadZipFile, OSError):
+        if is_nifti(file):
+            check_complete(file)
+        elif file.name.lower().endswith(tuple(SimpleITKIO.supported_file_endings)):
+            sitk.ReadImage(str(file))
+    except (ImportRefused, BadZipFile, OSError, RuntimeError):
         return False
-    if is_nifti(file) or file.suffix in (".pkl", ".json"):
-        return True
-    try:
-        sitk.ReadImage(str(file))
-    except RuntimeError:
-        return file.suffix.lower() in (".tif", ".tiff")  # which not SimpleITK but tifffile writes, and complains itself
-    return True
+    return True  # other formats' writers say if they can not write

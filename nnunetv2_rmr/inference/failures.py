@@ -15,7 +15,12 @@ LOG = "failed_cases.log"
 
 
 class FailedCasesError(RuntimeError):
-    """Some cases of a batch could not be predicted; all others were. The message lists them."""
+    """Some cases of a batch could not be predicted; all others were. The message lists them.
+
+    results: of a batch without output files, what it would have returned; of failed cases a Failure.
+    """
+
+    results: Sequence[Any] = ()
 
 
 @dataclass(frozen=True)

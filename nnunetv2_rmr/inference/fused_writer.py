@@ -16,7 +16,7 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 
 from nnunetv2_rmr.atomic import replacing
-from nnunetv2_rmr.datasets.nifti import check_nifti, misnamed_output
+from nnunetv2_rmr.datasets.nifti import check_complete, is_nifti, misnamed_output
 from nnunetv2_rmr.datasets.refused import ImportRefused
 
 
@@ -90,7 +90,8 @@ def write_image(image: np.ndarray, filename: str, reader_writer: type[BaseReader
     with replacing(filename) as temporary:
         write(np.ascontiguousarray(image, dtype=np.float32), temporary, properties)
         try:
-            check_nifti(Path(temporary))  # SimpleITK says nothing of a full disk
+            if is_nifti(temporary):
+                check_complete(Path(temporary))  # SimpleITK says nothing of a full disk
         except ImportRefused:
             raise OSError(f"{filename} could not be written completely: is the disk full?") from None
     if issubclass(reader_writer, Tiff3DIO):  # nnU-Net keeps a tiff's spacing in a file beside it

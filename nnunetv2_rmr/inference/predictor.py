@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pydoc
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial, wraps
@@ -28,7 +29,7 @@ from nnunetv2_rmr.ext_trainer import add_to_ext_trainer
 from nnunetv2_rmr.fusion.fused_image import fused_image, fusion_target
 from nnunetv2_rmr.inference.export_fused import export_fused, fused_filename, fused_to_input_grid
 from nnunetv2_rmr.inference.export_segmentation import export_segmentation, is_whole
-from nnunetv2_rmr.inference.failures import Failure, or_failure, report
+from nnunetv2_rmr.inference.failures import FailedCasesError, Failure, or_failure, report
 from nnunetv2_rmr.inference.fused_writer import check_can_write
 from nnunetv2_rmr.inference.input_check import files_of_cases
 from nnunetv2_rmr.inference.intensity import IntensityMap
@@ -43,6 +44,10 @@ from nnunetv2_rmr.workers import Beside, WorkerDied, ahead, new_pool
 def _save_json_whole(content, file: str, **options) -> None:
     with replacing(file) as temporary:
         save_json(content, temporary, **options)
+
+
+def _itself(result):
+    return result
 
 
 class _FirstPassTap:
@@ -104,9 +109,9 @@ class RMRPredictor(nnUNetPredictor):
         try:
             with reading_data_only():
                 super().initialize_from_trained_model_folder(model_training_output_dir, use_folds, checkpoint_name)
-        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
-            raise ModelRefused(f"{model_training_output_dir}: its files do not make a model ({type(error).__name__}: "
-                               f"{error})") from error
+        except (KeyError, RuntimeError, ImportError, pydoc.ErrorDuringImport) as error:
+            raise ModelRefused(f"{model_training_output_dir}: can not be loaded ({type(error).__name__}: {error})"
+                               ) from error
         self.remember_intensities()
 
     def manual_initialization(self, *args, **kwargs):
@@ -309,7 +314,8 @@ class RMRPredictor(nnUNetPredictor):
 
     def _report_failures(self) -> None:
         failures, self._failures = self._failures, []
-        report(failures, self._output_folder)
+        folder, self._output_folder = self._output_folder, None
+        report(failures, folder)
 
     def _note(self, failure: Failure) -> None:
         print(f"ERROR: {failure.message}")
@@ -354,30 +360,38 @@ class RMRPredictor(nnUNetPredictor):
         dataset, cases = (self.configuration_manager, self.plans_manager, self.dataset_json), []
         with (Beside(partial(new_pool, processes) if processes else None, processes + 2) as segmentations,
               Beside(partial(ThreadPoolExecutor, 1), 1) as fused_images):
-            for item in data_iterator:
-                case, properties, file = item["ofile"] or "an array", item["data_properties"], item["ofile"]
+            for number, item in enumerate(data_iterator):
+                case, properties, file = item["ofile"] or f"array {number}", item["data_properties"], item["ofile"]
                 intensity_map = properties.pop(PROPERTY, None)
                 print(f"predicting {os.path.basename(case)}")
                 logits = or_failure(case, self._predict_item, item)
-                if isinstance(logits, Failure):
-                    self._note(logits)
-                    continue
-                if self.fuses:  # first: the export may change the properties
-                    fused_images.submit(or_failure, f"{case}: no fused image", self._export_fused, self.take_fused(),
-                                        properties, intensity_map, file)
                 cases.append(case)
+                if isinstance(logits, Failure):
+                    segmentations.submit(_itself, logits)
+                    fused_images.submit(_itself, None)
+                    continue
+                fused = self.take_fused()
+                fused_images.submit(or_failure, f"{case}: no fused image", self._export_fused, fused, properties,
+                                    intensity_map, file)
                 segmentations.submit(or_failure, f"{case}: no segmentation", export_segmentation, logits, properties,
                                      *dataset, file, save_probabilities)
-            results, self.fused_volumes = segmentations.results(), fused_images.results()
+            results, fused_volumes = segmentations.results(), fused_images.results()
         if isinstance(data_iterator, MultiThreadedAugmenter):
             data_iterator._finish()
         compute_gaussian.cache_clear()
         empty_cache(self.device)
-        for case, result in (*zip(cases, results), *zip(cases, self.fused_volumes)):
+        for case, result in (*zip(cases, results), *zip(cases, fused_volumes)):
             if isinstance(result, (Failure, WorkerDied)):
                 self._note(result if isinstance(result, Failure) else Failure(f"{case}: no segmentation ({result})"))
-        self.fused_volumes = [volume for volume in self.fused_volumes if isinstance(volume, np.ndarray)]
-        self._report_failures()
+        if self.fuses and any(isinstance(volume, np.ndarray) for volume in fused_volumes):
+            self.fused_volumes = [volume if isinstance(volume, np.ndarray) else None for volume in fused_volumes]
+        else:
+            self.fused_volumes = []
+        try:
+            self._report_failures()
+        except FailedCasesError as error:
+            error.results = results
+            raise
         return results
 
     def _predict_item(self, item: dict) -> np.ndarray:
@@ -388,9 +402,11 @@ class RMRPredictor(nnUNetPredictor):
             os.remove(file)
         return self.predict_logits_from_preprocessed_data(data).cpu().numpy()
 
-    def _export_fused(self, fused: torch.Tensor, properties: dict, intensity_map: IntensityMap | None,
+    def _export_fused(self, fused: torch.Tensor | None, properties: dict, intensity_map: IntensityMap | None,
                       file: str | None) -> np.ndarray | None:
-        """To folder/fused/CASE; without a file returned, on the grid of the input."""
+        """To folder/fused/CASE; without a file returned, on the grid of the input. None if the model does not fuse."""
+        if not self.fuses:
+            return None
         job = fused, properties, intensity_map, self.plans_manager, self.configuration_manager
         return fused_to_input_grid(*job) if file is None else export_fused(*job, self.dataset_json["file_ending"], file)
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from nnunetv2_rmr.networks.fusing import FusingNetwork
-from nnunetv2_rmr.networks.rmrnet import RMRNet
+from nnunetv2_rmr.networks.rmrnet import TEACHER, RMRNet
 
 DECAY = 0.99  # of the average, per training step; in the first steps less, so that it forgets the start
 
@@ -86,6 +86,14 @@ def _without_student(module: nn.Module, state: dict, prefix: str, local_metadata
 
 
 def _with_student(module: nn.Module, state: dict, prefix: str, *args) -> None:
-    for name in [name for name in state if name.startswith(prefix)]:
-        if not name.startswith((f"{prefix}student.", f"{prefix}averaged.")):
-            state[f"{prefix}student." + name.removeprefix(prefix)] = state.pop(name)
+    """Also of a model that was trained without a teacher, as another fold may be: the student is the teacher then."""
+    names = [name.removeprefix(prefix) for name in state if name.startswith(prefix)]
+    student = [name for name in names if not name.startswith(("student.", "averaged."))]
+    alone = not any(name.startswith("averaged.") for name in names)
+    for name in student:
+        value = state.pop(prefix + name)
+        state[f"{prefix}student.{name}"] = value
+        if alone:
+            state[f"{prefix}{TEACHER}{name}"] = value
+    if alone and student:
+        state[f"{prefix}averaged.seg_layers.steps"] = torch.zeros(())

@@ -13,6 +13,8 @@ from nnunetv2_rmr.networks.features import Tap, find_last_features
 from nnunetv2_rmr.networks.fusing import FusingNetwork
 
 HIDDEN = 16  # channels of the head
+# how the names of a MeanTeacher's weights begin that predict; another fold may have been trained with one
+TEACHER = "averaged.seg_layers.network."
 _CONVOLUTIONS = {2: nn.Conv2d, 3: nn.Conv3d}
 _INTERPOLATION = {2: "bilinear", 3: "trilinear"}
 
@@ -88,6 +90,7 @@ class RMRNet(FusingNetwork):
         # that a vanilla checkpoint lacks
         self.image_decoder = nn.ModuleDict({"seg_layers": head})
         self.register_state_dict_post_hook(_without_prefix)
+        self.register_load_state_dict_pre_hook(_only_teacher)
         self.register_load_state_dict_pre_hook(_with_prefix)
 
     def forward(self, x: torch.Tensor, images: bool = False):
@@ -112,6 +115,15 @@ class RMRNet(FusingNetwork):
             features = nn.functional.interpolate(features, modalities.shape[2:],
                                                  mode=_INTERPOLATION[modalities.ndim - 2])
         return logits, modalities.float() + self.image_decoder["seg_layers"](features, modalities)
+
+
+def _only_teacher(module: nn.Module, state: dict, prefix: str, *args) -> None:
+    """For a network without teacher that is given the state of one with it: the teacher's weights, which predict."""
+    taught = {name: value for name, value in state.items() if name.startswith(f"{prefix}averaged.")}
+    for name, value in taught.items():
+        del state[name]
+        if name.startswith(prefix + TEACHER):
+            state[prefix + name.removeprefix(prefix + TEACHER)] = value
 
 
 def _without_prefix(module: nn.Module, state: dict, prefix: str, local_metadata: dict) -> None:

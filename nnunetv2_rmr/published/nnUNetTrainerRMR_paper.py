@@ -70,10 +70,6 @@ class nnUNetTrainerRMR_paper(nnUNetTrainerRMR):
                                        num_output_channels, enable_deep_supervision)
         return PublishedRMRNet(segmentation, modalities, num_input_channels, len(configuration_manager.patch_size))
 
-    def find_unlabelled(self, plans: dict, configuration: str):
-        # published for labelled scans
-        return None
-
     def _build_loss(self):
         return PublishedLoss(nnUNetTrainer._build_loss(self), self.reference)
 

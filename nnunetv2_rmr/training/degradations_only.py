@@ -5,6 +5,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2_rmr.degradations.degrade import add_degradations, drawn_by
 from nnunetv2_rmr.settings import RMRSettings, channel_names
 from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
+from nnunetv2_rmr.training.reads_data_only import ReadsDataOnly
 
 
 class OnlyDegraded:
@@ -17,7 +18,7 @@ class OnlyDegraded:
         return data_dict | {"image": data_dict["image"][self.num_modalities:]}
 
 
-class nnUNetTrainer_RMRDegradations(nnUNetTrainer):
+class nnUNetTrainer_RMRDegradations(ReadsDataOnly, nnUNetTrainer):
     """nnU-Net's own network and loss, and RMR's degradations as further augmentation: RMR without the image task.
 
     Shows whether a gain comes from the method or from its augmentation. Both see the same patches.

@@ -31,6 +31,7 @@ from nnunetv2_rmr.settings import (
 )
 from nnunetv2_rmr.training.panel import save_panel
 from nnunetv2_rmr.training.progress import plot_loss_terms
+from nnunetv2_rmr.training.reads_data_only import ReadsDataOnly
 from nnunetv2_rmr.training.reproducible import SeedNextSample, seed_everything, seed_from_environment
 from nnunetv2_rmr.training.tracking import log_picture
 from nnunetv2_rmr.training.unlabelled import (
@@ -40,12 +41,11 @@ from nnunetv2_rmr.training.unlabelled import (
     unused_scans,
 )
 from nnunetv2_rmr.training.validation import export_validation_fusion
-from nnunetv2_rmr.trust import read_pretrained_weights_as_data, reading_data_only
 
 Z_SCORES = ("ZScoreNormalization", "CTNormalization")
 
 
-class nnUNetTrainerRMR(nnUNetTrainer):
+class nnUNetTrainerRMR(ReadsDataOnly, nnUNetTrainer):
     """nnU-Net's network, untouched, learns to segment degraded patches; a head on its last features and the raw
     modalities learns to restore every modality from them. The fused image is the gradient fusion of the restored
     modalities (fusion/), so it holds all of them whatever the head has learned.
@@ -57,6 +57,7 @@ class nnUNetTrainerRMR(nnUNetTrainer):
     settings = RMRSettings()
     epochs: int | None = None  # None: nnU-Net's number. Its variants set it, see variants.py
     loss_terms = TERMS
+    learns_from_unlabelled = True  # if the settings say so
     clean_targets = True  # nnU-Net's own noise, blur and low resolution reach the degraded patch only
 
     def __init__(self, plans: dict, configuration: str, fold: int, dataset_json: dict,
@@ -75,7 +76,9 @@ class nnUNetTrainerRMR(nnUNetTrainer):
         unique = [name.casefold() for name in names].count(names[self.reference].casefold()) == 1
         self.settings = replace(settings, reference_modality=names[self.reference] if unique else self.reference)
         _refuse_other_than_z_scores(plans, configuration, names)
-        self.unlabelled = self.find_unlabelled(plans, configuration) if settings.unlabelled_fraction else None
+        self.unlabelled = None
+        if settings.unlabelled_fraction and self.learns_from_unlabelled:
+            self.unlabelled = self.find_unlabelled(plans, configuration)
         number = len(self.unlabelled.identifiers) if self.unlabelled else 0
         super().__init__(self.settings.into_plans(plans, number), configuration, fold, dataset_json, device)
         self.print_to_log_file("RMR settings other than the defaults:", chosen or "none")
@@ -83,7 +86,6 @@ class nnUNetTrainerRMR(nnUNetTrainer):
             self.print_to_log_file(f"WARNING: {unused}")
         if number:
             self.loss_terms = (*self.loss_terms, CONSISTENCY)
-        read_pretrained_weights_as_data()
         if not takes_deep_supervision(self.configuration_manager):
             self.enable_deep_supervision = False
         if self.epochs is not None:
@@ -105,11 +107,6 @@ class nnUNetTrainerRMR(nnUNetTrainer):
         network = RMRNet(segmentation, len(configuration_manager.normalization_schemes), num_input_channels,
                          configuration_manager.patch_size)
         return MeanTeacher(network) if UNLABELLED_KEY in (plans_manager.plans.get(PLANS_KEY) or {}) else network
-
-    def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
-        # a checkpoint from elsewhere should not run code, neither with --c nor with --val
-        with reading_data_only():
-            super().load_checkpoint(filename_or_checkpoint)
 
     def find_unlabelled(self, plans: dict, configuration: str) -> nnUNetBaseDataset | None:
         """The data set's preprocessed scans without labels, if it has any."""

@@ -32,8 +32,9 @@ def unused_scans(trainer: nnUNetTrainer) -> str | None:
     """Why scans in imagesUn/ will not be seen by the training; None if there are none, or none is here."""
     name, manager = trainer.plans_manager.dataset_name, trainer.configuration_manager
     raw = raw_cases(name, trainer.dataset_json["file_ending"])
-    if raw and not trainer.settings.unlabelled_fraction:
-        return f"the {len(raw)} scans in {RAW_FOLDER} are not learned from, as unlabelled_fraction is 0"
+    if raw and not (trainer.settings.unlabelled_fraction and trainer.learns_from_unlabelled):
+        why = "unlabelled_fraction is 0" if trainer.learns_from_unlabelled else "this trainer can not"
+        return f"the {len(raw)} scans in {RAW_FOLDER} are not learned from, as {why}"
     if manager.previous_stage_name is not None:
         return f"the second stage of a cascade does not learn from the scans in {RAW_FOLDER}" if raw else None
     found = unlabelled_dataset(name, manager.data_identifier)

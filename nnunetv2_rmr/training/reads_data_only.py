@@ -1,0 +1,15 @@
+"""Trainers whose checkpoints and pretrained weights are data, wherever they come from."""
+
+from nnunetv2_rmr.trust import read_pretrained_weights_as_data, reading_data_only
+
+
+class ReadsDataOnly:
+    """To be mixed into a trainer of nnU-Net's: neither --c, --val nor -pretrained_weights runs what a file holds."""
+
+    def initialize(self) -> None:
+        super().initialize()
+        read_pretrained_weights_as_data()
+
+    def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
+        with reading_data_only():
+            super().load_checkpoint(filename_or_checkpoint)
