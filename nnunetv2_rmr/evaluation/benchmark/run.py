@@ -31,6 +31,10 @@ class Case:
     files: tuple[Path, ...]
     label: Path
 
+    @property
+    def file_ending(self) -> str:
+        return self.files[0].name.removeprefix(f"{self.name}_0000")
+
 
 @dataclass(frozen=True)
 class Scoring:
@@ -66,7 +70,7 @@ def run_case(case: Case, models: Sequence[BenchmarkModel], planned: Sequence[Con
     try:
         check_files([str(f) for f in (*case.files, case.label)])  # readers take truncated files
         images, properties = reader.read_images([str(f) for f in case.files])
-        check_array(images, models[0].channels, [str(f) for f in case.files], models[0].dataset_json["file_ending"],
+        check_array(images, models[0].channels, [str(f) for f in case.files], case.file_ending,
                     absent=[i for i, image in enumerate(images) if not image.any()])
         reference = read_label_map(str(case.label), reader, scoring.declared)
         if images.shape[1:] != reference.shape:
