@@ -10,8 +10,8 @@ OUT/PART/tables.md: means, and paired differences to the first trainer with 95 %
 
 comparison: nnU-Net, the same again (another seed), nnU-Net with our degradations (RMR without the image task), DA5,
 nnU-Net as wide as RMR is dear, RMR, again, with modality dropout, and the image task alone; clean, degraded, and with
-every modality missing. labels: few labelled cases, with and without the others of the fold as scans without labels,
-for twice as long. sites (glioma): trained on one hospital's patients, tested on the other's.
+every modality missing. labels: few labelled cases, with and without the others of the fold as scans without labels.
+sites (glioma): trained on one hospital's patients, tested on the other's.
 """
 
 import argparse

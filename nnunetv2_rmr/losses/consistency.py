@@ -7,8 +7,8 @@ SMOOTH = 1e-5  # as nnU-Net's
 
 
 def consistency(logits: torch.Tensor, taught: torch.Tensor, regions: bool) -> torch.Tensor:
-    """Soft Dice loss and cross-entropy to the average's probabilities: nnU-Net's two losses, with these in the label's
-    place. Soft Dice, unlike the mean over voxels, does not forget small lesions.
+    """Soft Dice loss, of each sample, and cross-entropy to the average's probabilities: the kinds of loss that nnU-Net
+    has, with these in the label's place. Soft Dice, unlike a mean over voxels, does not forget small lesions.
 
     logits, taught: (B, classes, *spatial); regions: each has a probability of its own.
     """
