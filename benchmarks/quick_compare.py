@@ -99,8 +99,8 @@ def in_bfloat16(network: torch.nn.Module) -> None:
     forward = network.forward
 
     def float32(outputs):
-        if isinstance(outputs, torch.Tensor):
-            return outputs.float()
+        if outputs is None or isinstance(outputs, torch.Tensor):
+            return outputs if outputs is None else outputs.float()
         found = [float32(output) for output in outputs]
         return type(outputs)(*found) if hasattr(outputs, "_fields") else found
 
