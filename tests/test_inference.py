@@ -18,6 +18,7 @@ from plans import CHANNELS, DATASET_JSON, make_plans
 from nnunetv2_rmr.ext_trainer import trainers_folder
 from nnunetv2_rmr.fusion.fused_image import fused_image
 from nnunetv2_rmr.inference.export_fused import export_fused, fused_filename, fused_to_input_grid
+from nnunetv2_rmr.inference.failures import FailedCasesError, Failure
 from nnunetv2_rmr.inference.fused_writer import check_can_write, write_image
 from nnunetv2_rmr.inference.input_check import BadCaseError, check_files, images_in
 from nnunetv2_rmr.inference.predictor import RMRPredictor
@@ -303,6 +304,29 @@ def test_the_fused_image_is_made_of_the_mean_over_folds():
     predictor.predict_logits_from_preprocessed_data(x)
     torch.testing.assert_close(predictor.take_fused(), predictor.fuse((images[0] + images[1]) / 2, x), atol=1e-4,
                                rtol=1e-4)
+
+
+def test_results_of_the_other_cases_come_with_the_failure_of_one(monkeypatch):
+    plans = make_plans()
+    predictor = predictor_for(plans, network_for(plans))
+    image = np.random.default_rng(0).normal(size=(2, 16, 16, 16)).astype(np.float32)
+    predict = predictor.predict_logits_from_preprocessed_data
+
+    def fail_at_ones(data):
+        if (data == 1).all():
+            raise torch.OutOfMemoryError("no memory")
+        return predict(data)
+
+    monkeypatch.setattr(predictor, "predict_logits_from_preprocessed_data", fail_at_ones)
+    properties = {"spacing": [1.0, 1.0, 1.0], "shape_before_cropping": (16, 16, 16),
+                  "shape_after_cropping_and_before_resampling": (16, 16, 16), "bbox_used_for_cropping": [[0, 16]] * 3}
+    items = [{"data": torch.from_numpy(x), "data_properties": dict(properties), "ofile": None}
+             for x in (image, np.ones_like(image), image)]
+    with pytest.raises(FailedCasesError, match=r"(?s)1 case.*array 1: OutOfMemoryError: no memory") as raised:
+        predictor.predict_from_data_iterator(items, num_processes_segmentation_export=0)
+    first, failed, last = raised.value.results
+    assert isinstance(failed, Failure) and np.array_equal(first, last) and first.shape == (16, 16, 16)
+    assert [volume is None for volume in predictor.fused_volumes] == [False, True, False]
 
 
 def test_2d_configurations_fuse_slice_by_slice():

@@ -72,9 +72,10 @@ class RMRPredictor(nnUNetPredictor):
 
     Where segmentations go to files, the fused image of folder/CASE is written to folder/fused/CASE. Where they are
     returned, `fused_volumes` holds the fused images of the last call in the order of the cases: float32 (D, H, W), on
-    the grid and in the axis order of the input, in the units of the reference modality.
+    the grid and in the axis order of the input, in the units of the reference modality; None for a case that failed.
 
-    One bad case does not stop a batch: it is reported, the others are done, then FailedCasesError is raised.
+    One bad case does not stop a batch: it is reported, the others are done, then FailedCasesError is raised, with what
+    would have been returned in its `results`.
     With a model of another trainer it behaves like nnUNetPredictor.
 
     Worker processes take seconds to start, as each imports torch: a single case is predicted without, and with 0 of
