@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ from nnunetv2_rmr.losses.consistency import consistency, ramp
 from nnunetv2_rmr.losses.restoration import RMRLoss
 from nnunetv2_rmr.networks.mean_teacher import DECAY, MeanTeacher
 from nnunetv2_rmr.networks.rmrnet import TrainingOutputs
+from nnunetv2_rmr.published.nnUNetTrainerRMR_paper import nnUNetTrainerRMR_paper
 from nnunetv2_rmr.training import unlabelled
+from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
 from nnunetv2_rmr.training.unlabelled import PartlyLabelledLoader, number_in_batch, partly_unlabelled_batches
 
 # --------------------------------------------------------------------------------------------------------- the network
@@ -196,6 +199,17 @@ def test_a_batch_always_has_both_kinds(fraction, batch, number):
 def test_a_batch_of_one_is_refused():
     with pytest.raises(ValueError, match=r"a batch of one sample .* unlabelled_fraction to 0"):
         number_in_batch(0.5, 1)
+
+
+def test_the_published_form_learns_from_labelled_scans_only(trainer_of, monkeypatch):
+    monkeypatch.setattr("nnunetv2_rmr.training.nnUNetTrainerRMR.find_unlabelled", lambda *_: UNLABELLED)
+
+    def made(base: type):
+        asked = replace(base.settings, unlabelled_fraction=0.5)
+        return trainer_of(type(base.__name__, (base,), {"settings": asked}), patch_size=(16, 16, 16))
+
+    assert made(nnUNetTrainerRMR).unlabelled is UNLABELLED
+    assert made(nnUNetTrainerRMR_paper).unlabelled is None
 
 
 # ------------------------------------------------------------------------------------------------ by nnU-Net's commands

@@ -11,6 +11,8 @@ from nnunetv2_rmr.datasets.refused import ImportRefused
 # TIFF, Analyze and JPEG are left out on purpose: SimpleITK reads truncated TIFFs and Analyze files without complaint,
 # neither says reliably where its voxels lie, and JPEG is lossy.
 READABLE = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".gipl", ".png", ".bmp")
+# Of a case of such a name SimpleITK would write the files under another one.
+ENDS_LIKE_NIFTI = re.compile(r"\.(nii|img|hdr|nia)(\.gz)?$", re.IGNORECASE)
 LAYOUTS = ("auto", "folders", "flat")
 # Room for "_0000.nii.gz" within the 255 bytes file systems allow.
 LONGEST_CASE_ID = 200
@@ -49,7 +51,7 @@ def safe_case_id(source: str) -> str:
     of c.nii.nii.gz SimpleITK would make c.nii.gz, another case's file.
     """
     safe = re.sub(r"[^A-Za-z0-9._-]+", "_", source).lstrip(".")
-    safe = re.sub(r"\.(nii|img|hdr|nia)(\.gz)?$", lambda ending: ending[0].replace(".", "-"), safe, flags=re.IGNORECASE)
+    safe = ENDS_LIKE_NIFTI.sub(lambda ending: ending[0].replace(".", "-"), safe)
     return safe[:-4] + "-seg" if safe.endswith("_seg") else safe
 
 

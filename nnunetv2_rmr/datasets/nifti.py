@@ -3,7 +3,6 @@
 import gzip
 import math
 import os
-import re
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
+from nnunetv2_rmr.datasets.cases import ENDS_LIKE_NIFTI
 from nnunetv2_rmr.datasets.refused import ImportRefused
 
 ENDINGS = (".nii", ".nii.gz")
@@ -74,7 +74,7 @@ def _check_header(path: Path, image: nibabel.Nifti1Image) -> None:
 def misnamed_output(case: str, file_ending: str) -> str | None:
     """Why no NIfTI file CASE.nii.gz can be written: SimpleITK would drop a second ending, and write over another case.
     None if all is well."""
-    if is_nifti(file_ending) and (second := re.search(r"\.(nii|img|hdr|nia)(\.gz)?$", case, re.IGNORECASE)):
+    if is_nifti(file_ending) and (second := ENDS_LIKE_NIFTI.search(case)):
         return (f"case {case}: SimpleITK would write {case}{file_ending} under another name, as the case's name ends "
                 f"in {second[0]}; rename its files")
     return None

@@ -2,12 +2,8 @@
 
 import os
 import shutil
-from pathlib import Path
-from zipfile import BadZipFile, ZipFile
 
 import numpy as np
-import SimpleITK as sitk
-from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.inference.export_prediction import (
     convert_predicted_logits_to_segmentation_with_correct_shape,
     export_prediction_from_logits,
@@ -15,8 +11,7 @@ from nnunetv2.inference.export_prediction import (
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunetv2_rmr.atomic import temporary_beside
-from nnunetv2_rmr.datasets.nifti import check_complete, is_nifti
-from nnunetv2_rmr.datasets.refused import ImportRefused
+from nnunetv2_rmr.inference.whole_files import is_whole
 
 
 def export_segmentation(logits: np.ndarray, properties: dict, configuration_manager: ConfigurationManager,
@@ -43,20 +38,3 @@ def export_segmentation(logits: np.ndarray, properties: dict, configuration_mana
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return None
-
-
-def is_whole(file: Path) -> bool:
-    """Whether a segmentation, or nnU-Net's file of probabilities, is there from its first to its last byte."""
-    if not file.is_file() or file.stat().st_size == 0:
-        return False
-    try:
-        if file.suffix == ".npz":
-            with ZipFile(file) as archive:
-                return archive.testzip() is None
-        if is_nifti(file):
-            check_complete(file)
-        elif file.name.lower().endswith(tuple(SimpleITKIO.supported_file_endings)):
-            sitk.ReadImage(str(file))
-    except (ImportRefused, BadZipFile, OSError, RuntimeError):
-        return False
-    return True  # other formats' writers say if they can not write

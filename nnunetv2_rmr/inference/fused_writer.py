@@ -16,8 +16,8 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 
 from nnunetv2_rmr.atomic import replacing
-from nnunetv2_rmr.datasets.nifti import check_complete, is_nifti, misnamed_output
-from nnunetv2_rmr.datasets.refused import ImportRefused
+from nnunetv2_rmr.datasets.nifti import misnamed_output
+from nnunetv2_rmr.inference.whole_files import is_whole
 
 
 def _write_sitk(image: np.ndarray, filename: str, properties: dict) -> None:
@@ -89,11 +89,8 @@ def write_image(image: np.ndarray, filename: str, reader_writer: type[BaseReader
         raise ValueError(problem)
     with replacing(filename) as temporary:
         write(np.ascontiguousarray(image, dtype=np.float32), temporary, properties)
-        try:
-            if is_nifti(temporary):
-                check_complete(Path(temporary))  # SimpleITK says nothing of a full disk
-        except ImportRefused:
-            raise OSError(f"{filename} could not be written completely: is the disk full?") from None
+        if not is_whole(Path(temporary)):
+            raise OSError(f"{filename} could not be written completely: is the disk full?")
     if issubclass(reader_writer, Tiff3DIO):  # nnU-Net keeps a tiff's spacing in a file beside it
         stem = basename(filename)[:-len(file_ending)]
         save_json({"spacing": list(properties["spacing"])}, filename[:-len(basename(filename))] + stem + ".json")

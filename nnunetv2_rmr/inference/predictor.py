@@ -28,13 +28,14 @@ from nnunetv2_rmr.atomic import remove_leftovers, replacing
 from nnunetv2_rmr.ext_trainer import add_to_ext_trainer
 from nnunetv2_rmr.fusion.fused_image import fused_image, fusion_target
 from nnunetv2_rmr.inference.export_fused import export_fused, fused_filename, fused_to_input_grid
-from nnunetv2_rmr.inference.export_segmentation import export_segmentation, is_whole
+from nnunetv2_rmr.inference.export_segmentation import export_segmentation
 from nnunetv2_rmr.inference.failures import FailedCasesError, Failure, or_failure, report
 from nnunetv2_rmr.inference.fused_writer import check_can_write
 from nnunetv2_rmr.inference.input_check import files_of_cases
 from nnunetv2_rmr.inference.intensity import IntensityMap
 from nnunetv2_rmr.inference.preprocessing import ABSENT, PROPERTY, RMRConfigurationManager, preprocess_case
 from nnunetv2_rmr.inference.sliding_window import ImageAccumulator
+from nnunetv2_rmr.inference.whole_files import is_whole
 from nnunetv2_rmr.networks.fusing import FusingNetwork, unwrapped
 from nnunetv2_rmr.settings import RMRSettings, channel_names, reference_channel
 from nnunetv2_rmr.trust import ModelRefused, check_model_folder, reading_data_only

@@ -47,6 +47,7 @@ class nnUNetTrainerRMR_paper(nnUNetTrainerRMR):
     )
     loss_terms = TERMS
     clean_targets = False
+    learns_from_unlabelled = False  # published for labelled scans
 
     def __init__(self, plans: dict, configuration: str, fold: int, dataset_json: dict,
                  device: torch.device = torch.device("cuda")):

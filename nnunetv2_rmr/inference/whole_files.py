@@ -1,0 +1,28 @@
+"""Whether an output is complete: what every writer of ours asks before a file gets its name."""
+
+from pathlib import Path
+from zipfile import BadZipFile, ZipFile
+
+import SimpleITK as sitk
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+
+from nnunetv2_rmr.datasets.nifti import check_complete, is_nifti
+from nnunetv2_rmr.datasets.refused import ImportRefused
+
+
+def is_whole(file: Path) -> bool:
+    """Whether an image, or nnU-Net's file of probabilities, is there from its first to its last byte. SimpleITK says
+    nothing of a full disk."""
+    if not file.is_file() or file.stat().st_size == 0:
+        return False
+    try:
+        if file.suffix == ".npz":
+            with ZipFile(file) as archive:
+                return archive.testzip() is None
+        if is_nifti(file):
+            check_complete(file)
+        elif file.name.lower().endswith(tuple(SimpleITKIO.supported_file_endings)):
+            sitk.ReadImage(str(file))
+    except (ImportRefused, BadZipFile, OSError, RuntimeError):
+        return False
+    return True  # other formats' writers say if they can not write
