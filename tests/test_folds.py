@@ -53,7 +53,7 @@ def probabilities(folder: Path) -> np.ndarray:
 def test_the_fused_volume_of_all_folds_is_made_of_all_of_them(predicted, single):
     ensemble = predicted()  # no -f: all five
     alone = np.stack([read(folder / "fused") for folder in single])
-    assert alone.std(axis=0).max() > 0.01, "folds that agree would say nothing"
+    assert alone.std(axis=0).max() > 1e-3, "folds that agree would say nothing"
     # the restored scans are averaged, then fused, which is no linear operation: about the mean of the single ones
     distance = np.abs(read(ensemble / "fused") - alone.mean(axis=0)).mean()
     assert distance < 0.2 * np.abs(alone - alone.mean(axis=0)).mean()
