@@ -72,7 +72,7 @@ def load_data(file: str | os.PathLike, map_location=None, weights_only: bool = T
     location = {} if map_location is None else {"map_location": map_location}
     try:
         with torch.serialization.safe_globals(_plain_types()):
-            return load(file, **location, weights_only=True)
+            found = load(file, **location, weights_only=True)
     except (FileNotFoundError, PermissionError, torch.OutOfMemoryError):
         raise
     except pickle.UnpicklingError as error:
@@ -84,6 +84,10 @@ def load_data(file: str | os.PathLike, map_location=None, weights_only: bool = T
         raise ModelRefused(f"{file}: can not be read, it is damaged or no checkpoint "
                            f"({str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__})"
                            ) from None
+    weights = found.get("network_weights") if isinstance(found, dict) else None
+    if not isinstance(weights, dict) or not all(isinstance(weight, torch.Tensor) for weight in weights.values()):
+        raise ModelRefused(f"{file}: is no checkpoint of nnU-Net's, it holds no network_weights")
+    return found
 
 
 class _PlainType:
@@ -130,14 +134,23 @@ def check_model_folder(folder: str | os.PathLike) -> None:
             raise ModelRefused(f"{file}: is none of nnU-Net's, {' and '.join(lacking)} missing")
     if not {"channel_names", "modality"} & set(files["dataset.json"]):
         raise ModelRefused(f"{Path(folder, 'dataset.json')}: channel_names missing")
-    if not trusted():
-        try:
+    try:
+        _refuse_strange_sizes(files["plans.json"]["configurations"])
+        if not trusted():
             refuse_strange_callables(files["plans.json"], files["dataset.json"])
-        except ModelRefused as error:
-            raise ModelRefused(f"{Path(folder, 'plans.json')}: {error}") from None
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ModelRefused(f"{Path(folder, 'plans.json')}: is not as nnU-Net makes it ({type(error).__name__}: "
-                               f"{error})") from None
+    except ModelRefused as error:
+        raise ModelRefused(f"{Path(folder, 'plans.json')}: {error}") from None
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ModelRefused(f"{Path(folder, 'plans.json')}: is not as nnU-Net makes it ({type(error).__name__}: "
+                           f"{error})") from None
+
+
+def _refuse_strange_sizes(configurations: dict) -> None:
+    for name, configuration in configurations.items():
+        for key, kinds in (("patch_size", (int,)), ("spacing", (int, float))):
+            values = configuration.get(key, ())
+            if not isinstance(values, (list, tuple)) or not all(type(n) in kinds and 0 < n < 1e6 for n in values):
+                raise ModelRefused(f"{key} of {name} is {values!r}, not numbers above 0")
 
 
 def refuse_strange_callables(plans: dict, dataset_json: dict) -> None:
@@ -193,8 +206,8 @@ def _refuse_unless(name: object, package: str, base: type | None) -> None:
         return
     folder = os.path.join(nnunetv2.__path__[0], *package.split("."))
     found = recursive_find_python_class(folder, str(name), f"nnunetv2.{package}")
-    right = found is None or (isinstance(found, type) and issubclass(found, base) if base else
-                              callable(found) and getattr(found, "__module__", "").startswith("nnunetv2."))
+    right = (isinstance(found, type) and issubclass(found, base) if base else
+             callable(found) and getattr(found, "__module__", "").startswith("nnunetv2."))
     if not right:
         raise ModelRefused(f"names {name!r}, which is no {base.__name__ if base else 'resampling function'} of "
                            f"nnU-Net's; {ADVICE}")

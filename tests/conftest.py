@@ -23,17 +23,11 @@ def pytest_configure() -> None:
 def nnunet(tmp_path_factory) -> dict[str, str]:
     """Environment of an nnU-Net with two tiny data sets, preprocessed: 901 with labels, 902 with regions."""
     root = tmp_path_factory.mktemp("nnunet")
-    env = tiny.nnunet_env(root)
-    env["nnUNet_extTrainer"] += os.pathsep + str(Path(__file__).parent / "trainers")
-    names = [tiny.write_dataset(root / "raw", PLAIN), tiny.write_dataset(root / "raw", REGIONS, regions=True)]
-    # nnU-Net's planner does not run without data augmentation workers
-    tiny.run("nnUNetv2_plan_and_preprocess", "-d", PLAIN, REGIONS, "-c", "3d_fullres", "-npfp", 1, "-np", 1,
-             env=env | {"nnUNet_n_proc_DA": "1"})
-    for name in names:
-        plans = root / "preprocessed" / name / "nnUNetPlans.json"
+    tiny.prepare(root, PLAIN)
+    env = tiny.prepare(root, REGIONS, regions=True)
+    for plans in (root / "preprocessed").glob("*/nnUNetPlans.json"):
         masked = json.loads(plans.read_text())["configurations"]["3d_fullres"]["use_mask_for_norm"]
         assert masked == [True] * 3, "what trains on these data sets shows that normalisation within a mask works"
-        tiny.tiny_architecture(plans)
     return env
 
 

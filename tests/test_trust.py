@@ -225,5 +225,29 @@ def test_a_checkpoint_that_lacks_something_is_one_message(tmp_path, missing):
     content = checkpoint()
     del content[missing]
     folder = model_folder(tmp_path / "model", plans(), content)
-    with pytest.raises(ModelRefused, match="can not be loaded"):
+    with pytest.raises(ModelRefused, match=r"can not be loaded|holds no network_weights"):
         RMRPredictor(device=torch.device("cpu")).initialize_from_trained_model_folder(str(folder), (0,))
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"network_weights": {"w": "text"}}, {"network_weights": [1]}])
+def test_a_file_that_holds_something_else_than_weights_is_no_checkpoint(tmp_path, content):
+    torch.save(content, tmp_path / "c.pth")
+    with pytest.raises(ModelRefused, match=r"c\.pth: is no checkpoint"):
+        load_data(tmp_path / "c.pth")
+
+
+@pytest.mark.parametrize(("key", "value"), [("patch_size", "large"), ("patch_size", [8, 8, 0]), ("spacing", [0, 0, 0]),
+                                            ("spacing", [1, 1, float("nan")]), ("patch_size", [8, 8, 2.5])])
+def test_patches_and_spacings_that_can_not_be_are_named(tmp_path, key, value):
+    changed = plans()
+    changed["configurations"]["test"][key] = value
+    folder = model_folder(tmp_path / "model", changed, checkpoint())
+    with pytest.raises(ModelRefused, match=rf"plans\.json: {key} of test"):
+        check_model_folder(folder)
+
+
+@pytest.mark.parametrize("key", ["image_reader_writer", "label_manager"])
+def test_a_part_that_nnunet_does_not_have_is_named(tmp_path, key):
+    folder = model_folder(tmp_path / "model", plans() | {key: "NotThere"}, checkpoint())
+    with pytest.raises(ModelRefused, match="NotThere"):
+        check_model_folder(folder)

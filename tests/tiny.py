@@ -115,6 +115,13 @@ def _become(command: list[str], env: dict[str, str], output: str) -> None:
         atexit._run_exitfuncs()  # which a copy would leave out
 
 
+def start(*command: object, env: dict[str, str], output: Path):
+    """The process of an installed command, in a group of its own; what it prints goes to the file `output`."""
+    process = _copies.Process(target=_become, args=([str(word) for word in command], env, str(output)))
+    process.start()
+    return process
+
+
 def run(*command: object, env: dict[str, str], check: bool = True, timeout: int = 900) -> subprocess.CompletedProcess:
     """Run an installed command as a user would; the output comes with a failure.
 
@@ -124,8 +131,7 @@ def run(*command: object, env: dict[str, str], check: bool = True, timeout: int 
     command = [str(word) for word in command]
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder, "output")
-        process = _copies.Process(target=_become, args=(command, env, str(output)))
-        process.start()
+        process = start(*command, env=env, output=output)
         try:
             process.join(timeout)
         finally:
@@ -137,6 +143,19 @@ def run(*command: object, env: dict[str, str], check: bool = True, timeout: int 
     if check and result.returncode != 0:
         raise AssertionError(f"{' '.join(command)} exited with {result.returncode}:\n{result.stdout[-4000:]}")
     return result
+
+
+def prepare(root: Path, number: int, **options) -> dict[str, str]:
+    """A data set below root, planned and preprocessed for 3d_tiny and the trainers of this folder; nnU-Net's
+    environment. options: of write_dataset."""
+    env = nnunet_env(root)
+    env["nnUNet_extTrainer"] += os.pathsep + str(Path(__file__).parent / "trainers")
+    name = write_dataset(root / "raw", number, **options)
+    # nnU-Net's planner does not run without data augmentation workers
+    run("nnUNetv2_plan_and_preprocess", "-d", number, "-c", "3d_fullres", "-npfp", 1, "-np", 1,
+        env=env | {"nnUNet_n_proc_DA": "1"})
+    tiny_architecture(root / "preprocessed" / name / "nnUNetPlans.json")
+    return env
 
 
 def nnunet_env(root: Path, **extra: str) -> dict[str, str]:

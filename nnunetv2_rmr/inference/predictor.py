@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from acvl_utils.cropping_and_padding.padding import pad_nd_image
 from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
-from batchgenerators.utilities.file_and_folder_operations import save_json
 from nnunetv2.configuration import default_num_processes
 from nnunetv2.inference import predict_from_raw_data
 from nnunetv2.inference.data_iterators import PreprocessAdapterFromNpy
@@ -24,7 +23,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian
 from nnunetv2.utilities.helpers import dummy_context, empty_cache
 
-from nnunetv2_rmr.atomic import remove_leftovers, replacing
+from nnunetv2_rmr.atomic import remove_leftovers
 from nnunetv2_rmr.ext_trainer import add_to_ext_trainer
 from nnunetv2_rmr.fusion.fused_image import fused_image, fusion_target
 from nnunetv2_rmr.inference.export_fused import export_fused, fused_filename, fused_to_input_grid
@@ -35,16 +34,11 @@ from nnunetv2_rmr.inference.input_check import files_of_cases
 from nnunetv2_rmr.inference.intensity import IntensityMap
 from nnunetv2_rmr.inference.preprocessing import ABSENT, PROPERTY, RMRConfigurationManager, preprocess_case
 from nnunetv2_rmr.inference.sliding_window import ImageAccumulator
-from nnunetv2_rmr.inference.whole_files import is_whole
+from nnunetv2_rmr.inference.whole_files import is_whole, save_json_whole
 from nnunetv2_rmr.networks.fusing import FusingNetwork, unwrapped
 from nnunetv2_rmr.settings import RMRSettings, channel_names, reference_channel
 from nnunetv2_rmr.trust import ModelRefused, check_model_folder, reading_data_only
 from nnunetv2_rmr.workers import Beside, WorkerDied, ahead, new_pool
-
-
-def _save_json_whole(content, file: str, **options) -> None:
-    with replacing(file) as temporary:
-        save_json(content, temporary, **options)
 
 
 def _itself(result):
@@ -274,7 +268,7 @@ class RMRPredictor(nnUNetPredictor):
         if self._output_folder is not None:
             remove_leftovers([self._output_folder, os.path.dirname(fused_filename(join(self._output_folder, "_"), ""))])
         self._refuse_without_first_stage(given.arguments.get("folder_with_segs_from_prev_stage"))
-        with patch.object(predict_from_raw_data, "save_json", _save_json_whole):
+        with patch.object(predict_from_raw_data, "save_json", save_json_whole):
             return super().predict_from_files(*given.args, **given.kwargs)
 
     def predict_from_files_sequential(self, list_of_lists_or_source_folder,

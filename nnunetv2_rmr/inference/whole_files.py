@@ -1,11 +1,13 @@
-"""Whether an output is complete: what every writer of ours asks before a file gets its name."""
+"""Outputs that are complete: what every writer of ours asks before a file gets its name."""
 
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
 import SimpleITK as sitk
+from batchgenerators.utilities.file_and_folder_operations import save_json
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
+from nnunetv2_rmr.atomic import replacing
 from nnunetv2_rmr.datasets.nifti import check_complete, is_nifti
 from nnunetv2_rmr.datasets.refused import ImportRefused
 
@@ -26,3 +28,9 @@ def is_whole(file: Path) -> bool:
     except (ImportRefused, BadZipFile, OSError, RuntimeError):
         return False
     return True  # other formats' writers say if they can not write
+
+
+def save_json_whole(content, file: str, **options) -> None:
+    """nnU-Net's save_json; the file is there as a whole or not at all."""
+    with replacing(file) as temporary:
+        save_json(content, temporary, **options)

@@ -40,7 +40,7 @@ from nnunetv2_rmr.training.unlabelled import (
     partly_unlabelled_batches,
     unused_scans,
 )
-from nnunetv2_rmr.training.validation import export_validation_fusion
+from nnunetv2_rmr.training.validation import export_validation_fusion, whole_files
 
 Z_SCORES = ("ZScoreNormalization", "CTNormalization")
 
@@ -168,12 +168,14 @@ class nnUNetTrainerRMR(ReadsDataOnly, nnUNetTrainer):
         return super().train_step(batch)
 
     def on_epoch_end(self):
-        # to log the loss terms one by one, and to draw them and a panel
-        epoch = self.current_epoch
+        # to log the loss terms one by one, and to draw them and a panel; before nnU-Net's, which saves a checkpoint: a
+        # training that goes on from there has all pictures
         self._log_terms(self.loss.take())
+        if self.local_rank == 0:
+            self._draw(self.current_epoch)
         super().on_epoch_end()
-        if self.local_rank != 0:
-            return
+
+    def _draw(self, epoch: int) -> None:
         plot_loss_terms(self.logger.local_logger.my_fantastic_logging, self.loss_terms,
                         join(self.output_folder, "progress_rmr.png"))
         every = self.settings.panel_every
@@ -205,7 +207,9 @@ class nnUNetTrainerRMR(ReadsDataOnly, nnUNetTrainer):
         # before nnU-Net's, at whose end one process alone computes scores: the others would wait for it too long
         if self.settings.validation_fusion:
             export_validation_fusion(self)
-        super().perform_actual_validation(save_probabilities)
+        # a disk that is full, or a kill, would leave half a segmentation, which nnU-Net then takes for a whole one
+        with whole_files(join(self.output_folder, "validation")):
+            super().perform_actual_validation(save_probabilities)
 
 
 def meet_model(plans: dict) -> None:

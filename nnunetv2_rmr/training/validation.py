@@ -1,31 +1,38 @@
-"""Final validation, RMR's part: fused images of the validation cases and how robust they are."""
+"""Final validation: fused images of its cases and how robust they are; and whole files or none, nnU-Net's, too."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
 from multiprocessing import get_context
 from os.path import join
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 import numpy as np
 import torch
-from batchgenerators.utilities.file_and_folder_operations import maybe_mkdir_p, save_json
+from batchgenerators.utilities.file_and_folder_operations import maybe_mkdir_p
 from nnunetv2.configuration import default_num_processes
+from nnunetv2.evaluation import evaluate_predictions
 from nnunetv2.paths import nnUNet_raw
+from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as stock
 from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 from torch import distributed as dist
 
+from nnunetv2_rmr.atomic import remove_leftovers, write_json
 from nnunetv2_rmr.degradations.degrade import degrade_case, drawn_by
 from nnunetv2_rmr.evaluation.restoration import restoration_scores
 from nnunetv2_rmr.fusion.fused_image import fused_image, fusion_target
 from nnunetv2_rmr.inference.export_fused import export_fused
+from nnunetv2_rmr.inference.export_segmentation import export_segmentation
 from nnunetv2_rmr.inference.fused_writer import check_can_write
 from nnunetv2_rmr.inference.input_check import BadCaseError
 from nnunetv2_rmr.inference.intensity import IntensityMap
 from nnunetv2_rmr.inference.predictor import RMRPredictor
 from nnunetv2_rmr.inference.preprocessing import PROPERTY, RMRConfigurationManager
+from nnunetv2_rmr.inference.whole_files import save_json_whole
 
 if TYPE_CHECKING:
     from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
@@ -33,6 +40,15 @@ if TYPE_CHECKING:
 
 BARRIER_EVERY = 10  # cases
 AHEAD = 2  # cases that may wait to be finished: each is several volumes in memory
+
+
+@contextmanager
+def whole_files(folder: str) -> Iterator[None]:
+    """Within it what nnU-Net writes of a validation, in `folder`, is there as a whole or not at all."""
+    remove_leftovers([folder, join(folder, "fused")])
+    with (patch.object(stock, "export_prediction_from_logits", export_segmentation),
+          patch.object(evaluate_predictions, "save_json", save_json_whole)):
+        yield
 
 
 def export_validation_fusion(trainer: nnUNetTrainerRMR) -> None:
@@ -163,7 +179,7 @@ def _save(trainer: nnUNetTrainerRMR, scores: dict[str, dict]) -> None:
     mean = _mean_scores(scores.values()) | {"input": _mean_scores([s["input"] for s in scores.values()])}
     folder = join(trainer.output_folder, "validation", "fused")
     maybe_mkdir_p(folder)
-    save_json({"mean": mean, "cases": scores}, join(folder, "restoration.json"), sort_keys=False)
+    write_json({"mean": mean, "cases": scores}, join(folder, "restoration.json"))
     for name in ("PSNR", "SSIM"):
         trainer.logger.log_summary(f"final_val/restoration_{name}", mean[name])
     trainer.print_to_log_file(f"Restoration of degraded validation cases, fused image: PSNR {mean['PSNR']:.2f} dB, "

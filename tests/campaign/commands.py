@@ -1,0 +1,94 @@
+"""The commands under trial, on a data set and models so small that each takes seconds."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tiny
+
+NUMBER = 902
+DATASET = f"Dataset{NUMBER}_Tiny"
+TRAINER = "nnUNetTrainerRMR_tiny"
+MODEL = f"{TRAINER}__nnUNetPlans__{tiny.CONFIGURATION}"
+TRAIN = ("nnUNetv2_train", NUMBER, tiny.CONFIGURATION, 0, "-tr", TRAINER, "-device", "cpu")
+
+
+@dataclass(frozen=True)
+class Command:
+    """words: what is typed, for an output folder. again: what is added, or typed instead, to go on after a bad end.
+
+    before: what has to be there. env: beside nnU-Net's, for an output folder. ours: not an entry point of nnU-Net's.
+    """
+
+    name: str
+    words: Callable[[Path], tuple]
+    again: Callable[[Path], tuple] | None = None
+    before: Callable[[Path], None] = lambda out: None
+    env: Callable[[Path], dict[str, str]] = field(default=lambda out: {})
+    ours: bool = True
+
+
+class Ground:
+    """Data set, preprocessed, and a trained model below `root`; made if they are not there."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        self.env = tiny.nnunet_env(root, nnUNet_rmr_seed="1", OMP_NUM_THREADS="1")
+        self.env["nnUNet_extTrainer"] += f":{Path(tiny.__file__).parent / 'trainers'}"
+        self.model = root / "results" / DATASET / MODEL
+        if not (self.model / "fold_0" / "validation" / "summary.json").exists():
+            shutil.rmtree(root)
+            tiny.prepare(root, NUMBER, regions=True, test=3)
+            tiny.run(*TRAIN, env=self.env)
+        self.images, self.labels = root / "raw" / DATASET / "imagesTs", root / "raw" / DATASET / "labelsTs"
+
+    def run(self, command: Command, out: Path, again: bool = False):
+        words = (command.again or command.words)(out) if again else command.words(out)
+        return tiny.run(*words, env=self.env | command.env(out), check=False)
+
+    def start(self, command: Command, out: Path, output: Path):
+        return tiny.start(*command.words(out), env=self.env | command.env(out), output=output)
+
+    def commands(self) -> list[Command]:
+        predict = ("nnUNetv2_rmr_predict_from_modelfolder", "-i", self.images, "-m", self.model, "-f", 0, "-device",
+                   "cpu", "--disable_tta", "--save_probabilities", "--continue_prediction")
+        source = self.root / "source"
+        self._cases_to_import(source)
+        imports = ("nnUNetv2_rmr_import", "-i", source, "--modality", *(f"{c}=*_{i:04d}.nii.gz" for i, c in
+                   enumerate(tiny.CHANNELS)), "--label", "*_seg.nii.gz", "-d", 950, "-n", "New", "-np", 1)
+
+        def results(out: Path) -> dict[str, str]:
+            return {"nnUNet_results": str(out)}
+
+        def trained(out: Path) -> None:
+            shutil.copytree(self.model, out / DATASET / MODEL)
+            shutil.rmtree(out / DATASET / MODEL / "fold_0" / "validation")
+
+        return [
+            Command("train", lambda out: TRAIN, lambda out: (*TRAIN, "--c"), env=results, ours=False),
+            Command("train --val", lambda out: (*TRAIN, "--val", "--npz"), before=trained, env=results, ours=False),
+            Command("predict, no workers", lambda out: (*predict, "-o", out, "-npp", 0, "-nps", 0)),
+            Command("predict, workers", lambda out: (*predict, "-o", out, "-npp", 1, "-nps", 1)),
+            Command("benchmark", lambda out: (
+                "nnUNetv2_rmr_benchmark", "-i", self.images, "-l", self.labels, "-m", f"rmr={self.model}", "-o", out,
+                "--corruptions", "noise", "missing", "--severities", 1, "-device", "cpu", "--disable_tta",
+                "--bootstrap", 200)),
+            Command("import", lambda out: (*imports, "-o", out), lambda out: (*imports, "-o", out, "--overwrite")),
+            Command("corrupt", lambda out: (
+                "nnUNetv2_rmr_corrupt", "-i", self.images, "-o", out, "--corruption", "noise", "blur", "--severity",
+                "1", "5", "-np", 2, "--overwrite")),
+            Command("fuse", lambda out: ("nnUNetv2_rmr_fuse", "-i", self.images, "-o", out, "--overwrite")),
+        ]
+
+    def _cases_to_import(self, source: Path) -> None:
+        """All files in one folder, as many archives have them."""
+        if not source.exists():
+            source.mkdir()
+            for split in ("Tr", "Ts"):
+                for image in (self.root / "raw" / DATASET / f"images{split}").iterdir():
+                    shutil.copy(image, source)
+                for label in (self.root / "raw" / DATASET / f"labels{split}").iterdir():
+                    shutil.copy(label, source / label.name.replace(".nii.gz", "_seg.nii.gz"))
