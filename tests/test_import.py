@@ -10,6 +10,7 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from types import SimpleNamespace
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -203,6 +204,18 @@ def test_what_killed_imports_left_is_removed_and_a_data_set_killed_while_replace
     assert names(out.parent) == [out.name] and (out / "dataset.json").exists()
     run(source, "--overwrite")
     assert names(out.parent) == [out.name]
+
+
+def test_sheared_axes_are_named_with_what_to_do(source):
+    file = source / "A" / "A_t1.nii.gz"
+    affine = np.diag([2.0, 1.0, 1.0, 1.0])
+    affine[0, 1] = 0.1
+    image = nibabel.Nifti1Image(np.ones(SHAPE[::-1], np.float32), None)
+    image.set_sform(affine, 1)
+    image.set_qform(None, 0)
+    nibabel.save(image, file)
+    message = refusal(source)
+    assert "A_t1.nii.gz: its axes are not at right angles" in message and "resample_to_output" in message
 
 
 def test_a_link_to_itself_is_named(source):

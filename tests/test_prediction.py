@@ -184,11 +184,15 @@ def test_a_folder_that_is_not_there_is_named_at_once_and_leaves_nothing(nnunet, 
 def test_a_case_that_can_not_be_written_stops_no_other_and_half_a_file_is_not_done(trained, predicted, nnunet, images,
                                                                                    tmp_path):
     command = ("nnUNetv2_rmr_predict", "-i", images, "-o", tmp_path, *MODEL)
-    (tmp_path / "caseTs00.nii.gz").mkdir()  # in the way of one case's segmentation
+    in_the_way = tmp_path / "caseTs00.nii.gz", tmp_path / "fused" / "caseTs00.nii.gz"  # of one case
+    for folder in in_the_way:
+        folder.mkdir(parents=True)
     result = tiny.run(*command, env=nnunet, check=False)
     assert result.returncode == 1 and "caseTs00: no segmentation" in result.stdout
+    assert "1 case(s) could not be predicted" in result.stdout
     assert {f.name for f in tmp_path.iterdir() if f.name.startswith("case")} == {"caseTs00.nii.gz", "caseTs01.nii.gz"}
-    (tmp_path / "caseTs00.nii.gz").rmdir()
+    for folder in in_the_way:
+        folder.rmdir()
     done = tmp_path / "caseTs01.nii.gz"
     done.write_bytes(done.read_bytes()[:-10])  # as a killed nnU-Net leaves it
     assert "0 case(s) are complete, 2 to go" in tiny.run(*command, "--continue_prediction", env=nnunet).stdout

@@ -22,7 +22,9 @@ from nnunetv2_rmr.evaluation.benchmark.fusion import summarise_fusion
 from nnunetv2_rmr.evaluation.report import verdict as words
 from nnunetv2_rmr.evaluation.report.data import Benchmark, Difference, ReportRefused
 from nnunetv2_rmr.evaluation.report.html import switched, tag
+from nnunetv2_rmr.evaluation.report.panels import panel
 from nnunetv2_rmr.evaluation.report.svg import ticks
+from nnunetv2_rmr.evaluation.report.viewer import Study, load_study
 from nnunetv2_rmr.evaluation.report.volumes import as_bytes, body_box, file_indices, grey_range, label_bytes, load
 from nnunetv2_rmr.evaluation.report.write import write_report
 from nnunetv2_rmr.evaluation.segmentation_metrics import label_names
@@ -280,6 +282,13 @@ def test_a_voxel_keeps_its_place_in_mm_and_in_the_file(tmp_path, name):
     # axes to the left, back and head: the main direction of each is negative, negative, positive in RAS
     assert [int(np.abs(column).argmax()) for column in volume.to_mm[:3, :3].T] == [0, 1, 2]
     assert np.all(np.diag(volume.to_mm)[:3] * [-1, -1, 1] > 0)
+
+
+def test_a_name_is_no_formula(tmp_path):
+    name = "$x_{$"  # matplotlib would stop at it
+    write_nifti(tmp_path / "a.nii.gz", np.random.default_rng(0).random((8, 9, 10)).astype(np.float32), AFFINES["LPS"])
+    study = load_study(Study("title", "case", {name: tmp_path / "a.nii.gz"}))
+    assert panel(study, {}, name, None).startswith(b"\x89PNG")
 
 
 def test_the_box_holds_the_body_and_a_margin(tmp_path):

@@ -376,8 +376,9 @@ class RMRPredictor(nnUNetPredictor):
             data_iterator._finish()
         compute_gaussian.cache_clear()
         empty_cache(self.device)
-        for case, result in (*zip(cases, results), *zip(cases, fused_volumes)):
-            if isinstance(result, (Failure, WorkerDied)):
+        for case, *both in zip(cases, results, fused_volumes):  # one line for a case
+            result = next((result for result in both if isinstance(result, (Failure, WorkerDied))), None)
+            if result is not None:
                 self._note(result if isinstance(result, Failure) else Failure(f"{case}: no segmentation ({result})"))
         if self.fuses and any(isinstance(volume, np.ndarray) for volume in fused_volumes):
             self.fused_volumes = [volume if isinstance(volume, np.ndarray) else None for volume in fused_volumes]

@@ -66,7 +66,7 @@ def save_panel(trainer: nnUNetTrainerRMR, batch: dict, filename: str) -> None:
     for ax, title, drawn in zip(axes[-1, 1:], ("label", "prediction"), shown):
         ax.imshow(drawn[where], cmap="viridis", vmin=0, vmax=max(1, int(shown[0].max())), interpolation="nearest")
         ax.set_title(title)
-    fig.suptitle(f"epoch {trainer.current_epoch - 1}")
+    fig.suptitle(f"epoch {trainer.current_epoch}")
     fig.tight_layout()
     with replacing(filename) as temporary:
         fig.savefig(temporary, dpi=80)

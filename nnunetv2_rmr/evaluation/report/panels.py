@@ -40,7 +40,7 @@ def panel(loaded: LoadedStudy, windows: dict[str, tuple[float, float]], backgrou
                 for value in set(np.unique(mask[:, :, z])) - {0}:
                     axes.contour((mask == value)[:, :, z].T, levels=[0.5], linewidths=1.2,
                                  colors=LABEL_COLOURS[(value - 1) % len(LABEL_COLOURS)])
-            axes.set_title(title, fontsize=8)
+            axes.set_title(title, fontsize=8, parse_math=False)  # `$x_{$` is a name here
             axes.axis("off")
         figure.subplots_adjust(0, 0, 1, 0.9, wspace=0.03)
         buffer = BytesIO()
