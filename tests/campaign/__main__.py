@@ -3,7 +3,7 @@
     cd tests && python -m campaign -o FOLDER                  # half an hour on two cores
     cd tests && python -m campaign -o FOLDER --only kills disks
 
-Prints a row of a table for every part, and below it every finding. Exit status 1 if there is one. Full disks need Linux
+Prints a row of a table for every part, and every finding to standard error. Exit status 1 if there is one. Full disks need Linux
 and root.
 """
 
@@ -41,15 +41,15 @@ def main() -> None:
              "cases": [lambda: [many_cases(ground, args.cases, trial)]],
              "kills": [lambda c=c: [kills(ground, c, args.kills, trial, args.seed)] for c in commands],
              "disks": [lambda c=c: [disks(ground, c, args.disks, trial)] for c in commands]}
-    findings = []
+    found = 0
     print("| what | tries | fine | refused with a message | findings |\n|---|---|---|---|---|")
     for part in args.only:
         for make in parts[part]:
             for outcome in make():
                 print(outcome.row, flush=True)
-                findings += outcome.findings
-    print("", *findings, sep="\n")
-    sys.exit(bool(findings))
+                print(*outcome.findings, sep="\n", end="\n" * bool(outcome.findings), file=sys.stderr, flush=True)
+                found += len(outcome.findings)
+    sys.exit(bool(found))
 
 
 if __name__ == "__main__":

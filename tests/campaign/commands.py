@@ -68,7 +68,8 @@ class Ground:
             shutil.rmtree(out / DATASET / MODEL / "fold_0" / "validation")
 
         return [
-            Command("train", lambda out: TRAIN, lambda out: (*TRAIN, "--c"), env=results, ours=False),
+            Command("train", lambda out: TRAIN, lambda out: (*TRAIN, "--c"), ours=False,
+                    env=lambda out: results(out) | {"TINY_ONLY_TRAINS": "1"}),  # validation: below
             Command("train --val", lambda out: (*TRAIN, "--val", "--npz"), before=trained, env=results, ours=False),
             Command("predict, no workers", lambda out: (*predict, "-o", out, "-npp", 0, "-nps", 0)),
             Command("predict, workers", lambda out: (*predict, "-o", out, "-npp", 1, "-nps", 1)),
