@@ -80,8 +80,8 @@ class Ground:
             Command("import", lambda out: (*imports, "-o", out), lambda out: (*imports, "-o", out, "--overwrite")),
             Command("corrupt", lambda out: (
                 "nnUNetv2_rmr_corrupt", "-i", self.images, "-o", out, "--corruption", "noise", "blur", "--severity",
-                "1", "5", "-np", 2, "--overwrite")),
-            Command("fuse", lambda out: ("nnUNetv2_rmr_fuse", "-i", self.images, "-o", out, "--overwrite")),
+                "1", "5", "-np", 1, "--overwrite")),
+            Command("fuse", lambda out: ("nnUNetv2_rmr_fuse", "-i", self.images, "-o", out, "-np", 1, "--overwrite")),
         ]
 
     def _cases_to_import(self, source: Path) -> None:
