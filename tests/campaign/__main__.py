@@ -3,8 +3,8 @@
     cd tests && python -m campaign -o FOLDER                  # half an hour on two cores
     cd tests && python -m campaign -o FOLDER --only kills disks
 
-Prints a row of a table for every part, and every finding to standard error. Exit status 1 if there is one. Full disks need Linux
-and root.
+Prints a row of a table for every part, and every finding to standard error. Exit status 1 if there is one. Full disks
+need Linux and root.
 """
 
 import argparse

@@ -31,7 +31,8 @@ def disks(ground: Ground, command: Command, number: int, out: Path) -> Outcome:
         with disk(out, int(size) + 2):
             command.before(out)
             result = ground.run(command, out)
-            found, problems = leavings(out)
+            found, broken = leavings(out)
+            problems = command.half(broken)
             if result.returncode == 0:
                 problems += differences(found, wanted)
             elif "Traceback" in result.stdout and command.ours:

@@ -50,7 +50,7 @@ def kills(ground: Ground, command: Command, number: int, out: Path, seed: int = 
             count = int(rng.integers(1, max(2, len(wanted) - there + 1)))
             told, due = f"at name {count}", when_named(out, there + count)
         problems = kill(ground, command, out, due)
-        problems += leavings(out)[1]
+        problems += command.half(leavings(out)[1])
         again = ground.run(command, out, again=True)
         if again.returncode:
             problems.append(f"exit status {again.returncode} when run again: {again.stdout[-300:]}")
