@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import tiny
 from conftest import REGIONS
+from test_atomic import killed_while_writing
 
 from nnunetv2_rmr.evaluation.benchmark.conditions import CLEAN, Condition, conditions
 from nnunetv2_rmr.evaluation.benchmark.job import Benchmark, BenchmarkOptions
@@ -132,7 +133,9 @@ def test_killed_and_started_again_it_gives_the_same_numbers(done, benchmark, tmp
     lines[1] = json.dumps({k: v for k, v in failed.items() if k != "scores"} | {"error": "to be tried again"})
     first.write_text("\n".join(lines[:5]) + "\n" + lines[5][:40])  # killed while it wrote
     second.unlink()
+    killed_while_writing(out / "cases.csv")
     benchmark(out)
+    assert not [file for file in out.rglob("*") if ".tmp." in file.name]
     same_numbers(out, done)
     assert (pd.read_csv(out / "cases.csv").seconds == 12345).sum() == 1
 

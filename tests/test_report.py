@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from report_data import MODALITIES, write_benchmark, write_nifti
+from test_atomic import killed_while_writing
 
 from nnunetv2_rmr.atomic import write_json
 from nnunetv2_rmr.cli import report as report_cli
@@ -360,6 +361,14 @@ def test_view_reports_a_bad_case_and_shows_the_others(own_predictions, capsys):
     assert view(own_predictions, "a", "nobody") == 1
     assert "nobody_0000.nii.gz does not exist" in capsys.readouterr().err
     assert (own_predictions / "view.html").is_file()
+
+
+def test_what_a_killed_report_or_view_left_is_removed(two_models, own_predictions):
+    for write, page in ((lambda: write_report(two_models), two_models / "report.html"),
+                        (lambda: view(own_predictions, "a"), own_predictions / "view.html")):
+        killed_while_writing(page)
+        write()
+        assert not [file for file in page.parent.iterdir() if ".tmp." in file.name]
 
 
 def test_view_of_bad_cases_only_writes_nothing(own_predictions):

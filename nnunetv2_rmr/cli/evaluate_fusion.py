@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
     args = p.parse_args(argv)
 
     # Here and not above: --help and usage errors should not wait for the imports
-    from nnunetv2_rmr.atomic import temporary_beside
+    from nnunetv2_rmr.atomic import remove_leftovers, temporary_beside
     from nnunetv2_rmr.evaluation.fusion_baselines.wavelet import PyWaveletsMissing
     from nnunetv2_rmr.evaluation.fusion_metrics.case_files import FolderError
     from nnunetv2_rmr.evaluation.fusion_metrics.evaluate_folder import evaluate_folder
@@ -68,6 +68,7 @@ def main(argv: list[str] | None = None) -> None:
             output.parent.mkdir(parents=True, exist_ok=True)
         if output.is_dir():
             raise IsADirectoryError(f"-o {output}: is a folder, the name of a file is needed")
+        remove_leftovers([output.parent])
         if output.parent.is_dir():  # what can not be written is better noticed now than when all is done
             temporary_beside(output).touch()
             temporary_beside(output).unlink()

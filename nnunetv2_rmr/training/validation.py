@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
-from os.path import join
+from os.path import dirname, join
 from typing import TYPE_CHECKING
 from unittest.mock import patch
 
@@ -45,7 +45,8 @@ AHEAD = 2  # cases that may wait to be finished: each is several volumes in memo
 @contextmanager
 def whole_files(folder: str) -> Iterator[None]:
     """Within it what nnU-Net writes of a validation, in `folder`, is there as a whole or not at all."""
-    remove_leftovers([folder, join(folder, "fused")])
+    fold = dirname(folder)
+    remove_leftovers([folder, join(folder, "fused"), fold, join(fold, "panels")])
     with (patch.object(stock, "export_prediction_from_logits", export_segmentation),
           patch.object(evaluate_predictions, "save_json", save_json_whole)):
         yield

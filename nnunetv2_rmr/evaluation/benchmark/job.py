@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
-from nnunetv2_rmr.atomic import write_json
+from nnunetv2_rmr.atomic import remove_leftovers, write_json
 from nnunetv2_rmr.evaluation.benchmark.conditions import ALL, KNOWN, Condition, conditions
 from nnunetv2_rmr.evaluation.benchmark.examples import choose, write_examples
 from nnunetv2_rmr.evaluation.benchmark.model import BenchmarkModel, BenchmarkRefused, check_comparable
@@ -46,6 +46,7 @@ class Benchmark:
 
     def __init__(self, options: BenchmarkOptions, models: Sequence[BenchmarkModel]):
         check_comparable(models)
+        remove_leftovers([options.out])
         self.options, self.models = options, list(models)
         self.problems: list[str] = []  # why pictures for the report are missing
         self.dataset_json = models[0].dataset_json

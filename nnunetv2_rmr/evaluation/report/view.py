@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from nnunetv2_rmr.atomic import replacing
+from nnunetv2_rmr.atomic import remove_leftovers, replacing
 from nnunetv2_rmr.datasets.cases import READABLE
 from nnunetv2_rmr.datasets.refused import ImportRefused
 from nnunetv2_rmr.evaluation.report.html import page, tag
@@ -35,6 +35,7 @@ def write_view(images: Path, predictions: Path, cases: list[str], output: Path,
             shown.append(load_study(_study(case, images, predictions, labels, names, ending)))
         except ImportRefused as error:
             problems.append(f"case {case}: {error}")
+    remove_leftovers([output.parent])
     if shown:
         content = page(", ".join(s.study.case for s in shown), tag("h1", "Predictions in three planes"),
                        viewer(shown, label_names(description)))

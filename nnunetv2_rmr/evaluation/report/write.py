@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from nnunetv2_rmr.atomic import replacing
+from nnunetv2_rmr.atomic import remove_leftovers, replacing
 from nnunetv2_rmr.evaluation.report import charts, examples, fusion, tables
 from nnunetv2_rmr.evaluation.report.data import ALL, MEAN, METRICS, Benchmark
 from nnunetv2_rmr.evaluation.report.html import Markup, page, selector, switched, tag
@@ -28,6 +28,7 @@ def write_report(out: Path) -> Path:
     title = "Robustness: " + (" and ".join([", ".join(benchmark.others), benchmark.reference])
                               if benchmark.others else benchmark.reference)
     filename = Path(out) / "report.html"
+    remove_leftovers([out])
     content = page(title, *_sections(benchmark, title, shown, problems))
     with replacing(filename) as temporary:
         Path(temporary).write_text(content, encoding="utf-8")
