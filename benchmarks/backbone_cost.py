@@ -16,8 +16,8 @@ from report import add_json_argument, print_machine, write_json
 from torch import nn
 from training_step import architecture, multiply_adds
 
-from nnunetv2_rmr.networks.memory import PEAK, kept_bytes, training_bytes
 from nnunetv2_rmr.networks.rmrnet import RMRNet
+from nnunetv2_rmr.planning.memory import PEAK, kept_bytes, training_bytes
 
 
 def networks(patch: list[int]) -> dict[str, dict]:

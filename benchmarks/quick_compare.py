@@ -45,7 +45,6 @@ from compare_trainers import HERE, interval
 from monai.inferers import sliding_window_inference
 from real_dataset import CONFIGURATION, REAL_DATA, make
 
-from nnunetv2_rmr.atomic import replacing
 from nnunetv2_rmr.degradations.degrade import DEGRADATIONS, degrade_case
 from nnunetv2_rmr.evaluation.fusion_baselines import COPY
 from nnunetv2_rmr.evaluation.fusion_baselines.fuse import fuse
@@ -54,6 +53,7 @@ from nnunetv2_rmr.evaluation.fusion_metrics.lesion_contrast import LesionContras
 from nnunetv2_rmr.evaluation.fusion_metrics.scores import fusion_scores
 from nnunetv2_rmr.evaluation.restoration import restoration_scores
 from nnunetv2_rmr.evaluation.segmentation_metrics import segmentation_scores
+from nnunetv2_rmr.files.atomic import replacing
 from nnunetv2_rmr.fusion.body import body_of_preprocessed
 from nnunetv2_rmr.fusion.fused_image import fused_image, fusion_target
 from nnunetv2_rmr.networks.fusing import FusingNetwork, unwrapped

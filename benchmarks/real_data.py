@@ -24,7 +24,7 @@ from pathlib import Path
 from quick_compare import every_case, report
 from real_dataset import CONFIGURATION, CONFIGURATIONS, REAL_DATA, make
 
-from nnunetv2_rmr.atomic import replacing
+from nnunetv2_rmr.files.atomic import replacing
 
 HERE = Path(__file__).resolve().parent
 FEW_LABELS = {"sarcoma": (4, 16), "glioma": (8, 32)}

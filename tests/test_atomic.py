@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from nnunetv2_rmr.atomic import remove_leftovers, replacing, temporary_beside
+from nnunetv2_rmr.files.atomic import remove_leftovers, replacing, temporary_beside
 
 
 def killed_while_writing(target) -> None:
     subprocess.run([sys.executable, "-c", f"""if True:
         import os, signal
-        from nnunetv2_rmr.atomic import replacing
+        from nnunetv2_rmr.files.atomic import replacing
         with replacing({str(target)!r}) as temporary:
             open(temporary, "w").write("half")
             os.kill(os.getpid(), signal.SIGKILL)"""])

@@ -21,8 +21,8 @@ from nnunetv2_rmr.evaluation.benchmark.statistics import (
 )
 from nnunetv2_rmr.evaluation.benchmark.summary import _not_held_out
 from nnunetv2_rmr.evaluation.corruptions import CORRUPTIONS
-from nnunetv2_rmr.evaluation.report.data import Difference
-from nnunetv2_rmr.evaluation.report.verdict import finding
+from nnunetv2_rmr.report.data import Difference
+from nnunetv2_rmr.report.verdict import finding
 
 NAN = float("nan")
 CASES, LABELS = ["a", "b", "c"], ["whole", "core"]

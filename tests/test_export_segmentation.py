@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from nnunetv2_rmr.files.whole_files import is_whole
 from nnunetv2_rmr.inference import export_segmentation as module
 from nnunetv2_rmr.inference.export_segmentation import export_segmentation
-from nnunetv2_rmr.inference.whole_files import is_whole
 
 PLANS = SimpleNamespace()
 

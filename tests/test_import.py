@@ -20,8 +20,8 @@ from nnunetv2_rmr.cli.import_dataset import main
 from nnunetv2_rmr.datasets import inspect_case
 from nnunetv2_rmr.datasets.cases import find_cases, safe_case_id
 from nnunetv2_rmr.datasets.labels import default_class_order, labels_for_dataset_json, merged_labels, written_label
-from nnunetv2_rmr.datasets.refused import ImportRefused
-from nnunetv2_rmr.datasets.volumes import Grid, read_volume
+from nnunetv2_rmr.files.refused import ImportRefused
+from nnunetv2_rmr.files.volumes import Grid, read_volume
 
 BRATS = Path(__file__).resolve().parents[2] / "shared" / "data" / "brats2021"
 SHAPE = (6, 7, 8)  # z, y, x

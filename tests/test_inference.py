@@ -16,11 +16,11 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from plans import CHANNELS, DATASET_JSON, make_plans
 
 from nnunetv2_rmr.ext_trainer import trainers_folder
+from nnunetv2_rmr.files.input_check import BadCaseError, check_files, images_in
 from nnunetv2_rmr.fusion.fused_image import fused_image
 from nnunetv2_rmr.inference.export_fused import export_fused, fused_filename, fused_to_input_grid
 from nnunetv2_rmr.inference.failures import FailedCasesError, Failure
 from nnunetv2_rmr.inference.fused_writer import check_can_write, write_image
-from nnunetv2_rmr.inference.input_check import BadCaseError, check_files, images_in
 from nnunetv2_rmr.inference.predictor import RMRPredictor
 from nnunetv2_rmr.inference.preprocessing import PROPERTY, RMRConfigurationManager
 from nnunetv2_rmr.inference.sliding_window import ImageAccumulator

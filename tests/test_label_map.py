@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
-from nnunetv2_rmr.evaluation.label_map import read_label_map
-from nnunetv2_rmr.inference.input_check import BadCaseError
+from nnunetv2_rmr.files.input_check import BadCaseError
+from nnunetv2_rmr.files.label_map import read_label_map
 
 LABEL = np.zeros((4, 5, 6), np.float32)
 LABEL[1:3, 1:4, 2:4], LABEL[1, 1, 2:4] = 1, 2

@@ -13,8 +13,8 @@ from test_inference import network_for, oblique_case, predictor_for
 from torch import nn
 
 from nnunetv2_rmr.degradations import DegradeTransform
+from nnunetv2_rmr.files.input_check import BadCaseError
 from nnunetv2_rmr.fusion.fused_image import fused_image
-from nnunetv2_rmr.inference.input_check import BadCaseError
 from nnunetv2_rmr.inference.intensity import IntensityMap
 from nnunetv2_rmr.inference.preprocessing import ABSENT, PROPERTY, RMRConfigurationManager
 from nnunetv2_rmr.settings import RMRSettings

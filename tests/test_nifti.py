@@ -11,11 +11,11 @@ from campaign.fuzz import FIELDS, fuzz
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from nnunetv2_rmr.datasets.cases import safe_case_id
-from nnunetv2_rmr.datasets.nifti import check_forms, check_nifti
-from nnunetv2_rmr.datasets.refused import ImportRefused
-from nnunetv2_rmr.datasets.volumes import read_volume
+from nnunetv2_rmr.files.input_check import BadCaseError, check_files
+from nnunetv2_rmr.files.nifti import check_forms, check_nifti
+from nnunetv2_rmr.files.refused import ImportRefused
+from nnunetv2_rmr.files.volumes import read_volume
 from nnunetv2_rmr.inference.fused_writer import write_image
-from nnunetv2_rmr.inference.input_check import BadCaseError, check_files
 
 TOLERANCE = 0.05
 

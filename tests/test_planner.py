@@ -14,9 +14,9 @@ from conftest import PLAIN
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from plans import DATASET_JSON, make_plans
 
-from nnunetv2_rmr.networks.memory import PEAK, kept_bytes, training_bytes
 from nnunetv2_rmr.networks.planned import planned_network
 from nnunetv2_rmr.networks.rmrnet import RMRNet
+from nnunetv2_rmr.planning.memory import PEAK, kept_bytes, training_bytes
 from nnunetv2_rmr.planning.planners import FIXED_GIB, GIB, PLANNERS, RMRPlanner
 
 # ---- the estimate ---------------------------------------------------------------------------------------------------

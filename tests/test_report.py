@@ -15,20 +15,20 @@ import pytest
 from report_data import MODALITIES, write_benchmark, write_nifti
 from test_atomic import killed_while_writing
 
-from nnunetv2_rmr.atomic import write_json
 from nnunetv2_rmr.cli import report as report_cli
 from nnunetv2_rmr.cli import view as view_cli
-from nnunetv2_rmr.datasets.refused import ImportRefused
 from nnunetv2_rmr.evaluation.benchmark.fusion import summarise_fusion
-from nnunetv2_rmr.evaluation.report import verdict as words
-from nnunetv2_rmr.evaluation.report.data import Benchmark, Difference, ReportRefused
-from nnunetv2_rmr.evaluation.report.html import switched, tag
-from nnunetv2_rmr.evaluation.report.panels import panel
-from nnunetv2_rmr.evaluation.report.svg import ticks
-from nnunetv2_rmr.evaluation.report.viewer import Study, load_study
-from nnunetv2_rmr.evaluation.report.volumes import as_bytes, body_box, file_indices, grey_range, label_bytes, load
-from nnunetv2_rmr.evaluation.report.write import write_report
 from nnunetv2_rmr.evaluation.segmentation_metrics import label_names
+from nnunetv2_rmr.files.atomic import write_json
+from nnunetv2_rmr.files.refused import ImportRefused
+from nnunetv2_rmr.report import verdict as words
+from nnunetv2_rmr.report.data import Benchmark, Difference, ReportRefused
+from nnunetv2_rmr.report.html import switched, tag
+from nnunetv2_rmr.report.panels import panel
+from nnunetv2_rmr.report.svg import ticks
+from nnunetv2_rmr.report.viewer import Study, load_study
+from nnunetv2_rmr.report.volumes import as_bytes, body_box, file_indices, grey_range, label_bytes, load
+from nnunetv2_rmr.report.write import write_report
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,7 @@ from nnunetv2.run import load_pretrained_weights
 from plans import make_plans
 
 from nnunetv2_rmr.inference.predictor import RMRPredictor
-from nnunetv2_rmr.training.degradations_only import nnUNetTrainer_RMRDegradations
-from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
-from nnunetv2_rmr.trust import (
+from nnunetv2_rmr.inference.trust import (
     ENVIRONMENT,
     ModelRefused,
     check_model_folder,
@@ -23,6 +21,8 @@ from nnunetv2_rmr.trust import (
     reading_data_only,
     refuse_strange_callables,
 )
+from nnunetv2_rmr.training.degradations_only import nnUNetTrainer_RMRDegradations
+from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
 
 DATASET_JSON = {"channel_names": {"0": "T1", "1": "FLAIR"}, "labels": {"background": 0, "lesion": 1},
                 "file_ending": ".nii.gz"}

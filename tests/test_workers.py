@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nnunetv2_rmr.workers import Beside, WorkerDied, ahead, as_ready, new_pool
+from nnunetv2_rmr.files.workers import Beside, WorkerDied, ahead, as_ready, new_pool
 
 
 def square(x: int) -> int:
@@ -96,7 +96,7 @@ def test_work_beside_the_caller_gives_all_results_but_that_of_a_killed_process(s
 
 def test_workers_end_with_a_parent_that_is_killed(tmp_path):
     code = ("import os, signal, sys, time\n"
-            "from nnunetv2_rmr.workers import new_pool\n"
+            "from nnunetv2_rmr.files.workers import new_pool\n"
             "if __name__ == '__main__':\n"
             "    pool = new_pool(2)\n"
             "    print(*{pool.submit(os.getpid).result() for _ in range(3)}, pool.submit(time.sleep, 60) and '', "

@@ -64,8 +64,8 @@ def main(argv: list[str] | None = None) -> None:
     from nnunetv2_rmr.evaluation.benchmark.job import Benchmark, BenchmarkOptions
     from nnunetv2_rmr.evaluation.benchmark.model import BenchmarkModel, BenchmarkRefused
     from nnunetv2_rmr.evaluation.benchmark.summary import table_of_groups
-    from nnunetv2_rmr.evaluation.report.write import write_report
-    from nnunetv2_rmr.trust import trust
+    from nnunetv2_rmr.inference.trust import trust
+    from nnunetv2_rmr.report.write import write_report
 
     if args.trust_model:
         trust()

@@ -56,11 +56,11 @@ def main(argv: list[str] | None = None) -> None:
     args = p.parse_args(argv)
 
     # Here and not above: --help and usage errors should not wait for the imports
-    from nnunetv2_rmr.atomic import remove_leftovers, temporary_beside
     from nnunetv2_rmr.evaluation.fusion_baselines.wavelet import PyWaveletsMissing
     from nnunetv2_rmr.evaluation.fusion_metrics.case_files import FolderError
     from nnunetv2_rmr.evaluation.fusion_metrics.evaluate_folder import evaluate_folder
     from nnunetv2_rmr.evaluation.fusion_metrics.summary import table, write_summary
+    from nnunetv2_rmr.files.atomic import remove_leftovers, temporary_beside
 
     output = args.output or args.fused / DEFAULT_OUTPUT
     try:

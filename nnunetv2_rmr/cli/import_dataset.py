@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from nnunetv2_rmr.cli.argument_types import whole_number
 from nnunetv2_rmr.datasets.cases import LAYOUTS
-from nnunetv2_rmr.datasets.refused import ImportRefused
+from nnunetv2_rmr.files.refused import ImportRefused
 
 RAW = "nnUNet_raw"
 EXAMPLE = """\

@@ -36,10 +36,10 @@ def _run(entry_point: str) -> None:
     import torch
     from nnunetv2.inference import predict_from_raw_data
 
+    from nnunetv2_rmr.files.input_check import BadCaseError
     from nnunetv2_rmr.inference.failures import FailedCasesError
-    from nnunetv2_rmr.inference.input_check import BadCaseError
     from nnunetv2_rmr.inference.predictor import RMRPredictor
-    from nnunetv2_rmr.trust import trust
+    from nnunetv2_rmr.inference.trust import trust
 
     if trusting:
         trust()

@@ -14,8 +14,8 @@ def main(argv: list[str] | None = None) -> None:
     out = p.parse_args(argv).out
 
     # Here and not above: --help and usage errors should not wait for the imports
-    from nnunetv2_rmr.evaluation.report.data import ReportRefused
-    from nnunetv2_rmr.evaluation.report.write import write_report
+    from nnunetv2_rmr.report.data import ReportRefused
+    from nnunetv2_rmr.report.write import write_report
 
     try:
         print(write_report(out))

@@ -32,8 +32,8 @@ def main(argv: list[str] | None = None) -> None:
             p.error(f"{option} {folder}: is no folder")
 
     # Here and not above: --help and usage errors should not wait for the imports
-    from nnunetv2_rmr.datasets.refused import ImportRefused
-    from nnunetv2_rmr.evaluation.report.view import write_view
+    from nnunetv2_rmr.files.refused import ImportRefused
+    from nnunetv2_rmr.report.view import write_view
 
     try:
         problems = write_view(values.images, values.predictions, values.cases, values.output, values.labels)

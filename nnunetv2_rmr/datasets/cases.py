@@ -6,13 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nnunetv2_rmr.datasets.refused import ImportRefused
+from nnunetv2_rmr.files.endings import ENDS_LIKE_NIFTI, file_ending
+from nnunetv2_rmr.files.refused import ImportRefused
 
-# TIFF, Analyze and JPEG are left out on purpose: SimpleITK reads truncated TIFFs and Analyze files without complaint,
-# neither says reliably where its voxels lie, and JPEG is lossy.
-READABLE = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".gipl", ".png", ".bmp")
-# Of a case of such a name SimpleITK would write the files under another one.
-ENDS_LIKE_NIFTI = re.compile(r"\.(nii|img|hdr|nia)(\.gz)?$", re.IGNORECASE)
 LAYOUTS = ("auto", "folders", "flat")
 # Room for "_0000.nii.gz" within the 255 bytes file systems allow.
 LONGEST_CASE_ID = 200
@@ -35,12 +31,6 @@ class Found:
     cases: list[Case]
     layout: str  # "folders" or "flat"
     ignored_folders: list[str]  # folders without any matching file
-
-
-def file_ending(name: str | os.PathLike) -> str | None:
-    """The ending of a format the importer reads (lower case, with dot), or None."""
-    lower = os.fspath(name).lower()
-    return next((ending for ending in READABLE if lower.endswith(ending)), None)
 
 
 def safe_case_id(source: str) -> str:

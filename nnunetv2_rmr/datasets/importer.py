@@ -17,13 +17,13 @@ from pathlib import Path
 from tqdm import tqdm
 
 import nnunetv2_rmr
-from nnunetv2_rmr.atomic import remove_leftovers, temporary_beside
 from nnunetv2_rmr.datasets.cases import Case, find_cases, id_problems
 from nnunetv2_rmr.datasets.inspect_case import Inspection, Rules, WriteJob, inspect_case, is_unchanged, write_file
 from nnunetv2_rmr.datasets.labels import default_class_order, labels_for_dataset_json, merged_labels
-from nnunetv2_rmr.datasets.refused import ImportRefused
-from nnunetv2_rmr.datasets.volumes import numbers
-from nnunetv2_rmr.workers import WorkerDied, as_ready
+from nnunetv2_rmr.files.atomic import remove_leftovers, temporary_beside
+from nnunetv2_rmr.files.refused import ImportRefused
+from nnunetv2_rmr.files.volumes import numbers
+from nnunetv2_rmr.files.workers import WorkerDied, as_ready
 
 # Endings nnU-Net's readers take with the full grid; anything else becomes .nii.gz. Its reader for .nii is 3D only.
 RAW, PREPROCESSED, RESULTS = "nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"  # environment variables

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from nnunetv2_rmr.datasets.cases import Case, file_ending
-from nnunetv2_rmr.datasets.nifti import check_forms
-from nnunetv2_rmr.datasets.refused import ImportRefused
-from nnunetv2_rmr.datasets.volumes import (
+from nnunetv2_rmr.datasets.cases import Case
+from nnunetv2_rmr.files.endings import file_ending
+from nnunetv2_rmr.files.nifti import check_forms
+from nnunetv2_rmr.files.refused import ImportRefused
+from nnunetv2_rmr.files.volumes import (
     GRID_TOLERANCE,
     Grid,
     content_hash,

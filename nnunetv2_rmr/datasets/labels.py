@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 
-from nnunetv2_rmr.datasets.refused import ImportRefused
+from nnunetv2_rmr.files.refused import ImportRefused
 
 Regions = Mapping[str, Sequence[int]]
 

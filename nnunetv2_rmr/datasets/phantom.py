@@ -19,7 +19,6 @@ import nibabel
 import numpy as np
 from scipy import ndimage
 
-from nnunetv2_rmr.atomic import replacing, write_json
 from nnunetv2_rmr.datasets.mri_signals import (
     CSF,
     GREY_MATTER,
@@ -28,6 +27,7 @@ from nnunetv2_rmr.datasets.mri_signals import (
     Tissue,
     with_contrast_agent,
 )
+from nnunetv2_rmr.files.atomic import replacing, write_json
 
 CHANNELS = tuple(SEQUENCES)  # the order of the files _0000, _0001, _0002
 LESION_VOLUME_ML = (0.2, 12.0)  # smallest and largest; a lesion that finds no room in white matter stays smaller

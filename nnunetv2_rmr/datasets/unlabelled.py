@@ -12,11 +12,11 @@ from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunetv2_rmr.atomic import remove_leftovers, temporary_beside
+from nnunetv2_rmr.files.atomic import remove_leftovers, temporary_beside
+from nnunetv2_rmr.files.input_check import check_array, check_files, files_of_cases, images_in
+from nnunetv2_rmr.files.workers import as_ready
 from nnunetv2_rmr.inference.failures import or_failure
-from nnunetv2_rmr.inference.input_check import check_array, check_files, files_of_cases, images_in
 from nnunetv2_rmr.settings import channel_names
-from nnunetv2_rmr.workers import as_ready
 
 RAW_FOLDER = "imagesUn"
 ENDINGS = (".pkl", "_seg.b2nd", ".b2nd")  # of a preprocessed case, the last one is what makes it a case for nnU-Net

@@ -8,8 +8,8 @@ import nibabel
 import numpy as np
 from scipy import ndimage
 
-from nnunetv2_rmr.atomic import replacing
 from nnunetv2_rmr.datasets.phantom import add_rician_noise, smooth_field
+from nnunetv2_rmr.files.atomic import replacing
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from nnunetv2_rmr import __version__
-from nnunetv2_rmr.atomic import replacing
 from nnunetv2_rmr.datasets.phantom import CHANNELS
 from nnunetv2_rmr.demo.degraded import DEGRADATIONS
 from nnunetv2_rmr.demo.fusion import gradient_fusion, load, load_fused, load_images
@@ -19,6 +18,7 @@ from nnunetv2_rmr.demo.results import CONDITIONS, DemoResults
 from nnunetv2_rmr.evaluation.fusion_metrics.copies import OWN_EDGES
 from nnunetv2_rmr.evaluation.fusion_metrics.edges import COMPLETE
 from nnunetv2_rmr.evaluation.fusion_metrics.verdict import copy_sentence, verdict
+from nnunetv2_rmr.files.atomic import replacing
 
 NAMES = {"nnUNetTrainer": "nnU-Net", "nnUNetTrainerRMR": "RMR"}
 

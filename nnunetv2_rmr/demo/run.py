@@ -7,7 +7,6 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TextIO
 
-from nnunetv2_rmr.atomic import write_json
 from nnunetv2_rmr.datasets.phantom import write_phantom_dataset
 from nnunetv2_rmr.demo.degraded import DEGRADATIONS, write_degraded
 from nnunetv2_rmr.demo.fusion import facts_of_case, psnr_of_case
@@ -24,6 +23,7 @@ from nnunetv2_rmr.demo.job import (
 from nnunetv2_rmr.demo.progress import Progress
 from nnunetv2_rmr.demo.report import write_page
 from nnunetv2_rmr.demo.results import CONDITIONS, DemoOptions, DemoResults
+from nnunetv2_rmr.files.atomic import write_json
 
 LARGE = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "degraded", "predictions")  # kept only if asked for
 LOG = "demo.log"

@@ -10,8 +10,8 @@ from nnunetv2.inference.export_prediction import (
 )
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
-from nnunetv2_rmr.atomic import temporary_beside
-from nnunetv2_rmr.inference.whole_files import is_whole
+from nnunetv2_rmr.files.atomic import temporary_beside
+from nnunetv2_rmr.files.whole_files import is_whole
 
 
 def export_segmentation(logits: np.ndarray, properties: dict, configuration_manager: ConfigurationManager,

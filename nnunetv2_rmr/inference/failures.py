@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nnunetv2_rmr.atomic import replacing
-from nnunetv2_rmr.inference.input_check import BadCaseError
+from nnunetv2_rmr.files.atomic import replacing
+from nnunetv2_rmr.files.input_check import BadCaseError
 
 LOG = "failed_cases.log"
 

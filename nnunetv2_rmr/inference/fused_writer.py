@@ -15,9 +15,9 @@ from nnunetv2.imageio.nibabel_reader_writer import NibabelIO, NibabelIOWithReori
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 
-from nnunetv2_rmr.atomic import replacing
-from nnunetv2_rmr.datasets.nifti import misnamed_output
-from nnunetv2_rmr.inference.whole_files import is_whole
+from nnunetv2_rmr.files.atomic import replacing
+from nnunetv2_rmr.files.nifti import misnamed_output
+from nnunetv2_rmr.files.whole_files import is_whole
 
 
 def _write_sitk(image: np.ndarray, filename: str, properties: dict) -> None:

@@ -23,22 +23,22 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian
 from nnunetv2.utilities.helpers import dummy_context, empty_cache
 
-from nnunetv2_rmr.atomic import remove_leftovers
 from nnunetv2_rmr.ext_trainer import add_to_ext_trainer
+from nnunetv2_rmr.files.atomic import remove_leftovers
+from nnunetv2_rmr.files.input_check import files_of_cases
+from nnunetv2_rmr.files.whole_files import is_whole, save_json_whole
+from nnunetv2_rmr.files.workers import Beside, WorkerDied, ahead, new_pool
 from nnunetv2_rmr.fusion.fused_image import fused_image, fusion_target
 from nnunetv2_rmr.inference.export_fused import export_fused, fused_filename, fused_to_input_grid
 from nnunetv2_rmr.inference.export_segmentation import export_segmentation
 from nnunetv2_rmr.inference.failures import FailedCasesError, Failure, or_failure, report
 from nnunetv2_rmr.inference.fused_writer import check_can_write
-from nnunetv2_rmr.inference.input_check import files_of_cases
 from nnunetv2_rmr.inference.intensity import IntensityMap
 from nnunetv2_rmr.inference.preprocessing import ABSENT, PROPERTY, RMRConfigurationManager, preprocess_case
 from nnunetv2_rmr.inference.sliding_window import ImageAccumulator
-from nnunetv2_rmr.inference.whole_files import is_whole, save_json_whole
+from nnunetv2_rmr.inference.trust import ModelRefused, check_model_folder, reading_data_only
 from nnunetv2_rmr.networks.fusing import FusingNetwork, unwrapped
 from nnunetv2_rmr.settings import RMRSettings, channel_names, reference_channel
-from nnunetv2_rmr.trust import ModelRefused, check_model_folder, reading_data_only
-from nnunetv2_rmr.workers import Beside, WorkerDied, ahead, new_pool
 
 
 def _itself(result):

@@ -7,14 +7,13 @@ from torch import nn
 
 from nnunetv2_rmr.losses.consistency import consistency, ramp
 from nnunetv2_rmr.losses.terms import LoggedTerms
-from nnunetv2_rmr.networks.rmrnet import TrainingOutputs
 
 TERMS = ("segmentation", "restoration")
 CONSISTENCY = "consistency"
 
 
 class RMRLoss(LoggedTerms):
-    """For both kinds of outputs that RMRNet gives nnU-Net's training and validation steps.
+    """For both kinds of outputs that RMRNet gives nnU-Net's steps: TrainingOutputs in training, logits in validation.
 
     segmentation: nnU-Net's loss, of logits (a list under deep supervision) and target. restoration_weight: of the mean
     squared difference between restored and clean modalities in normalised intensities. Squared, not absolute: many
@@ -31,7 +30,7 @@ class RMRLoss(LoggedTerms):
         self.progress = 0.0
 
     def forward(self, outputs, target) -> torch.Tensor:
-        if not isinstance(outputs, TrainingOutputs):
+        if not hasattr(outputs, "restored"):  # of a validation step: logits
             return self.segmentation(outputs, target)
         labelled = len(outputs.clean) - (0 if outputs.taught is None else len(outputs.taught))
         terms = {"segmentation": self.segmentation(_first(outputs.logits, labelled), _first(target, labelled)),

@@ -16,8 +16,8 @@ from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_en
 from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
-from nnunetv2_rmr.networks.memory import training_bytes
 from nnunetv2_rmr.networks.rmrnet import RMRNet
+from nnunetv2_rmr.planning.memory import training_bytes
 from nnunetv2_rmr.settings import PLANS_KEY, RMRSettings, channel_names
 
 GIB = 2**30

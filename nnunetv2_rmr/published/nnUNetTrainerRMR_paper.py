@@ -8,6 +8,7 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch.nn.parallel import DistributedDataParallel as DDP
 
+from nnunetv2_rmr.inference.trust import reading_data_only
 from nnunetv2_rmr.networks.fusing import unwrapped
 from nnunetv2_rmr.networks.planned import planned_network
 from nnunetv2_rmr.published.losses import TERMS, PublishedLoss
@@ -15,7 +16,6 @@ from nnunetv2_rmr.published.network import FEATURES, PublishedRMRNet
 from nnunetv2_rmr.published.schedule import WarmupCosineLR
 from nnunetv2_rmr.settings import RMRSettings
 from nnunetv2_rmr.training.nnUNetTrainerRMR import meet_model, nnUNetTrainerRMR
-from nnunetv2_rmr.trust import reading_data_only
 
 STAGE1 = 200 / 350  # of the epochs: 200, then 150
 WARMUP = 50 / 150  # of the second stage's

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from nnunetv2_rmr.atomic import replacing
 from nnunetv2_rmr.degradations.degrade import split_clean_degraded
+from nnunetv2_rmr.files.atomic import replacing
 from nnunetv2_rmr.fusion.fused_image import fused_image
 from nnunetv2_rmr.networks.fusing import unwrapped
 from nnunetv2_rmr.settings import channel_names
 
-if TYPE_CHECKING:
-    from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
-
 
 @plt.style.context("default")  # nnU-Net's own plots change the global font size
-def save_panel(trainer: nnUNetTrainerRMR, batch: dict, filename: str) -> None:
+def save_panel(trainer: nnUNetTrainer, batch: dict, filename: str) -> None:
     """One training patch, a degraded one if there is any, the slice with most foreground. Rows: modalities clean,
     degraded and, if the network restores them, restored; then fused, label and prediction. Grey values: each modality
     between its 1st and 99th percentile, the same in all rows."""

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from nnunetv2_rmr.atomic import replacing
+from nnunetv2_rmr.files.atomic import replacing
 
 
 @plt.style.context("default")  # nnU-Net's own plots change the global font size

@@ -1,6 +1,6 @@
 """Trainers whose checkpoints and pretrained weights are data, wherever they come from."""
 
-from nnunetv2_rmr.trust import read_pretrained_weights_as_data, reading_data_only
+from nnunetv2_rmr.inference.trust import read_pretrained_weights_as_data, reading_data_only
 
 
 class ReadsDataOnly:

@@ -7,7 +7,6 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPool
 from contextlib import contextmanager
 from multiprocessing import get_context
 from os.path import dirname, join
-from typing import TYPE_CHECKING
 from unittest.mock import patch
 
 import numpy as np
@@ -17,26 +16,23 @@ from nnunetv2.configuration import default_num_processes
 from nnunetv2.evaluation import evaluate_predictions
 from nnunetv2.paths import nnUNet_raw
 from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as stock
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 from torch import distributed as dist
 
-from nnunetv2_rmr.atomic import remove_leftovers, write_json
 from nnunetv2_rmr.degradations.degrade import degrade_case, drawn_by
 from nnunetv2_rmr.evaluation.restoration import restoration_scores
+from nnunetv2_rmr.files.atomic import remove_leftovers, write_json
+from nnunetv2_rmr.files.input_check import BadCaseError
+from nnunetv2_rmr.files.whole_files import save_json_whole
 from nnunetv2_rmr.fusion.fused_image import fused_image, fusion_target
 from nnunetv2_rmr.inference.export_fused import export_fused
 from nnunetv2_rmr.inference.export_segmentation import export_segmentation
 from nnunetv2_rmr.inference.fused_writer import check_can_write
-from nnunetv2_rmr.inference.input_check import BadCaseError
 from nnunetv2_rmr.inference.intensity import IntensityMap
 from nnunetv2_rmr.inference.predictor import RMRPredictor
 from nnunetv2_rmr.inference.preprocessing import PROPERTY, RMRConfigurationManager
-from nnunetv2_rmr.inference.whole_files import save_json_whole
-
-if TYPE_CHECKING:
-    from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
-
 
 BARRIER_EVERY = 10  # cases
 AHEAD = 2  # cases that may wait to be finished: each is several volumes in memory
@@ -52,7 +48,7 @@ def whole_files(folder: str) -> Iterator[None]:
         yield
 
 
-def export_validation_fusion(trainer: nnUNetTrainerRMR) -> None:
+def export_validation_fusion(trainer: nnUNetTrainer) -> None:
     """Write validation/fused/CASE and validation/fused/restoration.json.
 
     The scores compare, per case, the fused image of a degraded copy (every modality degraded as in training, seeded
@@ -94,7 +90,7 @@ def export_validation_fusion(trainer: nnUNetTrainerRMR) -> None:
         _save(trainer, scores)
 
 
-def _predict(trainer: nnUNetTrainerRMR, predictor: RMRPredictor, dataset, key: str, seed: int) -> tuple:
+def _predict(trainer: nnUNetTrainer, predictor: RMRPredictor, dataset, key: str, seed: int) -> tuple:
     """What `_Finish` needs of a case: its modalities clean and degraded, what the network makes of both, its body."""
     data, seg, previous, properties = dataset.load_case(key)
     clean = torch.from_numpy(np.asarray(data[:], dtype=np.float32))
@@ -112,7 +108,7 @@ def _predict(trainer: nnUNetTrainerRMR, predictor: RMRPredictor, dataset, key: s
 class _Finish:
     """What is left of a case when the network is done with it. Without the trainer, so it can go to another process."""
 
-    def __init__(self, trainer: nnUNetTrainerRMR, raw_files: dict[str, list[str]], write: bool):
+    def __init__(self, trainer: nnUNetTrainer, raw_files: dict[str, list[str]], write: bool):
         self.plans, self.configuration = trainer.plans_manager, trainer.configuration_manager
         self.dataset_json, self.reference = trainer.dataset_json, trainer.reference
         self.folder = join(trainer.output_folder, "validation")
@@ -153,7 +149,7 @@ def _pool(cases: int) -> Executor:
     return ThreadPoolExecutor(1)
 
 
-def _collect(trainer: nnUNetTrainerRMR, key: str, job: Future, scores: dict) -> None:
+def _collect(trainer: nnUNetTrainer, key: str, job: Future, scores: dict) -> None:
     try:
         scores[key], said = job.result()
     except Exception as error:
@@ -163,11 +159,11 @@ def _collect(trainer: nnUNetTrainerRMR, key: str, job: Future, scores: dict) -> 
             trainer.print_to_log_file(said)
 
 
-def _log_failure(trainer: nnUNetTrainerRMR, key: str, error: Exception) -> None:
+def _log_failure(trainer: nnUNetTrainer, key: str, error: Exception) -> None:
     trainer.print_to_log_file(f"ERROR: no fused image of the validation case {key}: {type(error).__name__}: {error}")
 
 
-def _can_write(trainer: nnUNetTrainerRMR) -> bool:
+def _can_write(trainer: nnUNetTrainer) -> bool:
     try:
         check_can_write(trainer.plans_manager.image_reader_writer_class, trainer.dataset_json["file_ending"])
     except NotImplementedError as error:  # no reason to lose a finished training
@@ -176,7 +172,7 @@ def _can_write(trainer: nnUNetTrainerRMR) -> bool:
     return True
 
 
-def _save(trainer: nnUNetTrainerRMR, scores: dict[str, dict]) -> None:
+def _save(trainer: nnUNetTrainer, scores: dict[str, dict]) -> None:
     mean = _mean_scores(scores.values()) | {"input": _mean_scores([s["input"] for s in scores.values()])}
     folder = join(trainer.output_folder, "validation", "fused")
     maybe_mkdir_p(folder)
@@ -194,7 +190,7 @@ def _mean_scores(scores: Collection[dict[str, float]]) -> dict[str, float]:
             for name in ("PSNR", "SSIM")}
 
 
-def _raw_files(trainer: nnUNetTrainerRMR) -> dict[str, list[str]]:
+def _raw_files(trainer: nnUNetTrainer) -> dict[str, list[str]]:
     """Raw images of every training case, empty if they are not there."""
     if nnUNet_raw.is_set():
         try:

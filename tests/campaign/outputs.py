@@ -13,7 +13,7 @@ import pandas as pd
 import SimpleITK as sitk
 import torch
 
-from nnunetv2_rmr.datasets.nifti import check_complete
+from nnunetv2_rmr.files.nifti import check_complete
 
 MEASURED = ["seconds", "peak_memory_gb"]
 TOLD = ("training_log_", "failed_cases.log", ".jsonl")  # grow line by line, the last one may be half

@@ -7,10 +7,10 @@ from pathlib import Path
 import pandas as pd
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
-from nnunetv2_rmr.atomic import replacing, write_json
 from nnunetv2_rmr.evaluation.benchmark.conditions import CLEAN, Condition, apply
 from nnunetv2_rmr.evaluation.benchmark.model import BenchmarkModel
 from nnunetv2_rmr.evaluation.benchmark.run import Case
+from nnunetv2_rmr.files.atomic import replacing, write_json
 from nnunetv2_rmr.inference.fused_writer import write_image
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
-from nnunetv2_rmr.atomic import remove_leftovers, write_json
 from nnunetv2_rmr.evaluation.benchmark.conditions import ALL, KNOWN, Condition, conditions
 from nnunetv2_rmr.evaluation.benchmark.examples import choose, write_examples
 from nnunetv2_rmr.evaluation.benchmark.model import BenchmarkModel, BenchmarkRefused, check_comparable
@@ -17,7 +16,8 @@ from nnunetv2_rmr.evaluation.benchmark.run import Case, Scoring, run_case
 from nnunetv2_rmr.evaluation.benchmark.summary import tables, write_summary
 from nnunetv2_rmr.evaluation.readers import reader_writer_of
 from nnunetv2_rmr.evaluation.segmentation_metrics import label_names, labels_and_regions
-from nnunetv2_rmr.inference.input_check import images_in
+from nnunetv2_rmr.files.atomic import remove_leftovers, write_json
+from nnunetv2_rmr.files.input_check import images_in
 
 SETTINGS = "benchmark.json"
 

@@ -16,11 +16,11 @@ from nnunetv2_rmr.evaluation.benchmark.fusion import CaseFusion
 from nnunetv2_rmr.evaluation.benchmark.model import BenchmarkModel
 from nnunetv2_rmr.evaluation.benchmark.records import RESTORED_TO, CaseRecords
 from nnunetv2_rmr.evaluation.corruptions import image_difference
-from nnunetv2_rmr.evaluation.label_map import read_label_map
 from nnunetv2_rmr.evaluation.restoration import restoration_scores
 from nnunetv2_rmr.evaluation.segmentation_metrics import LabelOrRegion, segmentation_scores
+from nnunetv2_rmr.files.input_check import check_array, check_files
+from nnunetv2_rmr.files.label_map import read_label_map
 from nnunetv2_rmr.fusion.body import body_mask
-from nnunetv2_rmr.inference.input_check import check_array, check_files
 
 
 @dataclass(frozen=True)

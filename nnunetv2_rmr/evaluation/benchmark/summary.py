@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from nnunetv2_rmr.atomic import replacing, write_json
 from nnunetv2_rmr.evaluation.benchmark.fusion import summarise_fusion
 from nnunetv2_rmr.evaluation.benchmark.records import RESTORED_TO
 from nnunetv2_rmr.evaluation.benchmark.statistics import (
@@ -21,6 +20,7 @@ from nnunetv2_rmr.evaluation.benchmark.statistics import (
     scores_and_differences,
 )
 from nnunetv2_rmr.evaluation.corruptions import CORRUPTIONS
+from nnunetv2_rmr.files.atomic import replacing, write_json
 
 SAME_KIND = {"anisotropy": "low_resolution"}  # corruption and degradation are else called the same
 KEY = ("model", "corruption", "seen", "severity", "modality", "case")

@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from nnunetv2_rmr.atomic import remove_leftovers, replacing, write_json
 from nnunetv2_rmr.evaluation.corruptions.base import body_mask
 from nnunetv2_rmr.evaluation.corruptions.case import corrupt_case
 from nnunetv2_rmr.evaluation.corruptions.difference import image_difference
 from nnunetv2_rmr.evaluation.corruptions.image_folder import FolderRefused, ImageFolder
 from nnunetv2_rmr.evaluation.corruptions.registry import CORRUPTIONS, SEVERITIES
+from nnunetv2_rmr.files.atomic import remove_leftovers, replacing, write_json
+from nnunetv2_rmr.files.workers import WorkerDied, as_ready
 from nnunetv2_rmr.inference.fused_writer import write_image
-from nnunetv2_rmr.workers import WorkerDied, as_ready
 
 ALL = "all"
 RECORD = "corruption.json"

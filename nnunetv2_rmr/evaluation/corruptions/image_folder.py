@@ -13,8 +13,8 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from nnunetv2_rmr.evaluation.readers import reader_writer_of
+from nnunetv2_rmr.files.input_check import BadCaseError, check_array, check_files, images_in, wrong_numbers
 from nnunetv2_rmr.inference.fused_writer import check_can_write
-from nnunetv2_rmr.inference.input_check import BadCaseError, check_array, check_files, images_in, wrong_numbers
 from nnunetv2_rmr.settings import channel_names
 
 

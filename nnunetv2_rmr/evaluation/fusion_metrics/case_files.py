@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
-from nnunetv2_rmr.evaluation.label_map import read_label_map
 from nnunetv2_rmr.evaluation.readers import reader_writer_of
 from nnunetv2_rmr.evaluation.segmentation_metrics import LabelOrRegion, labels_and_regions
-from nnunetv2_rmr.inference.input_check import BadCaseError, check_array, check_files, images_in
+from nnunetv2_rmr.files.input_check import BadCaseError, check_array, check_files, images_in
+from nnunetv2_rmr.files.label_map import read_label_map
 from nnunetv2_rmr.settings import channel_names
 
 BODY, NO_MASK = "body", "none"  # instead of a folder of masks

@@ -15,8 +15,8 @@ from nnunetv2_rmr.evaluation.fusion_metrics.intensities import bounding_box, to_
 from nnunetv2_rmr.evaluation.fusion_metrics.lesion_contrast import LesionContrast, relative_contrast
 from nnunetv2_rmr.evaluation.fusion_metrics.scores import fusion_scores, slices_that_count, slicewise_scores
 from nnunetv2_rmr.evaluation.segmentation_metrics import LabelOrRegion
+from nnunetv2_rmr.files.input_check import BadCaseError
 from nnunetv2_rmr.fusion.body import body_mask
-from nnunetv2_rmr.inference.input_check import BadCaseError
 from nnunetv2_rmr.settings import reference_channel
 
 FUSED = "fused"  # the name of the evaluated image among the methods

@@ -11,8 +11,8 @@ from nnunetv2_rmr.evaluation.fusion_metrics.case_files import BODY, CaseFiles, f
 from nnunetv2_rmr.evaluation.fusion_metrics.evaluate_case import MODES, Request, evaluate_case
 from nnunetv2_rmr.evaluation.fusion_metrics.rules import rules
 from nnunetv2_rmr.evaluation.fusion_metrics.summary import summarise
-from nnunetv2_rmr.inference.input_check import BadCaseError
-from nnunetv2_rmr.workers import WorkerDied, as_ready
+from nnunetv2_rmr.files.input_check import BadCaseError
+from nnunetv2_rmr.files.workers import WorkerDied, as_ready
 
 
 def evaluate_folder(fused_folder: Path, images_folder: Path, mask: str = BODY, mode: str = "3d",

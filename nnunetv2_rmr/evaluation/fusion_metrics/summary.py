@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunetv2_rmr.atomic import replacing, write_json
 from nnunetv2_rmr.evaluation.fusion_metrics.evaluate_case import LESION_CONTRAST
 from nnunetv2_rmr.evaluation.fusion_metrics.scores import METRICS
 from nnunetv2_rmr.evaluation.fusion_metrics.verdict import facts, verdict
+from nnunetv2_rmr.files.atomic import replacing, write_json
 
 CSV_COLUMNS = ("case", "method", "metric", "of", "value")  # of: a modality, a region; empty: of the whole image
 PACKAGES = ("nnunetv2-rmr", "nnunetv2", "numpy", "scipy", "PyWavelets")

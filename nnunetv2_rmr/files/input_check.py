@@ -11,9 +11,9 @@ import SimpleITK as sitk
 from nnunetv2.imageio.nibabel_reader_writer import NibabelIO
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
-from nnunetv2_rmr.datasets.nifti import check_forms, check_nifti, is_nifti
-from nnunetv2_rmr.datasets.refused import ImportRefused
-from nnunetv2_rmr.datasets.volumes import GRID_TOLERANCE, Grid, refuse_unusable_values
+from nnunetv2_rmr.files.nifti import check_forms, check_nifti, is_nifti
+from nnunetv2_rmr.files.refused import ImportRefused
+from nnunetv2_rmr.files.volumes import GRID_TOLERANCE, Grid, refuse_unusable_values
 
 
 class BadCaseError(ValueError):

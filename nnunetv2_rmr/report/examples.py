@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from nnunetv2_rmr.datasets.refused import ImportRefused
-from nnunetv2_rmr.evaluation.report.data import ALL, Benchmark
-from nnunetv2_rmr.evaluation.report.html import Markup, joined, number, png, tag
-from nnunetv2_rmr.evaluation.report.panels import panel
-from nnunetv2_rmr.evaluation.report.verdict import signed
-from nnunetv2_rmr.evaluation.report.viewer import LoadedStudy, Study, load_study
+from nnunetv2_rmr.files.refused import ImportRefused
+from nnunetv2_rmr.report.data import ALL, Benchmark
+from nnunetv2_rmr.report.html import Markup, joined, number, png, tag
+from nnunetv2_rmr.report.panels import panel
+from nnunetv2_rmr.report.verdict import signed
+from nnunetv2_rmr.report.viewer import LoadedStudy, Study, load_study
 from nnunetv2_rmr.settings import reference_channel
 
 LABEL = "expert label"

@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 
-from nnunetv2_rmr.evaluation.report.comparison import Line, comparisons, optional
-from nnunetv2_rmr.evaluation.report.data import ALL, GROUPS, MEAN, METRICS, Benchmark
-from nnunetv2_rmr.evaluation.report.html import Markup, number, table, tag
-from nnunetv2_rmr.evaluation.report.verdict import signed
+from nnunetv2_rmr.report.comparison import Line, comparisons, optional
+from nnunetv2_rmr.report.data import ALL, GROUPS, MEAN, METRICS, Benchmark
+from nnunetv2_rmr.report.html import Markup, number, table, tag
+from nnunetv2_rmr.report.verdict import signed
 
 FINAL = "checkpoint_final.pth"
 

@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from nnunetv2_rmr.evaluation.report.charts import whisker
-from nnunetv2_rmr.evaluation.report.data import ALL, METRICS, Benchmark, Difference, Score
-from nnunetv2_rmr.evaluation.report.html import Markup, joined, number, table, tag
-from nnunetv2_rmr.evaluation.report.verdict import BETTER, WORSE, finding, interval, p_text, signed
+from nnunetv2_rmr.report.charts import whisker
+from nnunetv2_rmr.report.data import ALL, METRICS, Benchmark, Difference, Score
+from nnunetv2_rmr.report.html import Markup, joined, number, table, tag
+from nnunetv2_rmr.report.verdict import BETTER, WORSE, finding, interval, p_text, signed
 
 BREAK = Markup("<br>")
 _MARKS = {BETTER: "▲ better", WORSE: "▼ worse"}  # for those who do not see the colours

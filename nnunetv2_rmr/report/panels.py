@@ -8,8 +8,8 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from nnunetv2_rmr.evaluation.report.viewer import LABEL_COLOURS, LoadedStudy, busiest_voxel
-from nnunetv2_rmr.evaluation.report.volumes import body_box, grey_range
+from nnunetv2_rmr.report.viewer import LABEL_COLOURS, LoadedStudy, busiest_voxel
+from nnunetv2_rmr.report.volumes import body_box, grey_range
 
 
 def panel(loaded: LoadedStudy, windows: dict[str, tuple[float, float]], background: str, label: str | None) -> bytes:

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
-from nnunetv2_rmr.datasets.refused import ImportRefused
-from nnunetv2_rmr.datasets.volumes import label_counts, refuse_unusable_values
-from nnunetv2_rmr.inference.input_check import BadCaseError
+from nnunetv2_rmr.files.input_check import BadCaseError
+from nnunetv2_rmr.files.refused import ImportRefused
+from nnunetv2_rmr.files.volumes import label_counts, refuse_unusable_values
 
 
 def read_label_map(file: str, reader: BaseReaderWriter, declared: Collection[int] | None = None) -> np.ndarray:

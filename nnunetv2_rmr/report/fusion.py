@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from nnunetv2_rmr.evaluation.report.data import Benchmark, number
-from nnunetv2_rmr.evaluation.report.html import Markup, table, tag
-from nnunetv2_rmr.evaluation.report.html import number as shown
+from nnunetv2_rmr.report.data import Benchmark, number
+from nnunetv2_rmr.report.html import Markup, table, tag
+from nnunetv2_rmr.report.html import number as shown
 
 HEADING = "Is the fused image a fusion?"
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from nnunetv2_rmr.atomic import remove_leftovers, replacing
-from nnunetv2_rmr.datasets.cases import READABLE
-from nnunetv2_rmr.datasets.refused import ImportRefused
-from nnunetv2_rmr.evaluation.report.html import page, tag
-from nnunetv2_rmr.evaluation.report.viewer import LoadedStudy, Study, load_study, viewer
 from nnunetv2_rmr.evaluation.segmentation_metrics import label_names
-from nnunetv2_rmr.inference.input_check import images_in
+from nnunetv2_rmr.files.atomic import remove_leftovers, replacing
+from nnunetv2_rmr.files.endings import READABLE
+from nnunetv2_rmr.files.input_check import images_in
+from nnunetv2_rmr.files.refused import ImportRefused
+from nnunetv2_rmr.report.html import page, tag
+from nnunetv2_rmr.report.viewer import LoadedStudy, Study, load_study, viewer
 from nnunetv2_rmr.settings import channel_names, distinct_names
 
 FILE_ENDING = ".nii.gz"

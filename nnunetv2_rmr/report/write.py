@@ -6,13 +6,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from nnunetv2_rmr.atomic import remove_leftovers, replacing
-from nnunetv2_rmr.evaluation.report import charts, examples, fusion, tables
-from nnunetv2_rmr.evaluation.report.data import ALL, MEAN, METRICS, Benchmark
-from nnunetv2_rmr.evaluation.report.html import Markup, page, selector, switched, tag
-from nnunetv2_rmr.evaluation.report.rules import rules
-from nnunetv2_rmr.evaluation.report.verdict import FEW, emphasised, failures, verdict
-from nnunetv2_rmr.evaluation.report.viewer import viewer
+from nnunetv2_rmr.files.atomic import remove_leftovers, replacing
+from nnunetv2_rmr.report import charts, examples, fusion, tables
+from nnunetv2_rmr.report.data import ALL, MEAN, METRICS, Benchmark
+from nnunetv2_rmr.report.html import Markup, page, selector, switched, tag
+from nnunetv2_rmr.report.rules import rules
+from nnunetv2_rmr.report.verdict import FEW, emphasised, failures, verdict
+from nnunetv2_rmr.report.viewer import viewer
 
 
 def write_report(out: Path) -> Path:

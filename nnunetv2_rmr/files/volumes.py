@@ -12,9 +12,9 @@ import nibabel
 import numpy as np
 import SimpleITK as sitk
 
-from nnunetv2_rmr.datasets.cases import READABLE, file_ending
-from nnunetv2_rmr.datasets.nifti import check_nifti, is_nifti
-from nnunetv2_rmr.datasets.refused import ImportRefused
+from nnunetv2_rmr.files.endings import READABLE, file_ending
+from nnunetv2_rmr.files.nifti import check_nifti, is_nifti
+from nnunetv2_rmr.files.refused import ImportRefused
 
 # Two grids count as one when no voxel lies farther apart than this part of the smallest voxel edge. Tools round
 # spacings and directions differently (NIfTI stores 32 bit), which stays far below it; real misalignment is above.

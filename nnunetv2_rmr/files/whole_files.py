@@ -7,9 +7,9 @@ import SimpleITK as sitk
 from batchgenerators.utilities.file_and_folder_operations import save_json
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
-from nnunetv2_rmr.atomic import replacing
-from nnunetv2_rmr.datasets.nifti import check_complete, is_nifti
-from nnunetv2_rmr.datasets.refused import ImportRefused
+from nnunetv2_rmr.files.atomic import replacing
+from nnunetv2_rmr.files.nifti import check_complete, is_nifti
+from nnunetv2_rmr.files.refused import ImportRefused
 
 
 def is_whole(file: Path) -> bool:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from nnunetv2_rmr.evaluation.report import svg
-from nnunetv2_rmr.evaluation.report.data import GROUPS, Benchmark, Difference, Score
-from nnunetv2_rmr.evaluation.report.html import Markup, number, tag
-from nnunetv2_rmr.evaluation.report.verdict import BETTER, WORSE, interval, signed
+from nnunetv2_rmr.report import svg
+from nnunetv2_rmr.report.data import GROUPS, Benchmark, Difference, Score
+from nnunetv2_rmr.report.html import Markup, number, tag
+from nnunetv2_rmr.report.verdict import BETTER, WORSE, interval, signed
 
 SEVERITIES = range(6)
 

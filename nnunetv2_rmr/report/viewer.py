@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunetv2_rmr.evaluation.report.html import Markup, tag
-from nnunetv2_rmr.evaluation.report.volumes import (
+from nnunetv2_rmr.report.html import Markup, tag
+from nnunetv2_rmr.report.volumes import (
     Store,
     Volume,
     as_bytes,

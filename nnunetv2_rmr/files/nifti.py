@@ -10,8 +10,8 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
-from nnunetv2_rmr.datasets.cases import ENDS_LIKE_NIFTI
-from nnunetv2_rmr.datasets.refused import ImportRefused
+from nnunetv2_rmr.files.endings import ENDS_LIKE_NIFTI
+from nnunetv2_rmr.files.refused import ImportRefused
 
 ENDINGS = (".nii", ".nii.gz")
 SMALLEST_SLOPE = 2.3e-16

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from nnunetv2_rmr.evaluation.report.data import Benchmark
-from nnunetv2_rmr.evaluation.report.html import Markup, tag
-from nnunetv2_rmr.evaluation.report.verdict import FEW, fewest_cases, percent
+from nnunetv2_rmr.report.data import Benchmark
+from nnunetv2_rmr.report.html import Markup, tag
+from nnunetv2_rmr.report.verdict import FEW, fewest_cases, percent
 
 
 def rules(benchmark: Benchmark) -> Markup:

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from nnunetv2_rmr.datasets.refused import ImportRefused
-from nnunetv2_rmr.datasets.volumes import Grid, read_volume, refuse_unusable_values
+from nnunetv2_rmr.files.refused import ImportRefused
+from nnunetv2_rmr.files.volumes import Grid, read_volume, refuse_unusable_values
 
 MARGIN = 3  # voxels around the body
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from nnunetv2_rmr.evaluation.report.data import GROUPS, MEAN, Benchmark, Difference
-from nnunetv2_rmr.evaluation.report.html import Markup, show
+from nnunetv2_rmr.report.data import GROUPS, MEAN, Benchmark, Difference
+from nnunetv2_rmr.report.html import Markup, show
 
 BETTER, WORSE, NOT_SHOWN = "better", "worse", "no difference shown"
 TOO_FEW, ONE_CASE, NOT_MEASURED = "too few cases", "one case only", "not measured"
