@@ -1,6 +1,7 @@
 """Data flows one way: what a folder may import."""
 
 import ast
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import nnunetv2_rmr
@@ -17,23 +18,27 @@ def room(module: str) -> str:
     return [*module.split("."), ""][1]
 
 
-def imports() -> dict[str, set[str]]:
-    """Of every file of the package, as a module's name, the rooms that it imports, lazily or not."""
+def modules() -> dict[str, set[str]]:
+    """Of every module of the package those that it imports, lazily or not."""
     found = {}
     for file in PACKAGE.rglob("*.py"):
-        module = ".".join((PACKAGE.name, *file.relative_to(PACKAGE).with_suffix("").parts))
-        names = set()
+        module = ".".join((PACKAGE.name, *file.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+        found[module] = set()
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.ImportFrom):
-                names.add(node.module or "")
+                found[module] |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
             elif isinstance(node, ast.Import):
-                names |= {alias.name for alias in node.names}
-        found[module] = {room(name) for name in names if name.split(".")[0] == PACKAGE.name} - {"", room(module)}
-    return found
+                found[module] |= {alias.name for alias in node.names}
+    return {module: (others & found.keys()) - {module} for module, others in found.items()}
+
+
+def imports() -> dict[str, set[str]]:
+    """Of every module the other rooms that it imports."""
+    return {module: {room(other) for other in others} - {"", room(module)} for module, others in modules().items()}
 
 
 def test_every_room_has_its_place():
-    rooms = {room(module) for module in imports()} - {"__init__", "trainers"}
+    rooms = {room(module) for module in imports()} - {"", "trainers"}
     assert rooms == set(ORDER)
 
 
@@ -46,3 +51,7 @@ def test_nothing_is_imported_against_the_flow():
 def test_networks_and_losses_stand_alone():
     assert not [f"{module} imports {others}" for module, others in imports().items()
                 if room(module) in SETTINGS_ONLY and others - {"settings"}]
+
+
+def test_there_is_no_circle():
+    TopologicalSorter(modules()).prepare()
