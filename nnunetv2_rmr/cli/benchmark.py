@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> None:
     from nnunetv2_rmr.evaluation.benchmark.conditions import KNOWN, try_out
     from nnunetv2_rmr.evaluation.benchmark.job import Benchmark, BenchmarkOptions
     from nnunetv2_rmr.evaluation.benchmark.model import BenchmarkModel, BenchmarkRefused
-    from nnunetv2_rmr.evaluation.benchmark.summary import table_of_groups
+    from nnunetv2_rmr.evaluation.benchmark.summary import lines_of_groups
     from nnunetv2_rmr.inference.trust import trust
     from nnunetv2_rmr.report.write import write_report
 
@@ -94,10 +94,7 @@ def main(argv: list[str] | None = None) -> None:
     if summary is None and left:
         print(f"{left} prediction(s) of other parts are not there yet; the last part to finish writes the results")
     if summary is not None:
-        header, *rows = table_of_groups(summary)
-        widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
-        for row in (header, *rows):
-            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+        print(*lines_of_groups(summary), sep="\n")
         for problem in benchmark.problems:
             print(problem, file=sys.stderr)
         print(f"n = {len(summary['cases'])} cases. Report: {write_report(args.o)}")

@@ -8,14 +8,16 @@ from pathlib import Path
 
 from nnunetv2_rmr.cli.argument_types import whole_number
 
+CAVEATS = ("The training is far too short, the brains are simulated, the test cases are few, and this was one run with "
+           "one seed. The numbers show that everything works; they say nothing about which method is better.")
+
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="nnUNetv2_rmr_demo",
         description="Simulates brains with white-matter lesions (T1ce, T2w, FLAIR; nothing is downloaded), plans, "
-                    "trains nnU-Net and RMR for the same few epochs, predicts with fused images, evaluates both on "
-                    "clean and degraded test cases and writes a page with pictures. 5 to 8 minutes on two free "
-                    "CPU cores.",
+                    "trains nnU-Net and RMR for the same few epochs, and lets nnUNetv2_rmr_benchmark compare them on "
+                    "clean and corrupted test cases, with a page of pictures. 5 to 8 minutes on two free CPU cores.",
     )
     p.add_argument("-o", "--out", type=Path, default=Path("demo_output"), metavar="FOLDER",
                    help="folder of the results, new or empty (default %(default)s)")
@@ -23,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--epochs", type=whole_number(1), default=16,
                    help="epochs of 25 iterations (default %(default)s)")
     p.add_argument("--device", choices=("cpu", "cuda", "mps"), default="cpu", help="default %(default)s")
-    p.add_argument("--keep", action="store_true", help="keep data set, models and predictions, not only the page")
+    p.add_argument("--keep", action="store_true", help="keep data set and models, not only the benchmark")
     p.add_argument("--overwrite", action="store_true", help="replace an earlier demo in the folder")
     return p
 
@@ -38,9 +40,8 @@ def main(argv: list[str] | None = None) -> None:
 
     # Here and not above: --help and usage errors should not wait for the imports
     from nnunetv2_rmr.datasets.phantom import TemplateMissingError, load_template
-    from nnunetv2_rmr.demo.report import CAVEATS, summary_table
-    from nnunetv2_rmr.demo.results import DemoOptions
-    from nnunetv2_rmr.demo.run import DemoRefused, prepare_folder, run_demo
+    from nnunetv2_rmr.demo.run import BENCHMARK, DemoOptions, DemoRefused, prepare_folder, run_demo
+    from nnunetv2_rmr.evaluation.benchmark.summary import lines_of_groups
 
     options = DemoOptions(**values)
     log = options.out / "demo.log"
@@ -51,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
     except (DemoRefused, TemplateMissingError, OSError) as error:
         p.error(str(error))
     try:
-        results = run_demo(options)
+        summary = run_demo(options)
     except KeyboardInterrupt:
         sys.exit(f"{p.prog}: stopped; {options.out} is incomplete")
     except Exception as error:
@@ -59,12 +60,9 @@ def main(argv: list[str] | None = None) -> None:
             traceback.print_exc(file=file)
         sys.exit(f"{p.prog}: error: {type(error).__name__}: {error}\nMore is in {log}")
 
-    header, rows = summary_table(results)
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    print()
-    for row in [header, *rows]:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
-    print(f"\n{len(results.cases)} test cases. {CAVEATS}\n\nPage with pictures: {options.out / 'demo.html'}")
+    print("\n" + "\n".join(lines_of_groups(summary)))
+    print(f"\n{len(summary['cases'])} test cases. {CAVEATS}\n\nPage with pictures: "
+          f"{options.out / BENCHMARK / 'report.html'}")
 
 
 def check_device(device: str) -> None:

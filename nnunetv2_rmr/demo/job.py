@@ -6,7 +6,6 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,19 +16,6 @@ DATASET = f"Dataset{DATASET_ID}_{DATASET_NAME}"
 CONFIGURATION = "3d_small"
 TRAINERS = ("nnUNetTrainer", "nnUNetTrainerRMR")
 FOLD = 0
-
-
-@dataclass(frozen=True)
-class Training:
-    """One finished training: its folder, and per epoch what nnU-Net logged.
-
-    train_losses: of the segmentation alone. val_losses, pseudo_dice: of nnU-Net's online validation, on patches.
-    """
-
-    folder: Path
-    train_losses: list[float]
-    val_losses: list[float]
-    pseudo_dice: list[float]
 
 
 def set_environment(folder: Path) -> None:
@@ -89,15 +75,15 @@ def plan_and_preprocess(patch_size: list[int], features: int, stages: int, tick:
     for key, length in (("kernel_sizes", stages), ("strides", stages), ("n_conv_per_stage", stages),
                         ("n_conv_per_stage_decoder", stages - 1)):
         arguments[key] = arguments[key][:length]
-    plans["rmr"] = {"panel_every": 0, "validation_fusion": False}  # the page has pictures of its own
+    plans["rmr"] = {"panel_every": 0, "validation_fusion": False}  # the report has pictures of its own
     plans["configurations"][CONFIGURATION] = {"inherits_from": "3d_fullres", "patch_size": patch_size, "batch_size": 2,
                                               "architecture": architecture}
     file.write_text(json.dumps(plans, indent=4))
 
 
 def train(trainer_name: str, device: str, epochs: int, iterations: int, validation_iterations: int, seed: int,
-          tick: Callable[[], None]) -> Training:
-    """Train fold 0 of the small configuration; calls tick after every training iteration.
+          tick: Callable[[], None]) -> Path:
+    """Train fold 0 of the small configuration; calls tick after every training iteration. Returns the model's folder.
 
     All trainers start with the same segmentation network and draw the same patches. Mirroring comes after what RMR's
     pipeline adds, so it is drawn differently.
@@ -129,9 +115,7 @@ def train(trainer_name: str, device: str, epochs: int, iterations: int, validati
 
     trainer.train_step = step_and_tick
     trainer.run_training()
-    log = trainer.logger.local_logger.my_fantastic_logging
-    return Training(Path(trainer.output_folder_base), log.get("loss_segmentation") or log["train_losses"],
-                    log["val_losses"], log["mean_fg_dice"])
+    return Path(trainer.output_folder_base)
 
 
 def _seed_patches(trainer, seed: int) -> None:
@@ -148,33 +132,3 @@ def _seed_patches(trainer, seed: int) -> None:
 
     trainer.get_training_transforms = seeding(trainer.get_training_transforms, 0)
     trainer.get_validation_transforms = seeding(trainer.get_validation_transforms, 1)
-
-
-class Model:
-    """A trained model, loaded once for several folders of images."""
-
-    def __init__(self, training: Training, device: str):
-        import torch
-
-        from nnunetv2_rmr.inference.predictor import RMRPredictor
-
-        # tiles overlap by a quarter instead of half, and there is no mirroring: a small part of the time
-        self.predictor = RMRPredictor(tile_step_size=0.75, use_mirroring=False, device=torch.device(device),
-                                      perform_everything_on_device=device != "cpu", allow_tqdm=False)
-        self.predictor.initialize_from_trained_model_folder(str(training.folder), (FOLD,), "checkpoint_final.pth")
-
-    def predict(self, images: Path, output: Path) -> None:
-        """Segmentations to output/CASE, fused images (of RMR models) to output/fused/CASE."""
-        self.predictor.predict_from_files_sequential(str(images), str(output))
-
-
-def dice_per_case(labels: Path, predictions: Path) -> dict[str, float]:
-    """Case -> Dice of the lesions, by nnU-Net's evaluation, which also writes predictions/summary.json."""
-    from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder
-    from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
-
-    with threads_for_processes():
-        result = compute_metrics_on_folder(str(labels), str(predictions), str(predictions / "summary.json"),
-                                           SimpleITKIO(), ".nii.gz", [1], num_processes=2)
-    return {Path(case["prediction_file"]).name.removesuffix(".nii.gz"): float(case["metrics"][1]["Dice"])
-            for case in result["metric_per_case"]}

@@ -1,34 +1,55 @@
-"""The demo from the first file to the last."""
+"""The demo from the first file to the last: data, two trainings, and the benchmark of the two models."""
 
 import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
 from nnunetv2_rmr.datasets.phantom import write_phantom_dataset
-from nnunetv2_rmr.demo.degraded import DEGRADATIONS, write_degraded
-from nnunetv2_rmr.demo.fusion import facts_of_case, psnr_of_case
 from nnunetv2_rmr.demo.job import (
+    DATASET,
     DATASET_ID,
     DATASET_NAME,
+    FOLD,
     TRAINERS,
-    Model,
-    dice_per_case,
     plan_and_preprocess,
     set_environment,
     train,
 )
 from nnunetv2_rmr.demo.progress import Progress
-from nnunetv2_rmr.demo.report import write_page
-from nnunetv2_rmr.demo.results import CONDITIONS, DemoOptions, DemoResults
-from nnunetv2_rmr.files.atomic import write_json
 
-LARGE = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "degraded", "predictions")  # kept only if asked for
-LOG = "demo.log"
-SMALL = ("demo.html", "results.json", LOG)
+LARGE = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")  # kept only if asked for
+LOG, BENCHMARK = "demo.log", "benchmark"
 MIN_CASES = 5  # nnU-Net makes five folds
+NAMES = ("nnU-Net", "RMR")  # of TRAINERS
+CORRUPTIONS, SEVERITY = ("noise", "blur", "bias_field"), 3  # the last one is not in RMR's training
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """out: folder of all results. cases: for training and validation together. patch_size: in voxels, axes Z, Y, X.
+
+    iterations, validation_iterations: per epoch. spacing_mm: edge of the voxels. features: of the first of the
+    network's `stages` stages. keep: leave data and models in `out`.
+    """
+
+    out: Path
+    cases: int = 12
+    test_cases: int = 4
+    epochs: int = 16
+    iterations: int = 25
+    validation_iterations: int = 4
+    spacing_mm: float = 2.5
+    patch_size: tuple[int, int, int] = (32, 40, 32)
+    features: int = 12
+    stages: int = 4
+    device: str = "cpu"
+    seed: int = 0
+    keep: bool = False
+    overwrite: bool = False
 
 
 class DemoRefused(Exception):
@@ -49,7 +70,7 @@ def prepare_folder(options: DemoOptions) -> None:
     if found and LOG not in found:  # the first thing that a demo writes; nnU-Net's folders can be anybody's
         raise DemoRefused(f"--out {out}: is no earlier demo's folder ({LOG} is not there); --overwrite replaces those "
                           "only")
-    strangers = sorted({*found} - {*LARGE, *SMALL}) or _other_datasets(out)
+    strangers = sorted({*found} - {*LARGE, LOG, BENCHMARK}) or _other_datasets(out)
     if strangers:
         raise DemoRefused(f"--out {out}: holds {', '.join(strangers[:3])}{' ...' if len(strangers) > 3 else ''}, which "
                           "no demo has written; --overwrite replaces earlier demos only")
@@ -79,33 +100,31 @@ def expected_seconds(options: DemoOptions) -> dict[str, float]:
         voxels *= edge
     iteration = 0.45 * (voxels / 76800) * (options.features / 12)
     iterations = options.epochs * (options.iterations + 0.4 * options.validation_iterations)
-    n_predictions = len(TRAINERS) * len(CONDITIONS) * options.test_cases
+    predictions = len(TRAINERS) * (1 + len(CORRUPTIONS)) * options.test_cases
     return {
         "simulate the data": 2.1 * (options.cases + options.test_cases),
         "plan and preprocess": 5,
         "train nnU-Net": iteration * iterations,
         "train RMR": 1.2 * iteration * iterations,
-        "degrade the test images": 0.3 * options.test_cases * len(DEGRADATIONS),
-        "predict": 4.6 * n_predictions,
-        "evaluate": 1 + 0.5 * options.test_cases,
-        "write the page": 1,
+        "benchmark": 2 * predictions,
+        "report": 10,
     }
 
 
-def run_demo(options: DemoOptions, stream: TextIO = sys.stdout) -> DemoResults:
-    """Run all of it in a prepared folder; progress goes to `stream`, everything nnU-Net says to out/demo.log."""
-    results = DemoResults(options)
+def run_demo(options: DemoOptions, stream: TextIO = sys.stdout) -> dict:
+    """Run all of it in a prepared folder; progress goes to `stream`, everything nnU-Net says to out/demo.log.
+
+    Returns the benchmark's summary.
+    """
     progress = Progress(expected_seconds(options), stream)
     try:
         with _output_to(options.out / LOG):
-            _run(options, results, progress)
+            return _run(options, progress)
     finally:
         progress.close()
-    results.seconds.update(progress.seconds)
-    return results
 
 
-def _run(options: DemoOptions, results: DemoResults, progress: Progress) -> None:
+def _run(options: DemoOptions, progress: Progress) -> dict:
     out, tick = options.out, progress.tick
     with progress.step("simulate the data", options.cases + options.test_cases):
         write_phantom_dataset(out / "nnUNet_raw", DATASET_ID, DATASET_NAME, options.cases, options.test_cases,
@@ -113,35 +132,37 @@ def _run(options: DemoOptions, results: DemoResults, progress: Progress) -> None
     with progress.step("plan and preprocess", 3):
         set_environment(out)
         plan_and_preprocess(list(options.patch_size), options.features, options.stages, tick)
-    for trainer, name in zip(TRAINERS, ("train nnU-Net", "train RMR")):
-        with progress.step(name, options.epochs * options.iterations):
-            results.trainings[trainer] = train(trainer, options.device, options.epochs, options.iterations,
-                                               options.validation_iterations, options.seed, tick)
-    with progress.step("degrade the test images", len(DEGRADATIONS)):
-        for kind in DEGRADATIONS:
-            write_degraded(kind, results.images("clean"), results.images(kind), options.seed)
-            tick()
-    with progress.step("predict", len(TRAINERS) * len(CONDITIONS)):
-        for trainer in TRAINERS:
-            model = Model(results.trainings[trainer], options.device)
-            for condition in CONDITIONS:
-                model.predict(results.images(condition), results.predictions(trainer, condition))
-                tick()
-    with progress.step("evaluate", len(CONDITIONS)):
-        for condition in CONDITIONS:
-            for trainer in TRAINERS:
-                results.dice.setdefault(trainer, {})[condition] = \
-                    dice_per_case(results.labels, results.predictions(trainer, condition))
-            results.psnr[condition] = {case: psnr_of_case(results, condition, case) for case in results.cases}
-            tick()
-        results.fusion.update({case: facts_of_case(results, case) for case in results.cases})
-    with progress.step("write the page", 1):
-        results.seconds.update(progress.seconds)
-        write_page(results, out / "demo.html")
-        write_json({"dice": results.dice, "psnr_db": results.psnr, "fusion": results.fusion,
-                    "seconds": results.seconds, "cases": options.cases,
-                    "epochs": options.epochs, "iterations_per_epoch": options.iterations, "seed": options.seed},
-                   out / "results.json")
+    models = {}
+    for trainer, name in zip(TRAINERS, NAMES):
+        with progress.step(f"train {name}", options.epochs * options.iterations):
+            models[name] = train(trainer, options.device, options.epochs, options.iterations,
+                                 options.validation_iterations, options.seed, tick)
+    benchmark = _benchmark(options, models)
+    with progress.step("benchmark", len(benchmark.part) * len(benchmark.keys)):
+        benchmark.run(lambda predictions: [tick() for _ in range(predictions)])
+    with progress.step("report", 1):
+        from nnunetv2_rmr.report.write import write_report
+
+        summary, failed, _ = benchmark.finish()
+        if failed:
+            raise RuntimeError(f"prediction of {failed[0]['case']}: {failed[0]['error']}")
+        write_report(out / BENCHMARK)
         if not options.keep:
             for name in LARGE:
                 shutil.rmtree(out / name, ignore_errors=True)
+    return summary
+
+
+def _benchmark(options: DemoOptions, models: dict[str, Path]):
+    """As nnUNetv2_rmr_benchmark makes it."""
+    import torch  # takes seconds, and the first steps need none
+
+    from nnunetv2_rmr.evaluation.benchmark.job import Benchmark, BenchmarkOptions
+    from nnunetv2_rmr.evaluation.benchmark.model import BenchmarkModel
+
+    raw = options.out / "nnUNet_raw" / DATASET
+    # tiles overlap by a quarter instead of half, and there is no mirroring: a small part of the time
+    loaded = [BenchmarkModel(name, folder, (FOLD,), "checkpoint_final.pth", torch.device(options.device),
+                             mirroring=False, step_size=0.75) for name, folder in models.items()]
+    return Benchmark(BenchmarkOptions(raw / "imagesTs", raw / "labelsTs", options.out / BENCHMARK, NAMES[0],
+                                      CORRUPTIONS, (SEVERITY,), seed=options.seed), loaded)

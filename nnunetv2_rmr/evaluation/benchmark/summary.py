@@ -137,3 +137,10 @@ def table_of_groups(summary: dict) -> list[list[str]]:
                        f"{d['p']:.3g}" if d else "")
         rows.append(row)
     return rows
+
+
+def lines_of_groups(summary: dict) -> list[str]:
+    """The same, in columns."""
+    rows = table_of_groups(summary)
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
