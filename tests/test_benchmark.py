@@ -15,6 +15,7 @@ import tiny
 from conftest import REGIONS
 from test_atomic import killed_while_writing
 
+from nnunetv2_rmr.evaluation.benchmark import examples
 from nnunetv2_rmr.evaluation.benchmark.conditions import CLEAN, Condition, conditions
 from nnunetv2_rmr.evaluation.benchmark.job import Benchmark, BenchmarkOptions
 from nnunetv2_rmr.evaluation.benchmark.model import BenchmarkRefused, check_comparable
@@ -231,3 +232,17 @@ def test_what_can_not_work_is_said_at_once(benchmark, arguments, message, tmp_pa
     result = benchmark(tmp_path / "out", *arguments, check=False)
     assert result.returncode == 2 and message in result.stdout and "Traceback" not in result.stdout
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("error", [OSError("no space left"), ValueError("no floats in this format")])
+def test_pictures_that_can_not_be_made_are_told_and_a_full_disk_ends_it(tmp_path, monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(examples, "_write_example", fail)
+    arguments = (tmp_path, [("a", CLEAN)], {"a": None}, [], None, 0)
+    if isinstance(error, OSError):
+        with pytest.raises(OSError, match="no space left"):
+            examples.write_examples(*arguments)
+    else:
+        assert examples.write_examples(*arguments) == ["no pictures of a_clean_0_all: no floats in this format"]

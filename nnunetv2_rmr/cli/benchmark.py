@@ -87,17 +87,21 @@ def main(argv: list[str] | None = None) -> None:
     except (BenchmarkRefused, ImportError) as error:
         p.error(str(error))
 
-    with tqdm(total=len(benchmark.part) * len(benchmark.keys), unit="prediction", smoothing=0.05) as bar:
-        benchmark.run(bar.update)
-    print("Intervals, pictures and report, if all predictions are there ...", flush=True)
-    summary, failed, left = benchmark.finish()
+    try:
+        with tqdm(total=len(benchmark.part) * len(benchmark.keys), unit="prediction", smoothing=0.05) as bar:
+            benchmark.run(bar.update)
+        print("Intervals, pictures and report, if all predictions are there ...", flush=True)
+        summary, failed, left = benchmark.finish()
+        report = None if summary is None else write_report(args.o)
+    except OSError as error:  # the disk is full, say
+        sys.exit(f"{p.prog}: error: {error}\nWhat is measured is kept; the same command goes on from there")
     if summary is None and left:
         print(f"{left} prediction(s) of other parts are not there yet; the last part to finish writes the results")
     if summary is not None:
         print(*lines_of_groups(summary), sep="\n")
         for problem in benchmark.problems:
             print(problem, file=sys.stderr)
-        print(f"n = {len(summary['cases'])} cases. Report: {write_report(args.o)}")
+        print(f"n = {len(summary['cases'])} cases. Report: {report}")
     if failed:
         # a case that can not be read fails under every condition: said once
         of_reason = {}

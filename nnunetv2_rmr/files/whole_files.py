@@ -13,8 +13,7 @@ from nnunetv2_rmr.files.refused import ImportRefused
 
 
 def is_whole(file: Path) -> bool:
-    """Whether an image, or nnU-Net's file of probabilities, is there from its first to its last byte. SimpleITK says
-    nothing of a full disk."""
+    """Whether an image, or nnU-Net's file of probabilities, is there from its first to its last byte."""
     if not file.is_file() or file.stat().st_size == 0:
         return False
     try:
@@ -28,6 +27,12 @@ def is_whole(file: Path) -> bool:
     except (ImportRefused, BadZipFile, OSError, RuntimeError):
         return False
     return True  # other formats' writers say if they can not write
+
+
+def refuse_half(file: str | Path, name: str) -> None:
+    """Raises OSError if `file`, which is going to be `name`, is not complete: SimpleITK says nothing of a full disk."""
+    if not is_whole(Path(file)):
+        raise OSError(f"{name} could not be written completely: is the disk full?")
 
 
 def save_json_whole(content, file: str, **options) -> None:

@@ -11,7 +11,7 @@ from nnunetv2.inference.export_prediction import (
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunetv2_rmr.files.atomic import temporary_beside
-from nnunetv2_rmr.files.whole_files import is_whole
+from nnunetv2_rmr.files.whole_files import refuse_half
 
 
 def export_segmentation(logits: np.ndarray, properties: dict, configuration_manager: ConfigurationManager,
@@ -31,8 +31,8 @@ def export_segmentation(logits: np.ndarray, properties: dict, configuration_mana
     try:
         export_prediction_from_logits(logits, properties, configuration_manager, plans_manager, dataset_json,
                                       str(temporary / case), save_probabilities)
-        if not all(is_whole(file) for file in temporary.iterdir()):  # SimpleITK says nothing of a full disk
-            raise OSError(f"{output_file_truncated}{ending} could not be written completely: is the disk full?")
+        for file in temporary.iterdir():
+            refuse_half(file, output_file_truncated + ending)
         for file in sorted(temporary.iterdir(), key=lambda file: file.name == case + ending):  # the segmentation last
             os.replace(file, os.path.join(folder, file.name))
     finally:

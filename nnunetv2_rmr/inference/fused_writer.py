@@ -1,13 +1,11 @@
 """Write a float image with the geometry of a case, for every reader/writer of nnU-Net whose format can hold floats."""
 
 from os.path import basename
-from pathlib import Path
 
 import nibabel
 import numpy as np
 import SimpleITK as sitk
 import tifffile
-from batchgenerators.utilities.file_and_folder_operations import save_json
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
@@ -17,7 +15,7 @@ from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 
 from nnunetv2_rmr.files.atomic import replacing
 from nnunetv2_rmr.files.nifti import misnamed_output
-from nnunetv2_rmr.files.whole_files import is_whole
+from nnunetv2_rmr.files.whole_files import refuse_half, save_json_whole
 
 
 def _write_sitk(image: np.ndarray, filename: str, properties: dict) -> None:
@@ -89,8 +87,7 @@ def write_image(image: np.ndarray, filename: str, reader_writer: type[BaseReader
         raise ValueError(problem)
     with replacing(filename) as temporary:
         write(np.ascontiguousarray(image, dtype=np.float32), temporary, properties)
-        if not is_whole(Path(temporary)):
-            raise OSError(f"{filename} could not be written completely: is the disk full?")
+        refuse_half(temporary, filename)
     if issubclass(reader_writer, Tiff3DIO):  # nnU-Net keeps a tiff's spacing in a file beside it
         stem = basename(filename)[:-len(file_ending)]
-        save_json({"spacing": list(properties["spacing"])}, filename[:-len(basename(filename))] + stem + ".json")
+        save_json_whole({"spacing": list(properties["spacing"])}, filename[:-len(basename(filename))] + stem + ".json")

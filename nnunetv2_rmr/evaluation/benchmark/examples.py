@@ -11,6 +11,7 @@ from nnunetv2_rmr.evaluation.benchmark.conditions import CLEAN, Condition, apply
 from nnunetv2_rmr.evaluation.benchmark.model import BenchmarkModel
 from nnunetv2_rmr.evaluation.benchmark.run import Case
 from nnunetv2_rmr.files.atomic import replacing, write_json
+from nnunetv2_rmr.files.whole_files import refuse_half
 from nnunetv2_rmr.inference.fused_writer import write_image
 
 
@@ -40,7 +41,8 @@ def write_examples(out: Path, chosen: Sequence[tuple[str, Condition]], cases: di
                    models: Sequence[BenchmarkModel], reader: BaseReaderWriter, seed: int) -> list[str]:
     """Write out/examples/INDEX.json and files: images, reference and every model's prediction and fused image.
 
-    Returns why some could not be made: a model refuses such images, or the data set's format holds no floats.
+    Returns why some could not be made: a model refuses such images, or the data set's format holds no floats. Raises
+    OSError if the disk is full.
     """
     folder = out / "examples"
     shutil.rmtree(folder, ignore_errors=True)
@@ -50,6 +52,8 @@ def write_examples(out: Path, chosen: Sequence[tuple[str, Condition]], cases: di
         name = f"{case_name}_{condition.corruption}_{condition.severity}_{condition.modality}"
         try:
             index.append(_write_example(folder, name, cases[case_name], condition, models, reader, seed))
+        except OSError:  # the disk is full, say
+            raise
         except Exception as error:  # the results do not depend on pictures
             shutil.rmtree(folder / name, ignore_errors=True)
             problems.append(f"no pictures of {name}: {str(error).strip()}")
@@ -75,6 +79,7 @@ def _write_example(folder: Path, name: str, case: Case, condition: Condition, mo
         entry["predictions"][model.name] = f"{name}/prediction_{i}{ending}"
         with replacing(folder / entry["predictions"][model.name]) as temporary:
             reader.write_seg(segmentation, temporary, properties)
+            refuse_half(temporary, entry["predictions"][model.name])
         if fused is not None:
             entry["fused"][model.name] = f"{name}/fused_{i}{ending}"
             write_image(fused, str(folder / entry["fused"][model.name]), writer, ending, properties)
