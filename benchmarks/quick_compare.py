@@ -24,9 +24,8 @@ corruptions; it takes several times as long.
 Writes OUT/TRAINER_SEED.json as soon as one is done, OUT/cases.csv with every case's scores at the end, and prints
 tables of what is there: means, and the difference to the first trainer with the 95 % interval of a t-test over seeds,
 each the mean over its cases; with --cross_validate over patients, each the mean over its trainings. What OUT has
-already, as JSON, in cases.csv or in means.csv (as in benchmarks/results/; means.csv has means over cases), is not done
-again; a training that was stopped goes on from its last checkpoint. One thread each by default: start as many as there
-are cores, with --parts and --part.
+already, as JSON or in cases.csv (as in benchmarks/results/), is not done again; a training that was stopped goes on
+from its last checkpoint. One thread each by default: start as many as there are cores, with --parts and --part.
 """
 
 import argparse
@@ -286,10 +285,7 @@ def test(trainer, raw: Path, count: int | None, missing: bool) -> dict[str, dict
 
 
 def every_case(out: Path) -> pd.DataFrame:
-    """A row for every trainer, seed, condition and case, of OUT's JSON files and of its cases.csv.
-
-    What is only in means.csv has one row for all cases, whose `case` is "fold" and the seed's last digit.
-    """
+    """A row for every trainer, seed, condition and case, of OUT's JSON files and of its cases.csv."""
     rows = []
     for file in sorted(out.glob("*_*.json")):
         trainer, seed = file.stem.rsplit("_", 1)
@@ -298,14 +294,11 @@ def every_case(out: Path) -> pd.DataFrame:
                   "training_seconds": result["seconds_training"], **scores}
                  for condition, cases in result["scores"].items() for case, scores in cases.items()]
     found = pd.DataFrame(rows, columns=None if rows else [*RUN, "condition", "case"])
-    for name in ("cases.csv", "means.csv"):
-        if (out / name).exists():
-            stored = pd.read_csv(out / name, dtype={"case": str})
-            if "case" not in stored:
-                stored["case"] = "fold " + (stored.seed % FOLDS).astype(str)
-            have = set(found[RUN].itertuples(index=False, name=None))
-            stored = stored[[run not in have for run in stored[RUN].itertuples(index=False, name=None)]]
-            found = pd.concat((found, stored)) if len(found) else stored
+    if (out / "cases.csv").exists():
+        stored = pd.read_csv(out / "cases.csv", dtype={"case": str})
+        have = set(found[RUN].itertuples(index=False, name=None))
+        stored = stored[[run not in have for run in stored[RUN].itertuples(index=False, name=None)]]
+        found = pd.concat((found, stored)) if len(found) else stored
     return found
 
 

@@ -310,11 +310,12 @@ def test_patients_of_a_fold_are_units_of_their_own_and_seeds_are_means_over_thei
     assert "| clean | b | 0.300 | 0.300 0.300 | +0.000 ± 0.000 (n = 2) |" in capsys.readouterr().out
 
 
-def test_tables_without_single_cases_can_be_printed_and_gone_on_from(quick_compare, tmp_path):
-    (tmp_path / "means.csv").write_text("trainer,seed,condition,cases,training_seconds,Dice\na,13,clean,6,1,.5\n")
+def test_stored_tables_can_be_printed_and_gone_on_from(quick_compare, tmp_path):
+    (tmp_path / "cases.csv").write_text("trainer,seed,condition,case,training_seconds,Dice\na,13,clean,7,1,.5\n"
+                                        "b,2,clean,x,1,.1\n")
     (tmp_path / "b_2.json").write_text(json.dumps({"seconds_training": 1, "scores": {"clean": {"x": {"Dice": .7}}}}))
     found = quick_compare.every_case(tmp_path)
-    assert found[["trainer", "seed", "case", "Dice"]].values.tolist() == [["b", 2, "x", .7], ["a", 13, "fold 3", .5]]
+    assert found[["trainer", "seed", "case", "Dice"]].values.tolist() == [["b", 2, "x", .7], ["a", 13, "7", .5]]
 
 
 def test_a_head_that_restores_nothing_gives_the_fusion_of_what_is_there(quick_compare):
