@@ -13,7 +13,7 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from nnunetv2_rmr.files.nifti import check_forms, check_nifti, is_nifti
 from nnunetv2_rmr.files.refused import ImportRefused
-from nnunetv2_rmr.files.volumes import GRID_TOLERANCE, Grid, refuse_unusable_values
+from nnunetv2_rmr.files.volumes import GRID_TOLERANCE, Grid, numbers, refuse_unusable_values
 
 
 class BadCaseError(ValueError):
@@ -67,9 +67,14 @@ def check_files(files: Sequence[str], made_of_them: Sequence[str] = ()) -> None:
     except (ImportRefused, RuntimeError) as error:
         raise BadCaseError(f"{error}; copy or export it again") from None
     for file, grid in zip(files[1:], grids[1:]):
-        if grid is not None and grids[0] is not None and not grid.is_close(grids[0]):
+        if grid is None or grids[0] is None:
+            continue
+        if not grid.is_close(grids[0]):
             raise BadCaseError(f"{file} does not lie on the grid of {files[0]} ({grid.difference(grids[0])}): "
                                f"resample the modalities to one grid first")
+        if not np.allclose(grid.spacing, grids[0].spacing):  # nnU-Net's reader refuses it, without a word
+            raise BadCaseError(f"{file} has voxels of {numbers(grid.spacing)} mm, {files[0]} of "
+                               f"{numbers(grids[0].spacing)} mm: resample the modalities to one grid first")
     if warning:
         print(f"WARNING: {warning}")
 
