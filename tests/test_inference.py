@@ -187,9 +187,9 @@ def test_a_full_disk_leaves_no_file_that_looks_complete(tmp_path, reader):
 def test_spacings_that_nnunets_reader_refuses_without_a_word_are_named(tmp_path):
     files = oblique_case(tmp_path)
     image = sitk.ReadImage(files[1])
-    image.SetSpacing((0.9, 1.1, 2.505))  # the furthest voxel is displaced by less than the tolerance of grids
+    image.SetSpacing((0.9, 1.1, 2.5005))  # the furthest voxel is displaced by less than the tolerance of grids
     sitk.WriteImage(image, files[1])
-    with pytest.raises(BadCaseError, match=r"case_0001.*voxels of 0\.9 x 1\.1 x 2\.505 mm.*case_0000.* 2\.5 mm"):
+    with pytest.raises(BadCaseError, match=r"case_0001.*voxels of 0\.9 x 1\.1 x 2\.5005 mm.*case_0000.* 2\.5 mm"):
         check_files(files)
 
 
