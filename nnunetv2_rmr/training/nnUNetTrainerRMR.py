@@ -15,6 +15,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import distributed as dist
 
 from nnunetv2_rmr.degradations.degrade import add_degradations, drawn_by
+from nnunetv2_rmr.files.atomic import remove_leftovers
 from nnunetv2_rmr.inference.stock import let_stock_predictor_save_fused
 from nnunetv2_rmr.losses.restoration import CONSISTENCY, TERMS, RMRLoss
 from nnunetv2_rmr.networks.fusing import unwrapped
@@ -176,6 +177,7 @@ class nnUNetTrainerRMR(ReadsDataOnly, nnUNetTrainer):
         super().on_epoch_end()
 
     def _draw(self, epoch: int) -> None:
+        remove_leftovers([self.output_folder, join(self.output_folder, "panels")])  # of a training that was killed
         plot_loss_terms(self.logger.local_logger.my_fantastic_logging, self.loss_terms,
                         join(self.output_folder, "progress_rmr.png"))
         every = self.settings.panel_every
