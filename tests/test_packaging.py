@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import tiny
 
 from nnunetv2_rmr.cli.nnunet_arguments import check_arguments
 from nnunetv2_rmr.doctor import shim_trainers
@@ -20,7 +21,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = tiny.ROOT
 SHIMS = sorted((ROOT / "trainers").glob("*.py"))
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
 

@@ -1,7 +1,7 @@
 import json
-from pathlib import Path
 
 import pytest
+import tiny
 
 from nnunetv2_rmr import __version__
 from nnunetv2_rmr.settings import RMRSettings, channel_names, distinct_names, reference_channel
@@ -120,7 +120,7 @@ def test_a_misspelt_setting_is_named_with_the_one_that_was_meant():
 
 
 def test_every_setting_stands_in_the_documentation_with_its_default():
-    text = (Path(__file__).parents[1] / "docs" / "settings.md").read_text()
+    text = (tiny.ROOT / "docs" / "settings.md").read_text()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()
             if line.startswith("| `")]
     table, default = {name.strip("`"): cells for name, *cells in rows}, RMRSettings()

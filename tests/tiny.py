@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+ROOT = Path(__file__).resolve().parents[1]  # of the repository
 CHANNELS = ("T1", "T2", "FLAIR")
 CONFIGURATION = "3d_tiny"
 # What commands in tests train and predict on: RMR_TEST_DEVICE=cuda tries the same things on a GPU.

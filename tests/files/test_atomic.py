@@ -1,22 +1,12 @@
 """Files that are whole or not there, and what killed processes leave behind."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from killed import killed_while_writing
 
 from nnunetv2_rmr.files.atomic import remove_leftovers, replacing, temporary_beside
-
-
-def killed_while_writing(target) -> None:
-    subprocess.run([sys.executable, "-c", f"""if True:
-        import os, signal
-        from nnunetv2_rmr.files.atomic import replacing
-        with replacing({str(target)!r}) as temporary:
-            open(temporary, "w").write("half")
-            os.kill(os.getpid(), signal.SIGKILL)"""])
 
 
 def test_a_file_is_replaced_as_a_whole_or_stays_as_it_was(tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from test_atomic import killed_while_writing
+from killed import killed_while_writing
 from tiny import CHANNELS, tiny_case, write_image
 
 from nnunetv2_rmr.cli import corrupt

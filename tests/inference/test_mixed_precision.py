@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_rmrnet import M, rmrnet, teach
+from small_networks import M, rmrnet, teach
 
 from nnunetv2_rmr.losses.restoration import RMRLoss
 

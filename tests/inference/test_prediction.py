@@ -242,7 +242,7 @@ def test_find_best_configuration_ensemble_and_model_sharing_work_as_for_vanilla(
 
 @tiny.bit_by_bit
 def test_predictor_is_a_drop_in_from_files_arrays_and_single_arrays(trained, predicted, nnunet, images, tmp_path):
-    script = Path(__file__).parent / "predict_from_python.py"
+    script = tiny.ROOT / "tests" / "predict_from_python.py"
     subprocess.run([sys.executable, str(script), str(trained), str(images), str(tmp_path)], env=nnunet, check=True)
     expected = {n: sitk.GetArrayFromImage(sitk.ReadImage(str(predicted / n))) for n in files(predicted)}
     expected_fused = {n: sitk.GetArrayFromImage(sitk.ReadImage(str(predicted / "fused" / n))) for n in expected}

@@ -12,8 +12,8 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
+from killed import killed_while_writing
 from report_data import MODALITIES, write_benchmark, write_nifti
-from test_atomic import killed_while_writing
 
 from nnunetv2_rmr.cli import report as report_cli
 from nnunetv2_rmr.cli import view as view_cli

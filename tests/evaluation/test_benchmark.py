@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import tiny
 from conftest import REGIONS
-from test_atomic import killed_while_writing
+from killed import killed_while_writing
 
 from nnunetv2_rmr.evaluation.benchmark import examples
 from nnunetv2_rmr.evaluation.benchmark.conditions import CLEAN, Condition, conditions

@@ -24,7 +24,7 @@ from nnunetv2_rmr.evaluation.restoration import restoration_scores
 from nnunetv2_rmr.fusion.fused_image import fused_image
 from nnunetv2_rmr.networks.rmrnet import RMRNet, TrainingOutputs
 
-FOLDER = Path(__file__).parent.parent / "benchmarks"
+FOLDER = tiny.ROOT / "benchmarks"
 SCRIPTS = sorted(file.name for file in FOLDER.glob("*.py") if "__main__" in file.read_text())
 
 

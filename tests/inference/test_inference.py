@@ -14,6 +14,7 @@ from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from plans import CHANNELS, DATASET_JSON, make_plans
+from small_cases import network_for, oblique_case, predictor_for
 
 from nnunetv2_rmr.ext_trainer import trainers_folder
 from nnunetv2_rmr.files.input_check import BadCaseError, check_files, images_in
@@ -24,23 +25,8 @@ from nnunetv2_rmr.inference.fused_writer import check_can_write, write_image
 from nnunetv2_rmr.inference.predictor import RMRPredictor
 from nnunetv2_rmr.inference.preprocessing import PROPERTY, RMRConfigurationManager
 from nnunetv2_rmr.inference.sliding_window import ImageAccumulator
-from nnunetv2_rmr.networks.rmrnet import RMRNet
 from nnunetv2_rmr.settings import RMRSettings
-from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
 from nnunetv2_rmr.training.validation import _mean_scores
-
-OBLIQUE = tuple(np.linalg.qr(np.random.default_rng(3).normal(size=(3, 3)))[0].ravel())
-
-
-def oblique_case(folder, spacing=(0.9, 1.1, 2.5)) -> list[str]:
-    """Both modalities of a case that is oblique, anisotropic and has empty borders to crop; returns the files."""
-    images, _ = tiny.tiny_case(np.random.default_rng(0), shape=(14, 24, 20))
-    files = []
-    for i, image in enumerate((images[0], images[2])):
-        image[:3] = image[:, :4] = image[..., -2:] = 0
-        files.append(folder / f"case_{i:04d}.nii.gz")
-        tiny.write_image(image, files[-1], spacing=spacing, origin=(-31.5, 17.25, 60.0), direction=OBLIQUE)
-    return [str(f) for f in files]
 
 
 def preprocess(plans, files):
@@ -235,23 +221,6 @@ def test_bad_input_is_named(tmp_path):
     sitk.WriteImage(shifted, files[1])
     with pytest.raises(BadCaseError, match=r"case_0001.*not lie on the grid of .*case_0000.*origin.*resample"):
         preprocess(plans, files)
-
-
-def predictor_for(plans, network, cls=RMRPredictor, **kwargs):
-    predictor = cls(device=torch.device("cpu"), allow_tqdm=False, **kwargs)
-    parameters = [network.state_dict()]
-    predictor.manual_initialization(network, plans, plans.get_configuration("test"), parameters, DATASET_JSON,
-                                    "nnUNetTrainerRMR", (0, 1, 2)[:len(plans.get_configuration("test").patch_size)])
-    return predictor
-
-
-def network_for(plans) -> RMRNet:
-    torch.manual_seed(0)
-    network = nnUNetTrainerRMR.build_network_architecture(plans, plans.get_configuration("test"), len(CHANNELS), 2,
-                                                          False)
-    for parameter in network.image_decoder.parameters():  # whose last layer starts at zero
-        torch.nn.init.normal_(parameter, std=0.1)
-    return network.eval()
 
 
 @pytest.mark.parametrize("shape", [(16, 16, 16), (11, 16, 14)])

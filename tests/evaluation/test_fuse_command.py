@@ -12,7 +12,7 @@ from nnunetv2_rmr.cli.fuse import main
 from nnunetv2_rmr.evaluation.fusion_baselines import METHODS
 
 SHAPE = (12, 15, 14)
-DATA = Path(__file__).parents[2] / "shared" / "data"
+DATA = tiny.ROOT.parent / "shared" / "data"
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from nnunetv2_rmr.evaluation.fusion_metrics.evaluate_folder import evaluate_fold
 from nnunetv2_rmr.evaluation.fusion_metrics.scores import METRICS, OF_SOURCE
 
 SHAPE = (14, 18, 16)
-BRATS = Path(__file__).parents[2] / "shared" / "data" / "brats2021"
+BRATS = tiny.ROOT.parent / "shared" / "data" / "brats2021"
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from test_atomic import killed_while_writing
+import tiny
+from killed import killed_while_writing
 
 from nnunetv2_rmr.cli.import_dataset import main
 from nnunetv2_rmr.datasets import inspect_case
@@ -23,7 +24,7 @@ from nnunetv2_rmr.datasets.labels import default_class_order, labels_for_dataset
 from nnunetv2_rmr.files.refused import ImportRefused
 from nnunetv2_rmr.files.volumes import Grid, read_volume
 
-BRATS = Path(__file__).resolve().parents[2] / "shared" / "data" / "brats2021"
+BRATS = tiny.ROOT.parent / "shared" / "data" / "brats2021"
 SHAPE = (6, 7, 8)  # z, y, x
 BRATS_REGIONS = {"whole_tumor": (1, 2, 3), "tumor_core": (2, 3), "enhancing_tumor": (3,)}
 BRATS_OPTIONS = ("--map", "1=2", "2=1", "4=3", "--regions", "whole_tumor=1,2,3", "tumor_core=2,3", "enhancing_tumor=3")

@@ -11,7 +11,7 @@ import pytest
 import tiny
 import torch
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
-from test_rmrnet import M, rmrnet, teach, unet
+from small_networks import M, rmrnet, teach, unet
 
 from nnunetv2_rmr.losses.consistency import consistency, ramp
 from nnunetv2_rmr.losses.restoration import RMRLoss
@@ -223,7 +223,7 @@ def env(tmp_path_factory) -> dict[str, str]:
     """A tiny data set with regions and an ignore label, three scans without labels, and one that is broken."""
     root = tmp_path_factory.mktemp("unlabelled")
     env = tiny.nnunet_env(root, nnUNet_rmr_seed="5", TINY_ONLY_TRAINS="1")
-    env["nnUNet_extTrainer"] += f":{Path(__file__).parent / 'trainers'}"
+    env["nnUNet_extTrainer"] += f":{tiny.ROOT / 'tests' / 'trainers'}"
     name = tiny.write_dataset(root / "raw", NUMBER, regions=True)
     raw = root / "raw" / name
     description = json.loads((raw / "dataset.json").read_text())

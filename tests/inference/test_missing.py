@@ -9,7 +9,7 @@ import tiny
 import torch
 from conftest import PLAIN, REGIONS
 from plans import DATASET_JSON, make_plans
-from test_inference import network_for, oblique_case, predictor_for
+from small_cases import network_for, oblique_case, predictor_for
 from torch import nn
 
 from nnunetv2_rmr.degradations import DegradeTransform

@@ -1,10 +1,10 @@
 """Corruptions of raw scans: what holds for all of them, then one section for each."""
 
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from scipy import ndimage
 
@@ -49,7 +49,7 @@ def apply(name: str, volume: np.ndarray, parameter, seed: int = 0, spacing=SPACI
 
 def test_severities_are_those_of_the_documentation():
     documented = {}
-    for line in (Path(__file__).parents[1] / "docs" / "corruptions.md").read_text().splitlines():
+    for line in (tiny.ROOT / "docs" / "corruptions.md").read_text().splitlines():
         name, *cells = [cell.strip() for cell in line.strip("|").split("|")]
         if name in CORRUPTIONS and len(cells) == 8:
             documented[name] = tuple(map(float, cells[2:7]))
@@ -465,7 +465,7 @@ def test_gamma_of_one_is_the_identity(images):
 
 # ---------------------------------------------------------------------------------------------------------- real scans
 
-BRATS = Path(__file__).parents[2] / "shared" / "data" / "brats2021"
+BRATS = tiny.ROOT.parent / "shared" / "data" / "brats2021"
 
 
 @pytest.mark.real_data
