@@ -1,6 +1,6 @@
 """What bad days do: damaged files, hostile models, kills, full disks, very many cases.
 
-    cd tests && python -m campaign -o FOLDER                  # half an hour on two cores
+    cd tests && python -m campaign -o FOLDER                  # more than an hour on two cores
     cd tests && python -m campaign -o FOLDER --only kills disks
 
 Prints a row of a table for every part, and every finding to standard error. Exit status 1 if there is one. Full disks
