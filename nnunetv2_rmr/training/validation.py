@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
-from os.path import dirname, join
+from os.path import join
 from unittest.mock import patch
 
 import numpy as np
@@ -41,8 +41,7 @@ AHEAD = 2  # cases that may wait to be finished: each is several volumes in memo
 @contextmanager
 def whole_files(folder: str) -> Iterator[None]:
     """Within it what nnU-Net writes of a validation, in `folder`, is there as a whole or not at all."""
-    fold = dirname(folder)
-    remove_leftovers([folder, join(folder, "fused"), fold, join(fold, "panels")])
+    remove_leftovers([folder, join(folder, "fused")])
     with (patch.object(stock, "export_prediction_from_logits", export_segmentation),
           patch.object(evaluate_predictions, "save_json", save_json_whole)):
         yield

@@ -18,7 +18,7 @@ TRAIN = ("nnUNetv2_train", NUMBER, tiny.CONFIGURATION, 0, "-tr", TRAINER, "-devi
 
 @dataclass(frozen=True)
 class Command:
-    """words: what is typed, for an output folder. again: what is added, or typed instead, to go on after a bad end.
+    """words: what is typed, for an output folder. again: what is typed to go on after a bad end, if it is not the same.
 
     before: what has to be there. env: beside nnU-Net's, for an output folder. ours: not an entry point of nnU-Net's.
     in_place: files that nnU-Net writes in place, and anew each time.

@@ -12,6 +12,8 @@ from campaign.fuzz import SHAPE, damaged
 from campaign.outcome import Outcome
 from campaign.outputs import leavings
 
+GRID = {"spacing": (1, 2, 3), "direction": (-1, 0, 0, 0, -1, 0, 0, 0, 1)}  # of what fuzz.py damages
+
 
 def damaged_folders(ground: Ground, number: int, out: Path, seed: int = 0) -> list[Outcome]:
     """`number` cases, each with one damaged image, through every command that reads a folder of images."""
@@ -22,16 +24,13 @@ def damaged_folders(ground: Ground, number: int, out: Path, seed: int = 0) -> li
         case = f"c{i:05d}"
         array = rng.uniform(1, 100, (len(tiny.CHANNELS), *SHAPE[::-1])).astype(np.float32)
         for channel, image in enumerate(array):
-            # the grid of what fuzz.py damages: 1, 2, 3 mm, as NIfTI has it
-            tiny.write_image(image, images / f"{case}_{channel:04d}.nii.gz", spacing=(1, 2, 3),
-                             direction=(-1, 0, 0, 0, -1, 0, 0, 0, 1))
+            tiny.write_image(image, images / f"{case}_{channel:04d}.nii.gz", **GRID)
         what, content = damaged(rng)
         target = images / f"{case}_{i % len(tiny.CHANNELS):04d}.nii.gz"
         target.write_bytes(content)
         told[case] = f"{target.name}: {what}"
-        grid = {"spacing": (1, 2, 3), "direction": (-1, 0, 0, 0, -1, 0, 0, 0, 1)}
-        tiny.write_image((array[0] > 50).astype(np.uint8) + (array[0] > 80), labels / f"{case}.nii.gz", **grid)
-        tiny.write_image(array.mean(0), fused / f"{case}.nii.gz", **grid)
+        tiny.write_image((array[0] > 50).astype(np.uint8) + (array[0] > 80), labels / f"{case}.nii.gz", **GRID)
+        tiny.write_image(array.mean(0), fused / f"{case}.nii.gz", **GRID)
     shutil.copy(ground.model / "dataset.json", out)
     shutil.copytree(images, out / "source")
     for label in labels.iterdir():

@@ -55,11 +55,7 @@ def _page(file: Path) -> None:
 def _json(file: Path):
     """Scores are compared; what says where and when something was done is not."""
     content = json.loads(file.read_text())
-    return _table_of(content) if file.name == "restoration.json" else None
-
-
-def _table_of(content: dict) -> str:
-    return json.dumps(content, sort_keys=True)
+    return json.dumps(content, sort_keys=True) if file.name == "restoration.json" else None
 
 
 READERS = {".nii.gz": _image, ".npz": _npz, ".json": _json, ".csv": _table, ".html": _page,
