@@ -57,10 +57,9 @@ class RMRSettings:
             raise ValueError(f"RMR setting restoration_weight must be positive, got {self.restoration_weight}: a head "
                              "that never learned would give the fused image. For nnU-Net with RMR's degradations and "
                              "nothing else there is nnUNetTrainer_RMRDegradations")
-        if self.consistency_weight < 0:
-            raise ValueError(f"RMR setting consistency_weight must be 0 or more, got {self.consistency_weight}")
-        if self.panel_every is not None and self.panel_every < 0:
-            raise ValueError(f"RMR setting panel_every must be 0 or more, got {self.panel_every}")
+        for name in ("consistency_weight", "panel_every"):
+            if (getattr(self, name) or 0) < 0:
+                raise ValueError(f"RMR setting {name} must be 0 or more, got {getattr(self, name)}")
 
     def _refuse_wrong_types(self) -> None:
         hints = get_type_hints(type(self))
@@ -92,9 +91,8 @@ class RMRSettings:
         stored = dict(stored or {})
         version = stored.pop(VERSION_KEY, None)
         stored.pop(UNLABELLED_KEY, None)
-        unknown = sorted(set(stored) - {f.name for f in fields(cls)})
-        if unknown:
-            known = [f.name for f in fields(cls)]
+        known = [f.name for f in fields(cls)]
+        if unknown := sorted(set(stored) - set(known)):
             guesses = [g for name in unknown for g in get_close_matches(name, known, 1)]
             raise ValueError(f'unknown RMR setting(s) {", ".join(unknown)} under "{PLANS_KEY}" in the plans'
                              + (f" (of version {version})" if version not in (None, __version__) else "") + "; "

@@ -1,20 +1,27 @@
-"""Types and arguments for argparse that more than one command needs."""
+"""What more than one command needs: types and arguments for argparse, and how failed cases are told."""
 
 import argparse
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 
-def whole_number(lowest: int) -> Callable[[str], int]:
+def whole_number(lowest: int, highest: float = float("inf")) -> Callable[[str], int]:
     """For whole numbers from `lowest` (0 or more); what it gives raises ArgumentTypeError for anything else."""
 
     def parse(text: str) -> int:
-        if not text.isdecimal() or int(text) < lowest:
-            raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from {lowest}")
+        if not text.isdecimal() or not lowest <= int(text) <= highest:
+            raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from {lowest}"
+                                             + (f" to {highest}" if highest < float("inf") else ""))
         return int(text)
 
     return parse
+
+
+def add_num_processes(p: argparse._ActionsContainer) -> None:
+    p.add_argument("-np", dest="num_processes", type=whole_number(1), default=min(4, os.cpu_count() or 1), metavar="N",
+                   help="cases worked on at once (default %(default)s)")
 
 
 def add_arguments_of_image_folders(p: argparse.ArgumentParser) -> None:
@@ -22,5 +29,11 @@ def add_arguments_of_image_folders(p: argparse.ArgumentParser) -> None:
     p.add_argument("-djfile", type=Path, metavar="FILE",
                    help="dataset.json of the images (default: the one in IMAGES or beside it, if any)")
     p.add_argument("--overwrite", action="store_true", help="replace files of an earlier run")
-    p.add_argument("-np", dest="num_processes", type=whole_number(1), default=min(4, os.cpu_count() or 1), metavar="N",
-                   help="cases worked on at once (default %(default)s)")
+    add_num_processes(p)
+
+
+def exit_if_failed(command: str, failures: Mapping[str, str], what: str) -> None:
+    """Exits with the cases that could not be `what`, and why, if there are any."""
+    if failures:
+        sys.exit(f"{command}: error: {len(failures)} case(s) could not be {what}:\n"
+                 + "\n".join(f"  {case}: {reason}" for case, reason in failures.items()))

@@ -104,12 +104,10 @@ def main(argv: list[str] | None = None) -> None:
         print(f"n = {len(summary['cases'])} cases. Report: {report}")
     if failed:
         # a case that can not be read fails under every condition: said once
-        of_reason = {}
-        for record in failed:
-            of_reason.setdefault((record["case"], record["error"]), []).append(record)
-        for (case, error), records in of_reason.items():
-            which = "all models and conditions" if len(records) == len(benchmark.keys) else ", ".join(
-                f"{r['model']} {r['corruption']} {r['severity']} ({r['modality']})" for r in records)
+        for case, error in sorted({(record["case"], record["error"]) for record in failed}):
+            under = [f"{r['model']} {r['corruption']} {r['severity']} ({r['modality']})" for r in failed
+                     if (r["case"], r["error"]) == (case, error)]
+            which = "all models and conditions" if len(under) == len(benchmark.keys) else ", ".join(under)
             print(f"ERROR: {case}, {which}: {error}", file=sys.stderr)
         sys.exit(f"{p.prog}: error: {len(failed)} prediction(s) failed (the others are done); the same command tries "
                  "them again")

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from nnunetv2_rmr.cli.argument_types import add_arguments_of_image_folders, whole_number
+from nnunetv2_rmr.cli.argument_types import add_arguments_of_image_folders, exit_if_failed, whole_number
 
 ALL = "all"
 EXAMPLE = """\
@@ -19,15 +19,6 @@ What they are, with numbers: docs/corruptions.md
 """
 
 
-def severity(text: str) -> tuple[int, ...]:
-    """'3' -> (3,), 'all' -> (1, 2, 3, 4, 5). Raises ArgumentTypeError."""
-    if text == ALL:
-        return (1, 2, 3, 4, 5)
-    if text not in ("1", "2", "3", "4", "5"):
-        raise argparse.ArgumentTypeError(f"'{text}' is neither a whole number from 1 to 5 nor '{ALL}'")
-    return (int(text),)
-
-
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="nnUNetv2_rmr_corrupt", epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -40,7 +31,8 @@ def parser() -> argparse.ArgumentParser:
                    help="folder with CASE_0000.nii.gz, ..., e.g. imagesTs")
     p.add_argument("-o", dest="output", type=Path, required=True, metavar="OUT", help="where the folders are made")
     p.add_argument("--corruption", nargs="+", required=True, metavar="NAME", help=f"see below; {ALL}: all of them")
-    p.add_argument("--severity", type=severity, nargs="+", required=True, metavar="1..5", help=f"1 to 5, or {ALL}")
+    p.add_argument("--severity", choices=(*"12345", ALL), nargs="+", required=True, metavar="1..5",
+                   help=f"1 to 5, or {ALL}")
     p.add_argument("--modality", nargs="+", default=[ALL], metavar="NAME",
                    help=f"one copy for each named modality, in which only that one is corrupted; {ALL}: one in which "
                         "all are (default). Without a dataset.json the names are the files' numbers: 0000, 0001, ...")
@@ -58,16 +50,17 @@ def main(argv: list[str] | None = None) -> None:
     values = p.parse_args(argv)
 
     # Here and not above: torch takes seconds to import, --help and usage errors should not.
-    from nnunetv2_rmr.evaluation.corruptions import CORRUPTIONS, TorchIOMissingError
+    from nnunetv2_rmr.evaluation.corruptions import CORRUPTIONS, SEVERITIES, TorchIOMissingError
     from nnunetv2_rmr.evaluation.corruptions.corrupt_folder import CorruptRequest, corrupt_folder
     from nnunetv2_rmr.evaluation.corruptions.image_folder import FolderRefused, ImageFolder
 
     corruptions = tuple(CORRUPTIONS) if ALL in values.corruption else tuple(dict.fromkeys(values.corruption))
+    severities = SEVERITIES if ALL in values.severity else tuple(sorted({int(s) for s in values.severity}))
     try:
         images = ImageFolder.open(values.images, values.djfile)
         request = CorruptRequest(
-            images, values.output, corruptions, tuple(sorted({s for given in values.severity for s in given})),
-            tuple(dict.fromkeys(values.modality)), values.seed, values.link, values.overwrite, values.num_processes)
+            images, values.output, corruptions, severities, tuple(dict.fromkeys(values.modality)), values.seed,
+            values.link, values.overwrite, values.num_processes)
         failures = corrupt_folder(request)
     except (FolderRefused, TorchIOMissingError, OSError) as error:
         sys.exit(f"{p.prog}: error: {error}")
@@ -75,6 +68,4 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(f"{p.prog}: stopped; the files that are there are complete")
     done = len(images.cases) - len(failures)
     print(f"{done} case(s) in {len(list(request.copies()))} folder(s) under {values.output}")
-    if failures:
-        sys.exit(f"{p.prog}: error: {len(failures)} case(s) could not be corrupted:\n"
-                 + "\n".join(f"  {case}: {reason}" for case, reason in failures.items()))
+    exit_if_failed(p.prog, failures, "corrupted")

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from nnunetv2_rmr.cli.argument_types import add_arguments_of_image_folders
+from nnunetv2_rmr.cli.argument_types import add_arguments_of_image_folders, exit_if_failed
 from nnunetv2_rmr.evaluation.fusion_baselines import METHODS
 
 
@@ -52,6 +52,4 @@ def main(argv: list[str] | None = None) -> None:
     if values.reference is None and images.names[0] == "0000":
         what += " (no dataset.json says what the modalities are: the last one)"
     print(f"{len(images.cases) - len(failures)} case(s) under {values.output}: {values.method}{what}")
-    if failures:
-        sys.exit(f"{p.prog}: error: {len(failures)} case(s) could not be fused:\n"
-                 + "\n".join(f"  {case}: {reason}" for case, reason in failures.items()))
+    exit_if_failed(p.prog, failures, "fused")

@@ -5,7 +5,6 @@ another one.
 """
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from nnunetv2_rmr.cli.nnunet_arguments import check_arguments, wrong_dataset_in_one_line
@@ -25,10 +24,9 @@ def _run(entry_point: str) -> None:
     let_nnunet_find_planners()
     if not any(argument.startswith("-pl") for argument in sys.argv):
         sys.argv += ["-pl", RMRPlanner.__name__]
-    run: Callable[[], None] = getattr(plan_and_preprocess_entrypoints, entry_point)
     try:
         with wrong_dataset_in_one_line():
-            run()
+            getattr(plan_and_preprocess_entrypoints, entry_point)()
     except (ValueError, NotImplementedError, FileNotFoundError) as error:
         sys.exit(f"{Path(sys.argv[0]).name}: error: {error}")
 

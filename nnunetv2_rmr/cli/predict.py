@@ -4,10 +4,8 @@ nnU-Net's own entry points run, so every option of theirs is there and means wha
 are taken out of the command line before nnU-Net reads it.
 """
 
-import argparse
 import os
 import sys
-from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 
@@ -29,14 +27,15 @@ def _run(entry_point: str) -> None:
     missing, trusting = MISSING in sys.argv, TRUST_OPTION in sys.argv
     sys.argv = [argument for argument in sys.argv if argument not in (MISSING, TRUST_OPTION)]
     given = check_arguments("inference/predict_from_raw_data.py", entry_point, HELP)
+    command = Path(sys.argv[0]).name
     if given is not None and not Path(given.i).is_dir():
-        sys.exit(f"{Path(sys.argv[0]).name}: error: -i {given.i}: there is no such folder")
+        sys.exit(f"{command}: error: -i {given.i}: there is no such folder")
+    part = {name: getattr(given, name, default) for name, default in (("num_parts", 1), ("part_id", 0))}
 
     add_to_ext_trainer()
     import torch
     from nnunetv2.inference import predict_from_raw_data
 
-    from nnunetv2_rmr.files.input_check import BadCaseError
     from nnunetv2_rmr.inference.failures import FailedCasesError
     from nnunetv2_rmr.inference.predictor import RMRPredictor
     from nnunetv2_rmr.inference.trust import trust
@@ -58,28 +57,16 @@ def _run(entry_point: str) -> None:
 
         def predict_from_files_sequential(self, images, output, **kwargs):
             # with -npp 0 -nps 0 nnU-Net's entry points do not hand on which part is asked for
-            return super().predict_from_files_sequential(images, output, **kwargs, **_part(sys.argv))
+            return super().predict_from_files_sequential(images, output, **kwargs, **part)
 
     predict_from_raw_data.nnUNetPredictor = Predictor  # the entry points look it up under this name
-    run: Callable[[], None] = getattr(predict_from_raw_data, entry_point)
     try:
         with wrong_dataset_in_one_line():
-            run()
-    except (FailedCasesError, BadCaseError, NotImplementedError, ValueError) as error:
-        sys.exit(f"{Path(sys.argv[0]).name}: error: {error}")
+            getattr(predict_from_raw_data, entry_point)()
     except FileNotFoundError as error:
-        sys.exit(f"{Path(sys.argv[0]).name}: error: {_explain(error)}")
-    except OSError as error:  # -o is read-only, a file, on a full disk
-        sys.exit(f"{Path(sys.argv[0]).name}: error: {error}")
-
-
-def _part(arguments: list[str]) -> dict[str, int]:
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("-num_parts", type=int, default=1)
-    parser.add_argument("-part_id", type=int, default=0)
-    parser.add_argument("-p")  # of nnU-Net, which argparse would take for -part_id otherwise
-    found = parser.parse_known_args(arguments)[0]
-    return {"num_parts": found.num_parts, "part_id": found.part_id}
+        sys.exit(f"{command}: error: {_explain(error)}")
+    except (FailedCasesError, NotImplementedError, ValueError, OSError) as error:  # OSError: of -o; a full disk
+        sys.exit(f"{command}: error: {error}")
 
 
 def _without_workers(arguments: list[str]) -> dict[str, int]:

@@ -1,10 +1,9 @@
 """`nnUNetv2_rmr_preprocess_unlabelled`: preprocess the scans without labels that RMR can learn from."""
 
 import argparse
-import os
 import sys
 
-from nnunetv2_rmr.cli.argument_types import whole_number
+from nnunetv2_rmr.cli.argument_types import add_num_processes
 from nnunetv2_rmr.cli.nnunet_arguments import wrong_dataset_in_one_line
 
 
@@ -18,8 +17,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("-plans_name", default="nnUNetPlans", metavar="NAME", help="default: %(default)s")
     p.add_argument("-c", dest="configurations", nargs="+", default=["3d_fullres"], metavar="CONFIGURATION",
                    help="default: 3d_fullres")
-    p.add_argument("-np", dest="num_processes", type=whole_number(1), default=min(4, os.cpu_count() or 1), metavar="N",
-                   help="cases worked on at once (default %(default)s)")
+    add_num_processes(p)
     return p
 
 

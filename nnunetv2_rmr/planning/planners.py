@@ -37,8 +37,10 @@ class PlansRMRNet:
     patch, or for something under "rmr" that is no setting.
     """
 
-    def __init__(self, dataset_name_or_id: str | int, *args, **kwargs):
-        super().__init__(dataset_name_or_id, *args, **kwargs)
+    own_plans_name: str
+
+    def __init__(self, dataset_name_or_id: str | int, *, plans_name: str | None = None, **kwargs):
+        super().__init__(dataset_name_or_id, plans_name=plans_name or self.own_plans_name, **kwargs)
         self.num_modalities = len(channel_names(self.dataset_json))
         if self.num_modalities < 2:
             raise NotImplementedError(f"{type(self).__name__} plans for two or more modalities, but the data set "
@@ -91,41 +93,25 @@ class PlansRMRNet:
 class RMRPlanner(PlansRMRNet, ExperimentPlanner):
     """nnU-Net's default planner for RMR."""
 
-    def __init__(self, dataset_name_or_id: str | int, gpu_memory_target_in_gb: float = 8,
-                 preprocessor_name: str = "DefaultPreprocessor", plans_name: str = "nnUNetRMRPlans",
-                 overwrite_target_spacing: Sequence[float] | None = None, suppress_transpose: bool = False):
-        super().__init__(dataset_name_or_id, gpu_memory_target_in_gb, preprocessor_name, plans_name,
-                         overwrite_target_spacing, suppress_transpose)
+    own_plans_name = "nnUNetRMRPlans"
 
 
 class RMRPlannerResEncM(PlansRMRNet, nnUNetPlannerResEncM):
     """nnU-Net's ResEnc M planner for RMR."""
 
-    def __init__(self, dataset_name_or_id: str | int, gpu_memory_target_in_gb: float = 8,
-                 preprocessor_name: str = "DefaultPreprocessor", plans_name: str = "nnUNetRMRResEncUNetMPlans",
-                 overwrite_target_spacing: Sequence[float] | None = None, suppress_transpose: bool = False):
-        super().__init__(dataset_name_or_id, gpu_memory_target_in_gb, preprocessor_name, plans_name,
-                         overwrite_target_spacing, suppress_transpose)
+    own_plans_name = "nnUNetRMRResEncUNetMPlans"
 
 
 class RMRPlannerResEncL(PlansRMRNet, nnUNetPlannerResEncL):
     """nnU-Net's ResEnc L planner for RMR."""
 
-    def __init__(self, dataset_name_or_id: str | int, gpu_memory_target_in_gb: float = 24,
-                 preprocessor_name: str = "DefaultPreprocessor", plans_name: str = "nnUNetRMRResEncUNetLPlans",
-                 overwrite_target_spacing: Sequence[float] | None = None, suppress_transpose: bool = False):
-        super().__init__(dataset_name_or_id, gpu_memory_target_in_gb, preprocessor_name, plans_name,
-                         overwrite_target_spacing, suppress_transpose)
+    own_plans_name = "nnUNetRMRResEncUNetLPlans"
 
 
 class RMRPlannerResEncXL(PlansRMRNet, nnUNetPlannerResEncXL):
     """nnU-Net's ResEnc XL planner for RMR."""
 
-    def __init__(self, dataset_name_or_id: str | int, gpu_memory_target_in_gb: float = 40,
-                 preprocessor_name: str = "DefaultPreprocessor", plans_name: str = "nnUNetRMRResEncUNetXLPlans",
-                 overwrite_target_spacing: Sequence[float] | None = None, suppress_transpose: bool = False):
-        super().__init__(dataset_name_or_id, gpu_memory_target_in_gb, preprocessor_name, plans_name,
-                         overwrite_target_spacing, suppress_transpose)
+    own_plans_name = "nnUNetRMRResEncUNetXLPlans"
 
 
 PLANNERS = (RMRPlanner, RMRPlannerResEncM, RMRPlannerResEncL, RMRPlannerResEncXL)

@@ -252,20 +252,20 @@ def test_renamed_cases_are_recorded_and_told(tmp_path, capsys):
 def test_one_modality_is_refused(source, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["-i", str(source), "-o", str(source), "-d", "7", "-n", "Test", "--modality", "T1=*", "--label", "*_seg*"])
-    assert stopped.value.code == 1
+    assert stopped.value.code == 2
     assert "at least two modalities" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("options", "part"), [
     (("-d", "1000"), "'1000'"), (("-d", "0"), "'0'"), (("-n", "a b"), "'a b'"), (("--map", "4"), "'4'"),
-    (("--map", "4=x"), "'4=x'"), (("--map", "4=3", "4=2"), "4 is given twice"), (("--labels", "tumor=-1"), "'-1'"),
+    (("--map", "4=x"), "'4=x'"), (("--map", "4=3", "4=2"), "4 is given twice"), (("--labels", "tumor=-1"), "=-1'"),
     (("--regions", "a=1,b"), "'a=1,b'"), (("--modality", "T1=*x"), "T1 is given twice"),
     (("--resample_to", "CT"), "CT"), (("-np", "0"), "'0'"),
 ])
 def test_wrong_arguments_are_named(source, capsys, options, part):
     with pytest.raises(SystemExit) as stopped:
         main(arguments(source, *options))
-    assert stopped.value.code == 1
+    assert stopped.value.code == 2
     message = capsys.readouterr().err
     assert part in message and options[0] in message
 

@@ -200,8 +200,8 @@ def test_existing_copies_are_not_overwritten_unless_asked(images, tmp_path, caps
 
 @pytest.mark.parametrize(("options", "message"), [
     (("--corruption", "fog", "--severity", "1"), "fog: unknown; known: noise, blur"),
-    (("--corruption", "blur", "--severity", "6"), "'6' is neither"),
-    (("--corruption", "blur", "--severity", "0"), "'0' is neither"),
+    (("--corruption", "blur", "--severity", "6"), "--severity: invalid choice: '6'"),
+    (("--corruption", "blur", "--severity", "0"), "--severity: invalid choice: '0'"),
     (("--corruption", "blur", "--severity", "1", "--modality", "PET"), "PET: unknown; the modalities are T1, T2"),
     (("--corruption", "blur", "--severity", "1", "--seed", "-1"), "'-1' is not a whole number from 0"),
     (("--corruption", "blur", "--severity", "1", "-djfile", "nowhere.json"), "nowhere.json")])
