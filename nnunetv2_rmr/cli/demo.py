@@ -39,15 +39,19 @@ def main(argv: list[str] | None = None) -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
     # Here and not above: --help and usage errors should not wait for the imports
+    import torch
+
     from nnunetv2_rmr.datasets.phantom import TemplateMissingError, load_template
-    from nnunetv2_rmr.demo.run import BENCHMARK, DemoOptions, DemoRefused, prepare_folder, run_demo
+    from nnunetv2_rmr.demo.run import BENCHMARK, LOG, DemoOptions, DemoRefused, prepare_folder, run_demo
     from nnunetv2_rmr.evaluation.benchmark.summary import lines_of_groups
 
     options = DemoOptions(**values)
-    log = options.out / "demo.log"
+    try:
+        torch.empty(1, device=options.device)
+    except (AssertionError, RuntimeError) as error:
+        p.error(f"--device {options.device}: {str(error).splitlines()[0]}")
     try:
         load_template()
-        check_device(options.device)
         prepare_folder(options)
     except (DemoRefused, TemplateMissingError, OSError) as error:
         p.error(str(error))
@@ -56,22 +60,10 @@ def main(argv: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         sys.exit(f"{p.prog}: stopped; {options.out} is incomplete")
     except Exception as error:
-        with open(log, "a") as file:
-            traceback.print_exc(file=file)
-        sys.exit(f"{p.prog}: error: {type(error).__name__}: {error}\nMore is in {log}")
+        with open(options.out / LOG, "a") as log:
+            traceback.print_exc(file=log)
+        sys.exit(f"{p.prog}: error: {type(error).__name__}: {error}\nMore is in {options.out / LOG}")
 
     print("\n" + "\n".join(lines_of_groups(summary)))
     print(f"\n{len(summary['cases'])} test cases. {CAVEATS}\n\nPage with pictures: "
           f"{options.out / BENCHMARK / 'report.html'}")
-
-
-def check_device(device: str) -> None:
-    """Raises DemoRefused if torch has no such device."""
-    import torch
-
-    from nnunetv2_rmr.demo.run import DemoRefused
-
-    if device == "cuda" and not torch.cuda.is_available():
-        raise DemoRefused("--device cuda: torch finds no CUDA device (is it a CPU build?)")
-    if device == "mps" and not torch.backends.mps.is_available():
-        raise DemoRefused("--device mps: torch finds no Apple GPU")

@@ -4,7 +4,7 @@ import json
 import os
 import random
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from copy import deepcopy
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -39,9 +39,9 @@ def threads_for_processes() -> Iterator[None]:
     from nnunetv2.preprocessing.preprocessors import default_preprocessor
 
     threads = SimpleNamespace(get_context=lambda method: SimpleNamespace(Pool=ThreadPool))
-    with ExitStack() as stack:
-        for module in (evaluate_predictions, fingerprint_extractor, default_preprocessor):
-            stack.enter_context(patch.object(module, "multiprocessing", threads))
+    with (patch.object(evaluate_predictions, "multiprocessing", threads),
+          patch.object(fingerprint_extractor, "multiprocessing", threads),
+          patch.object(default_preprocessor, "multiprocessing", threads)):
         yield
 
 

@@ -1,9 +1,9 @@
 """The demo from the first file to the last: data, two trainings, and the benchmark of the two models."""
 
+import math
 import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -21,19 +21,17 @@ from nnunetv2_rmr.demo.job import (
 )
 from nnunetv2_rmr.demo.progress import Progress
 
-LARGE = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")  # kept only if asked for
 LOG, BENCHMARK = "demo.log", "benchmark"
-MIN_CASES = 5  # nnU-Net makes five folds
 NAMES = ("nnU-Net", "RMR")  # of TRAINERS
 CORRUPTIONS, SEVERITY = ("noise", "blur", "bias_field"), 3  # the last one is not in RMR's training
 
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """out: folder of all results. cases: for training and validation together. patch_size: in voxels, axes Z, Y, X.
+    """out: folder of all results. cases: for training and validation together, 5 or more (nnU-Net makes five folds).
 
-    iterations, validation_iterations: per epoch. spacing_mm: edge of the voxels. features: of the first of the
-    network's `stages` stages. keep: leave data and models in `out`.
+    iterations, validation_iterations: per epoch. spacing_mm: edge of the voxels. patch_size: in voxels, axes Z, Y, X.
+    features: of the first of the network's `stages` stages. keep: leave data and models in `out`.
     """
 
     out: Path
@@ -57,48 +55,33 @@ class DemoRefused(Exception):
 
 
 def prepare_folder(options: DemoOptions) -> None:
-    """Create the folder, or empty it of an earlier demo's files. Raises DemoRefused where that could do harm."""
-    if options.cases < MIN_CASES:
-        raise DemoRefused(f"--cases {options.cases}: nnU-Net's five folds need at least {MIN_CASES} cases")
+    """Create the folder, or empty it of an earlier demo's files. Raises DemoRefused where it holds something else."""
     out = options.out
     if out.exists() and not out.is_dir():
         raise DemoRefused(f"--out {out}: is a file")
-    found = sorted(p.name for p in out.iterdir()) if out.is_dir() else []
-    if found and not options.overwrite:
-        raise DemoRefused(f"--out {out}: the folder is not empty; choose another one, or replace an earlier demo with "
-                          "--overwrite")
-    if found and LOG not in found:  # the first thing that a demo writes; nnU-Net's folders can be anybody's
-        raise DemoRefused(f"--out {out}: is no earlier demo's folder ({LOG} is not there); --overwrite replaces those "
-                          "only")
-    strangers = sorted({*found} - {*LARGE, LOG, BENCHMARK}) or _other_datasets(out)
-    if strangers:
-        raise DemoRefused(f"--out {out}: holds {', '.join(strangers[:3])}{' ...' if len(strangers) > 3 else ''}, which "
-                          "no demo has written; --overwrite replaces earlier demos only")
-    for name in found:
-        path = out / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if out.is_dir() and any(out.iterdir()):
+        if not (out / LOG).is_file():  # the first thing that a demo writes
+            raise DemoRefused(f"--out {out}: the folder is not empty, nor an earlier demo's ({LOG} is not there)")
+        if not options.overwrite:
+            raise DemoRefused(f"--out {out}: the folder is not empty; --overwrite replaces the earlier demo in it")
+        remove_large(out)
+        shutil.rmtree(out / BENCHMARK, ignore_errors=True)
+        (out / LOG).unlink()
     out.mkdir(parents=True, exist_ok=True)
 
 
-def _other_datasets(out: Path) -> list[str]:
-    """What nnU-Net's folders hold beside the demo's data set."""
-    ours = f"Dataset{DATASET_ID:03d}_{DATASET_NAME}"
-    return sorted(f"{folder.name}/{path.name}" for folder in out.glob("nnUNet_*") for path in folder.iterdir()
-                  if path.name != ours)
-
-
-@contextmanager
-def _output_to(log: Path) -> Iterator[None]:
-    with open(log, "a", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
-        yield
+def remove_large(out: Path) -> None:
+    """Data and models of the demo. nnU-Net's folders may hold other data sets, which stay."""
+    for folder in out.glob("nnUNet_*"):
+        shutil.rmtree(folder / DATASET, ignore_errors=True)
+        with suppress(OSError):  # not empty
+            folder.rmdir()
 
 
 def expected_seconds(options: DemoOptions) -> dict[str, float]:
     """Of every step, in order, as measured on two CPU cores; the progress display scales them to the machine."""
-    voxels = 1.0
-    for edge in options.patch_size:
-        voxels *= edge
-    iteration = 0.45 * (voxels / 76800) * (options.features / 12)
+    # mostly of convolutions, relative to a patch of 76,800 voxels
+    iteration = 0.45 * (math.prod(options.patch_size) / 76800) * (options.features / 12)
     iterations = options.epochs * (options.iterations + 0.4 * options.validation_iterations)
     predictions = len(TRAINERS) * (1 + len(CORRUPTIONS)) * options.test_cases
     return {
@@ -117,11 +100,8 @@ def run_demo(options: DemoOptions, stream: TextIO = sys.stdout) -> dict:
     Returns the benchmark's summary.
     """
     progress = Progress(expected_seconds(options), stream)
-    try:
-        with _output_to(options.out / LOG):
-            return _run(options, progress)
-    finally:
-        progress.close()
+    with progress.bar, open(options.out / LOG, "a", buffering=1) as log, redirect_stdout(log), redirect_stderr(log):
+        return _run(options, progress)
 
 
 def _run(options: DemoOptions, progress: Progress) -> dict:
@@ -148,8 +128,7 @@ def _run(options: DemoOptions, progress: Progress) -> dict:
             raise RuntimeError(f"prediction of {failed[0]['case']}: {failed[0]['error']}")
         write_report(out / BENCHMARK)
         if not options.keep:
-            for name in LARGE:
-                shutil.rmtree(out / name, ignore_errors=True)
+            remove_large(out)
     return summary
 
 
