@@ -4,7 +4,6 @@ Only the standard library is imported at the top: the checks must also run where
 as that is one of the things they report.
 """
 
-import ast
 import contextlib
 import filecmp
 import importlib
@@ -13,11 +12,11 @@ import io
 import json
 import os
 import platform
+import runpy
 import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata
@@ -36,11 +35,14 @@ EXT_TRAINER = "nnUNet_extTrainer"
 LOW_DISK_GB, NO_DISK_GB = 20, 1
 
 
+Status = Literal["ok", "warning", "FAIL"]
+
+
 class Check(NamedTuple):
     """Result of one check. `fix` says what to type; it is never empty when `status` is FAIL."""
 
     name: str
-    status: Literal["ok", "warning", "FAIL"]
+    status: Status
     message: str
     fix: str = ""
 
@@ -74,14 +76,13 @@ def check_versions() -> Iterator[Check]:
 
     Raises PackageNotFoundError if our package was never installed, only imported.
     """
-    yield Check("python", "ok", f"{platform.python_version()} ({sys.executable})")
     needed = [*_requirements(DISTRIBUTION), *(_requirements("nnunetv2") if _version("nnunetv2") else [])]
     for requirement in filterfalse(_is_met, needed):
         wanted = f"{requirement.name}{requirement.specifier}"
         found = _version(requirement.name) or "not installed"
         yield Check(requirement.name, "FAIL", f"{found}, needed: {wanted}", _pip_install(wanted))
     versions = {f"{requirement.name.lower()} {_version(requirement.name)}" for requirement in filter(_is_met, needed)}
-    yield Check("versions", "ok", ", ".join(sorted(versions)))
+    yield Check("versions", "ok", ", ".join([f"python {platform.python_version()}", *sorted(versions)]))
     for extra, purpose in EXTRAS.items():
         lacking = [f"{r.name}{r.specifier}" for r in _requirements(DISTRIBUTION, extra) if not _is_met(r)]
         message = f"not installed, needed for {purpose}: {_pip_install(*lacking)}" if lacking else "installed"
@@ -123,35 +124,25 @@ def check_imports() -> Iterator[Check]:
 def check_paths() -> Iterator[Check]:
     for variable in NNUNET_PATHS:
         folder = os.environ.get(variable, "").strip()
-        raw = variable == "nnUNet_raw"  # raw images may well lie on a full or read-only disk
+        problem: Status = "warning" if variable == "nnUNet_raw" else "FAIL"  # nnU-Net writes nothing there
         if not folder:
             wanted = f"$HOME/nnUNet/{variable}"
             yield Check(variable, "FAIL", "not set", f'mkdir -p "{wanted}" && {_export(variable, wanted)}'
                                                      "  (put the second part into your shell's start file)")
         elif not Path(folder).is_absolute():
             # "~" lands here too: the shell does not expand it inside quotes, nor does nnU-Net
-            yield Check(variable, "warning" if Path(folder).is_dir() else "FAIL",
-                        f"{folder} is not an absolute path: it means another folder elsewhere",
+            yield Check(variable, "FAIL", f"{folder} is not an absolute path: it means another folder elsewhere",
                         _export(variable, str(Path(folder).expanduser().resolve())))
         elif not Path(folder).is_dir():
             yield Check(variable, "FAIL", f"{folder} is not a folder", f"mkdir -p {shlex.quote(folder)}")
-        elif reason := _not_writable(folder):
-            yield Check(variable, "warning" if raw else "FAIL", f"{folder} can not be written to ({reason})",
+        elif not os.access(folder, os.W_OK):
+            yield Check(variable, problem, f"{folder} can not be written to",
                         f"chmod u+rwx {shlex.quote(folder)}  (or let {variable} name a folder of yours)")
         else:
             free = shutil.disk_usage(folder).free / 1e9
-            status = "FAIL" if free < NO_DISK_GB and not raw else "warning" if free < LOW_DISK_GB and not raw else "ok"
+            status = problem if free < NO_DISK_GB else "warning" if free < LOW_DISK_GB else "ok"
             yield Check(variable, status, f"{folder}, writable, {free:.0f} GB free",
                         "" if status == "ok" else f"free some space: du -sh {shlex.quote(folder)}/*")
-
-
-def _not_writable(folder: str) -> str:
-    """Tried, not asked: permission bits say nothing about read-only mounts, quotas and the superuser."""
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            return ""
-    except OSError as error:
-        return str(error.strerror)
 
 
 def check_contents() -> Iterator[Check]:
@@ -173,14 +164,10 @@ def check_contents() -> Iterator[Check]:
                         "wait, or go on with it: the same nnUNetv2_train command, with --c")
 
 
-def shim_trainers(folder: Path) -> dict[str, str]:
-    """Trainer name -> module the shim imports it from, read without importing (torch may be missing)."""
-    trainers: dict[str, str] = {}
-    for file in sorted(folder.glob("*.py")):
-        for node in ast.parse(file.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.ImportFrom) and node.module:
-                trainers |= {alias.asname or alias.name: node.module for alias in node.names}
-    return trainers
+def our_trainers(folder: Path) -> dict[str, type]:
+    """Those of a folder for nnUNet_extTrainer, by name."""
+    return {name: value for file in sorted(folder.glob("*.py")) for name, value in runpy.run_path(str(file)).items()
+            if isinstance(value, type)}
 
 
 def check_trainers() -> Iterator[Check]:
@@ -196,7 +183,7 @@ def check_trainers() -> Iterator[Check]:
         yield Check(EXT_TRAINER, "FAIL", "not set: nnU-Net does not find our trainers", fix)
     elif whole:
         yield Check(EXT_TRAINER, "FAIL", f"{whole[0]} holds the whole package instead of the trainers only", fix)
-    elif problems := list(filter(None, starmap(_search_problem, shim_trainers(trainers_folder()).items()))):
+    elif problems := list(filter(None, starmap(_search_problem, our_trainers(trainers_folder()).items()))):
         yield Check(EXT_TRAINER, "FAIL", problems[0], fix)
     elif missing:
         yield Check(EXT_TRAINER, "warning", f"no such folder, nnU-Net skips it: {', '.join(missing)}", fix)
@@ -204,16 +191,13 @@ def check_trainers() -> Iterator[Check]:
         yield Check(EXT_TRAINER, "ok", f"nnU-Net finds our trainers in {os.pathsep.join(folders)}")
 
 
-def _search_problem(name: str, module: str) -> str:
-    """Why nnU-Net's search does not end at the class `name` of `module`; '' if it does."""
+def _search_problem(name: str, ours: type) -> str:
+    """Why nnU-Net's search for trainers does not end at our class; '' if it does."""
     search = importlib.import_module("nnunetv2.utilities.find_objects").recursive_find_trainer_class_by_name
-    ours = getattr(importlib.import_module(module), name)
     try:
         found = search(name)
-    except RuntimeError:  # nnU-Net's message is long and says the same
-        return f"nnU-Net does not find {name}"
-    except (Exception, SystemExit) as error:  # ours can be imported, and nnU-Net imports all modules of all folders
-        return f"nnU-Net's search stops at a broken module: {_describe(error)}"
+    except (Exception, SystemExit) as error:  # it imports all modules of all folders
+        return f"nnU-Net's search for {name} fails: {_describe(error)}"
     return "" if found is ours else f"nnU-Net finds another {name} first, in {found.__module__}"
 
 
@@ -227,7 +211,7 @@ def check_device() -> Iterator[Check]:
         yield from _check_cuda(torch)
     elif torch.backends.mps.is_available():
         yield Check("device", "ok", "mps (Apple), shared memory; nnU-Net uses it only with: -device mps")
-    elif os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1") and (gpus := _nvidia_gpus()):
+    elif (gpus := _nvidia_gpus()) and os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1"):
         why = "".join(f": {str(warning.message).splitlines()[0]}" for warning in caught[:1])
         yield Check("device", "FAIL", f"torch (built for CUDA: {torch.version.cuda}) can not use {gpus}{why}",
                     "nvidia-smi  (shows the highest CUDA version of your driver: update it, or install a torch built "

@@ -13,7 +13,7 @@ import pytest
 import tiny
 
 from nnunetv2_rmr.cli.nnunet_arguments import check_arguments
-from nnunetv2_rmr.doctor import shim_trainers
+from nnunetv2_rmr.doctor import our_trainers
 from nnunetv2_rmr.ext_trainer import add_to_ext_trainer, trainers_folder
 
 if sys.version_info >= (3, 11):
@@ -59,7 +59,7 @@ def test_every_trainer_of_the_package_has_a_shim():
     defined = {node.name for file in (ROOT / "nnunetv2_rmr").rglob("*.py")
                for node in ast.parse(file.read_text(encoding="utf-8")).body
                if isinstance(node, ast.ClassDef) and node.name.startswith("nnUNetTrainer")}
-    assert defined == set(shim_trainers(ROOT / "trainers"))
+    assert defined == set(our_trainers(ROOT / "trainers"))
 
 
 # --------------------------------------------------------------------------------------------- checkout and wheel
@@ -106,7 +106,7 @@ def test_the_trainers_command_prints_the_folder_with_the_shims(installed):
 
 
 def test_nnunet_finds_every_trainer_and_workers_can_load_it(installed):
-    names = sorted(shim_trainers(ROOT / "trainers"))
+    names = sorted(our_trainers(ROOT / "trainers"))
     code = """
 import pickle, sys
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
