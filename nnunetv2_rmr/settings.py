@@ -151,16 +151,16 @@ def reference_channel(reference_modality: str | int | None, names: list[str]) ->
     Raises ValueError if the data set has no such channel, or several of this name.
     """
     folded = [name.casefold() for name in names]
-    numbered = ", ".join(f"{i}={name}" for i, name in enumerate(names))
     if reference_modality is None:
         shows_lesions = (i for wanted in ("flair", "pet") for i, name in enumerate(folded) if wanted in name)
         return next(shows_lesions, len(names) - 1)
     if isinstance(reference_modality, int):
-        if 0 <= reference_modality < len(names):
-            return reference_modality
-    elif folded.count(reference_modality.casefold()) == 1:
-        return folded.index(reference_modality.casefold())
-    elif reference_modality.casefold() in folded:
-        raise ValueError(f"RMR setting reference_modality={reference_modality!r}: several of the data set's channels "
-                         f"have this name, give the number of one: {numbered}")
-    raise ValueError(f"RMR setting reference_modality={reference_modality!r}: the data set's channels are {numbered}")
+        found = [i for i in range(len(names)) if i == reference_modality]
+    else:
+        found = [i for i, name in enumerate(folded) if name == reference_modality.casefold()]
+    if len(found) != 1:
+        numbered = ", ".join(f"{i}={name}" for i, name in enumerate(names))
+        several = "several of the data set's channels have this name, give the number of one:"
+        raise ValueError(f"RMR setting reference_modality={reference_modality!r}: "
+                         f"{several if found else 'the channels of the data set are'} {numbered}")
+    return found[0]

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from nnunetv2_rmr.cli.argument_types import whole_number
+from nnunetv2_rmr.cli.argument_types import exit_if_failed, whole_number
 from nnunetv2_rmr.evaluation.fusion_baselines import METHODS
 
 DEFAULT_OUTPUT = "fusion_metrics.json"
@@ -82,14 +82,11 @@ def main(argv: list[str] | None = None) -> None:
 
     done, failed, rules = summary["metric_per_case"], summary["failed_cases"], summary["rules"]
     if done:
-        print(f"\nMean over {len(done)} case{'s' * (len(done) > 1)}. {rules['mode']}. Mask: {rules['mask']}. "
+        print(f"\nMean over {len(done)} case(s). {rules['mode']}. Mask: {rules['mask']}. "
               f"Sources: {', '.join(rules['sources'])}.\n\n{table(summary)}\n\n"
               "Read the first lines: a copy of one modality wins most of the others. EN, SD, SF and AG reward noise; "
               "MI, Q_MI and Q_NCIE depend on the number of sources.\n\n" + summary["verdict"]["fused"])
     if not_fused := rules["images_without_fused_image"]:
-        print(f"Not evaluated, {len(not_fused)} case{'s' * (len(not_fused) > 1)} of {args.images} without fused image: "
-              + ", ".join(not_fused[:5]) + (" ..." if len(not_fused) > 5 else ""))
+        print(f"Not evaluated, {len(not_fused)} case(s) of {args.images} without fused image: {', '.join(not_fused)}")
     print(f"Written: {output}, {csv_file}")
-    if failed:
-        sys.exit(f"{p.prog}: {len(failed)} of {len(done) + len(failed)} cases could not be evaluated:\n  "
-                 + "\n  ".join(f"{case}: {reason}" for case, reason in failed.items()))
+    exit_if_failed(p.prog, failed, "evaluated")

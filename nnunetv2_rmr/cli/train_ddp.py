@@ -28,10 +28,6 @@ def main() -> None:
     add_to_ext_trainer()
 
     from nnunetv2.run import run_training as nnunet
-
-    if {"-h", "--help"} & set(rest):
-        nnunet.run_training_entry()
-
     from torch import distributed as dist
 
     from nnunetv2_rmr.training.distributed import join_processes, let_nnunet_train_on
