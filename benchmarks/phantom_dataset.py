@@ -26,7 +26,7 @@ def main() -> None:
     set_environment(args.root)
     write_phantom_dataset(args.root / "nnUNet_raw", DATASET_ID, DATASET_NAME, args.cases, args.test_cases, args.seed,
                           args.spacing)
-    plan_and_preprocess(args.patch, features=12, stages=4, tick=lambda: None)
+    plan_and_preprocess(args.patch, features=12, stages=4)
 
 
 if __name__ == "__main__":

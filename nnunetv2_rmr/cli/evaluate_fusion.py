@@ -82,7 +82,7 @@ def main(argv: list[str] | None = None) -> None:
 
     done, failed, rules = summary["metric_per_case"], summary["failed_cases"], summary["rules"]
     if done:
-        print(f"\nMean over {len(done)} case(s). {rules['mode']}. Mask: {rules['mask']}. "
+        print(f"\nMean over {len(done)} case{'s' * (len(done) > 1)}. {rules['mode']}. Mask: {rules['mask']}. "
               f"Sources: {', '.join(rules['sources'])}.\n\n{table(summary)}\n\n"
               "Read the first lines: a copy of one modality wins most of the others. EN, SD, SF and AG reward noise; "
               "MI, Q_MI and Q_NCIE depend on the number of sources.\n\n" + summary["verdict"]["fused"])

@@ -45,11 +45,11 @@ def threads_for_processes() -> Iterator[None]:
         yield
 
 
-def plan_and_preprocess(patch_size: list[int], features: int, stages: int, tick: Callable[[], None]) -> None:
+def plan_and_preprocess(patch_size: list[int], features: int, stages: int) -> None:
     """nnU-Net's fingerprint, plans and preprocessing, and a configuration that trains in minutes on a CPU.
 
     The small configuration is nnU-Net's 3d_fullres with its own patch size and with the first `stages` stages of its
-    network, the first of them with `features` features. Calls tick three times.
+    network, the first of them with `features` features.
     """
     from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
     from nnunetv2.experiment_planning.plan_and_preprocess_api import plan_experiment_dataset, preprocess_dataset
@@ -60,21 +60,17 @@ def plan_and_preprocess(patch_size: list[int], features: int, stages: int, tick:
         extractor.show_progress_bar = False
         extractor.num_foreground_voxels_for_intensitystats = 1e5  # of 1e8: lesions here have some thousand voxels
         extractor.run(overwrite_existing=True)
-        tick()
-        plans, name = plan_experiment_dataset(DATASET_ID)
-        tick()
+        _, name = plan_experiment_dataset(DATASET_ID)
         preprocess_dataset(DATASET_ID, name, ["3d_fullres"], [2], show_progress_bar=False)
-        tick()
     file = Path(os.environ["nnUNet_preprocessed"], DATASET, name + ".json")
     plans = json.loads(file.read_text())
     architecture = deepcopy(plans["configurations"]["3d_fullres"]["architecture"])
     arguments = architecture["arch_kwargs"]
     stages = min(stages, arguments["n_stages"])
-    arguments["n_stages"] = stages
-    arguments["features_per_stage"] = [features * 2 ** i for i in range(stages)]
-    for key, length in (("kernel_sizes", stages), ("strides", stages), ("n_conv_per_stage", stages),
-                        ("n_conv_per_stage_decoder", stages - 1)):
-        arguments[key] = arguments[key][:length]
+    arguments |= {"n_stages": stages, "features_per_stage": [features * 2 ** i for i in range(stages)],
+                  "n_conv_per_stage_decoder": arguments["n_conv_per_stage_decoder"][:stages - 1]}
+    for key in ("kernel_sizes", "strides", "n_conv_per_stage"):
+        arguments[key] = arguments[key][:stages]
     plans["rmr"] = {"panel_every": 0, "validation_fusion": False}  # the report has pictures of its own
     plans["configurations"][CONFIGURATION] = {"inherits_from": "3d_fullres", "patch_size": patch_size, "batch_size": 2,
                                               "architecture": architecture}

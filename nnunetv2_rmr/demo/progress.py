@@ -27,8 +27,8 @@ class Progress:
                         bar_format="{desc} |{bar}| {percentage:3.0f}%  {elapsed}, about {remaining} left")
 
     @contextmanager
-    def step(self, name: str, ticks: int) -> Iterator[None]:
-        """Run one step in the body; call `tick()` `ticks` times on the way."""
+    def step(self, name: str, ticks: int = 1) -> Iterator[None]:
+        """Run one step in the body; call `tick()` up to `ticks` times on the way."""
         heading = f"[{list(self.steps).index(name) + 1}/{len(self.steps)}] {name}"
         began, end = time.monotonic(), self.done + self.steps[name]
         self._tick, self._end = self.steps[name] / ticks, end

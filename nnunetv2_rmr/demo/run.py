@@ -109,9 +109,9 @@ def _run(options: DemoOptions, progress: Progress) -> dict:
     with progress.step("simulate the data", options.cases + options.test_cases):
         write_phantom_dataset(out / "nnUNet_raw", DATASET_ID, DATASET_NAME, options.cases, options.test_cases,
                               options.seed, options.spacing_mm, tick)
-    with progress.step("plan and preprocess", 3):
+    with progress.step("plan and preprocess"):
         set_environment(out)
-        plan_and_preprocess(list(options.patch_size), options.features, options.stages, tick)
+        plan_and_preprocess(list(options.patch_size), options.features, options.stages)
     models = {}
     for trainer, name in zip(TRAINERS, NAMES):
         with progress.step(f"train {name}", options.epochs * options.iterations):
@@ -120,7 +120,7 @@ def _run(options: DemoOptions, progress: Progress) -> dict:
     benchmark = _benchmark(options, models)
     with progress.step("benchmark", len(benchmark.part) * len(benchmark.keys)):
         benchmark.run(lambda predictions: [tick() for _ in range(predictions)])
-    with progress.step("report", 1):
+    with progress.step("report"):
         from nnunetv2_rmr.report.write import write_report
 
         summary, failed, _ = benchmark.finish()
