@@ -46,7 +46,8 @@ def reference_of(images: ImageFolder, name: str | None) -> int:
 def fuse_folder(request: FuseRequest) -> dict[str, str]:
     """Write OUT/CASE.nii.gz of all cases: float32, on the input's grid, about 0..1, zero outside the body.
 
-    Returns the cases that failed, with the reason; all others are done. Raises FolderRefused, ImportError (see pywavelets).
+    Returns the cases that failed, with the reason; all others are done. Raises FolderRefused; ImportError
+    without PyWavelets, if it is needed.
     """
     if request.method == "wavelet":
         pywavelets()

@@ -20,27 +20,18 @@ def contrast_scores(fused: np.ndarray, mask: np.ndarray) -> dict[str, float]:
     with_all_neighbours = mask.copy()
     per_axis, squares = [], np.zeros(fused.shape, fused.dtype)
     for axis in range(fused.ndim):
-        here, there = _without(fused.ndim, axis, -1), _without(fused.ndim, axis, 0)
-        both = mask[here] & mask[there]
-        square = (fused[there] - fused[here]) ** 2
-        per_axis.append(mean_or_nan(square[both]))
-        squares[here] += square
-        with_all_neighbours[here] &= mask[there]
-        with_all_neighbours[_only(fused.ndim, axis, -1)] = False
+        image, inside, total, counted = (np.moveaxis(array, axis, 0)
+                                         for array in (fused, mask, squares, with_all_neighbours))
+        square = (image[1:] - image[:-1]) ** 2
+        per_axis.append(mean_or_nan(square[inside[1:] & inside[:-1]]))
+        total[:-1] += square
+        counted[:-1] &= inside[1:]
+        counted[-1] = False
     return {
         "SD": float(fused[mask].std(dtype=np.float64)),
         "SF": float(np.sqrt(sum(per_axis))),
         "AG": mean_or_nan(np.sqrt(squares[with_all_neighbours] / fused.ndim)),
     }
-
-
-def _without(ndim: int, axis: int, end: int) -> tuple[slice, ...]:
-    """Everything but the first (end 0) or last (end -1) voxel along the axis."""
-    return tuple((slice(1, None) if end == 0 else slice(-1)) if a == axis else slice(None) for a in range(ndim))
-
-
-def _only(ndim: int, axis: int, index: int) -> tuple:
-    return tuple(index if a == axis else slice(None) for a in range(ndim))
 
 
 class LesionContrast:

@@ -1,4 +1,4 @@
-"""How much information there is, and is shared with the sources: EN, MI, Q_MI, Q_NCIE by histograms; CC, SCD linearly."""
+"""How much information there is, EN, and is shared with the sources: MI, Q_MI, Q_NCIE, by histograms; CC, SCD."""
 
 from collections.abc import Sequence
 from itertools import permutations
