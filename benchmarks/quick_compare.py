@@ -47,8 +47,8 @@ from real_dataset import CONFIGURATION, REAL_DATA, make
 from nnunetv2_rmr.degradations.degrade import DEGRADATIONS, degrade_case
 from nnunetv2_rmr.evaluation.fusion_baselines import COPY
 from nnunetv2_rmr.evaluation.fusion_baselines.fuse import fuse
+from nnunetv2_rmr.evaluation.fusion_metrics.contrast import LesionContrast, relative_contrast
 from nnunetv2_rmr.evaluation.fusion_metrics.intensities import to_unit_range
-from nnunetv2_rmr.evaluation.fusion_metrics.lesion_contrast import LesionContrast, relative_contrast
 from nnunetv2_rmr.evaluation.fusion_metrics.scores import fusion_scores
 from nnunetv2_rmr.evaluation.restoration import restoration_scores
 from nnunetv2_rmr.evaluation.segmentation_metrics import segmentation_scores

@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
                    help=f"what to compare with: {', '.join(METHODS)} (default: {' '.join(DEFAULT_BASELINES)}; "
                         "--baselines without a name: none). copy: every modality alone. wavelet needs PyWavelets, in "
                         "the extra [benchmark]")
-    p.add_argument("-d", "--dataset_json", type=Path, metavar="FILE",
+    p.add_argument("-d", "-djfile", "--dataset_json", type=Path, metavar="FILE",
                    help="dataset.json with file ending and channel names (default: the one in or beside one of the "
                         "folders, else .nii.gz and channel numbers)")
     p.add_argument("-np", dest="num_processes", type=whole_number(1), default=2, metavar="N",
@@ -56,8 +56,7 @@ def main(argv: list[str] | None = None) -> None:
     args = p.parse_args(argv)
 
     # Here and not above: --help and usage errors should not wait for the imports
-    from nnunetv2_rmr.evaluation.fusion_baselines.wavelet import PyWaveletsMissing
-    from nnunetv2_rmr.evaluation.fusion_metrics.case_files import FolderError
+    from nnunetv2_rmr.evaluation.corruptions.image_folder import FolderRefused
     from nnunetv2_rmr.evaluation.fusion_metrics.evaluate_folder import evaluate_folder
     from nnunetv2_rmr.evaluation.fusion_metrics.summary import table, write_summary
     from nnunetv2_rmr.files.atomic import remove_leftovers, temporary_beside
@@ -75,7 +74,7 @@ def main(argv: list[str] | None = None) -> None:
         summary = evaluate_folder(args.fused, args.images, args.mask, args.mode, args.baselines, args.dataset_json,
                                   args.num_processes, args.labels, progress=True)
         csv_file = write_summary(summary, output)
-    except (FolderError, PyWaveletsMissing, OSError) as error:
+    except (FolderRefused, ImportError, OSError) as error:
         sys.exit(f"{p.prog}: error: {error}")
     except KeyboardInterrupt:
         sys.exit(f"{p.prog}: stopped; nothing was written")

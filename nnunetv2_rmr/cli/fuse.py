@@ -36,14 +36,13 @@ def main(argv: list[str] | None = None) -> None:
     # Here and not above: --help and usage errors should not wait for the imports
     from nnunetv2_rmr.evaluation.corruptions.image_folder import FolderRefused, ImageFolder
     from nnunetv2_rmr.evaluation.fusion_baselines.fuse_folder import FuseRequest, fuse_folder, reference_of
-    from nnunetv2_rmr.evaluation.fusion_baselines.wavelet import PyWaveletsMissing
 
     try:
         images = ImageFolder.open(values.images, values.djfile)
         reference = reference_of(images, values.reference)
         failures = fuse_folder(FuseRequest(images, values.output, values.method, reference, values.overwrite,
                                            values.num_processes))
-    except (FolderRefused, PyWaveletsMissing, OSError) as error:
+    except (FolderRefused, ImportError, OSError) as error:
         sys.exit(f"{p.prog}: error: {error}")
     except KeyboardInterrupt:
         sys.exit(f"{p.prog}: stopped; the files that are there are complete")

@@ -1,30 +1,25 @@
 """How well the fused image of a degraded case restores that of the clean one."""
 
+import numpy as np
 import torch
 
-from nnunetv2_rmr.losses.filters import crop_border
-from nnunetv2_rmr.losses.ssim import ssim_map, ssim_radii
+from nnunetv2_rmr.evaluation.fusion_metrics.similarity import StructuralSimilarity
 
 
 def restoration_scores(restored: torch.Tensor, clean: torch.Tensor, inside: torch.Tensor) -> dict[str, float]:
     """PSNR in dB and SSIM of `restored` against `clean`.
 
-    All (D, H, W); inside: boolean, the voxels with data. Both scores use the range between the 0.1 and the 99.9
-    percentile of `clean` inside the mask as data range L. PSNR = 10 log10(L^2 / MSE inside the mask), infinite for
-    equal images. SSIM (Wang et al. 2004) is the mean over the mask, with both images zero outside of it; voxels whose
-    window would leave the volume do not count (if there are others).
+    All (D, H, W); inside: boolean, the voxels with data. The 0.1 and the 99.9 percentile of `clean` inside the mask
+    become 0 and 1 in both images (if both are one value, its range counts as 1). PSNR = 10 log10(1 / MSE inside the
+    mask), infinite for equal images. SSIM: mean over the mask, windows see only their part inside, see
+    StructuralSimilarity.
     """
-    values = clean[inside].double()
-    low, high = torch.quantile(_thinned(values), torch.tensor([0.001, 0.999], dtype=values.dtype))
-    span = float(high - low)
-    mse = float((restored[inside].double() - values).square().mean())
-    psnr = float("inf") if mse == 0 else float(10 * torch.log10(torch.tensor(span ** 2 / mse)))
-    masked = [torch.where(inside, image, 0).float()[None, None] for image in (restored, clean)]
-    similarity = ssim_map(*masked, data_range=span)[0, 0]
-    counted = crop_border(inside, ssim_radii(inside.shape))
-    return {"PSNR": psnr, "SSIM": float((similarity[counted] if counted.any() else similarity).mean())}
-
-
-def _thinned(values: torch.Tensor, limit: int = 2 ** 23) -> torch.Tensor:
-    # torch.quantile refuses more than 2^24 values
-    return values[:: 1 + len(values) // limit]
+    mask = inside.cpu().numpy()
+    restored, clean = (image.cpu().numpy().astype(np.float64) for image in (restored, clean))
+    low, high = np.quantile(clean[mask], (0.001, 0.999))
+    span = high - low or 1.0
+    with np.errstate(divide="ignore"):
+        psnr = float(-10 * np.log10(np.square((restored[mask] - clean[mask]) / span).mean()))
+    metric = StructuralSimilarity(mask)
+    x, y = (metric.describe(np.where(mask, (image - low) / span, 0).astype(np.float32)) for image in (restored, clean))
+    return {"PSNR": psnr, "SSIM": metric.compare(x, y)["SSIM"]}

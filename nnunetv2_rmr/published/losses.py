@@ -5,17 +5,19 @@ On z-scores the losses on images weigh more than on intensities up to 1, for whi
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
-from nnunetv2_rmr.losses.filters import sobel_magnitude
-from nnunetv2_rmr.losses.ssim import ssim
-from nnunetv2_rmr.losses.terms import LoggedTerms
+from nnunetv2_rmr.losses.restoration import LoggedTerms
 from nnunetv2_rmr.published.network import Stage1Outputs, Stage2Outputs
 
 MSE, TOTAL_VARIATION, SSIM = 40.0, 20.0, 1.0  # of both levels of the refinement constraint; SSIM of the images
 SEGMENTATION, INTENSITY = 10.0, 12.0
 GRADIENT = 32.0  # 1 with the published 3D Sobel kernels, which are 32 times as large as ours
+SIGMA, RADIUS = 1.5, 5  # of the SSIM's window, in voxels
 
 TERMS = ("image_refinement", "feature_refinement", "segmentation", "intensity", "gradient")
 
@@ -77,3 +79,45 @@ def fusion_terms(fused: torch.Tensor, clean: torch.Tensor, reference: int) -> di
         edges = sobel_magnitude(clean).amax(dim=1, keepdim=True)
     return {"intensity": (fused - clean[:, reference:reference + 1]).abs().mean(),
             "gradient": (sobel_magnitude(fused) - edges).abs().mean()}
+
+
+def ssim(x: torch.Tensor, y: torch.Tensor, data_range: torch.Tensor) -> torch.Tensor:
+    """Mean SSIM per image, Wang et al. 2004: Gaussian window (sigma 1.5, 11 taps), K1 = .01, K2 = .03.
+
+    x, y: (B, C, *spatial). data_range: L, (B, C). Windows lie inside the image; along axes shorter than 11 voxels they
+    are shortened to fit. Returns (B, C).
+    """
+    span = data_range.reshape(*data_range.shape, *[1] * (x.ndim - 2))
+    c1, c2 = (0.01 * span) ** 2, (0.03 * span) ** 2
+    mean_x, mean_xx, mean_xy, mean_y, mean_yy = (_local_mean(image) for image in (x, x * x, x * y, y, y * y))
+    covariance, variances = mean_xy - mean_x * mean_y, mean_xx - mean_x * mean_x + mean_yy - mean_y * mean_y
+    luminance = (2 * mean_x * mean_y + c1) / (mean_x * mean_x + mean_y * mean_y + c1)
+    return (luminance * (2 * covariance + c2) / (variances + c2)).flatten(2).mean(-1)
+
+
+def _local_mean(image: torch.Tensor) -> torch.Tensor:
+    for axis in range(2, image.ndim):
+        radius = min(RADIUS, (image.shape[axis] - 1) // 2)
+        weights = [math.exp(-(i ** 2) / (2 * SIGMA ** 2)) for i in range(-radius, radius + 1)]
+        image = _correlate(image, [weight / sum(weights) for weight in weights], axis)
+    return image
+
+
+def sobel_magnitude(x: torch.Tensor) -> torch.Tensor:
+    """Sum over axes of absolute Sobel responses, in intensity units per voxel (kernels normalised).
+
+    x: (B, C, *spatial), each axis at least 3 long. Returns (B, C, *(spatial - 2)).
+    """
+    total = 0
+    for derivative_axis in range(2, x.ndim):
+        response = x
+        for axis in range(2, x.ndim):
+            response = _correlate(response, (-0.5, 0, 0.5) if axis == derivative_axis else (0.25, 0.5, 0.25), axis)
+        total = total + response.abs()
+    return total
+
+
+def _correlate(x: torch.Tensor, kernel: Sequence[float], axis: int) -> torch.Tensor:
+    """Along one axis, where the kernel lies inside: by len(kernel) - 1 voxels shorter."""
+    length = x.shape[axis] - len(kernel) + 1
+    return sum(weight * x.narrow(axis, i, length) for i, weight in enumerate(kernel) if weight)

@@ -13,8 +13,6 @@ class WarmupCosineLR:
     """
 
     def __init__(self, optimizer: Optimizer, lr: float, first_epoch: int, epochs: int, warmup_epochs: int = 0):
-        if not 0 <= warmup_epochs < epochs:
-            raise ValueError(f"warmup_epochs must be in [0, {epochs}), the epochs of the stage, got {warmup_epochs}")
         self.optimizer = optimizer
         self.lr, self.first_epoch, self.epochs, self.warmup_epochs = lr, first_epoch, epochs, warmup_epochs
         self.step(first_epoch)

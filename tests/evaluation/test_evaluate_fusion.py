@@ -184,7 +184,7 @@ def test_bad_cases_are_named_and_do_not_stop_the_others(folders, tmp_path):
     assert "3 of 4 cases" in str(left.value.code)  # a text: exit status 1
     summary = read(tmp_path / "x.json")
     assert [case["case"] for case in summary["metric_per_case"]] == ["c"]
-    assert "a_0001.nii.gz does not exist" in summary["failed_cases"]["a"]
+    assert "a_0001.nii.gz (0001) missing" in summary["failed_cases"]["a"]
     assert "b.nii.gz" in summary["failed_cases"]["b"]
     assert "d_0000.nii.gz does not exist" in summary["failed_cases"]["d"]
     assert all(reason in str(left.value.code) for reason in summary["failed_cases"].values())
@@ -276,7 +276,7 @@ def test_2d_images_are_scored(tmp_path):
 @pytest.mark.parametrize(("arguments", "message"), [
     (["-fused", "nowhere"], "-fused nowhere: there is no such folder"),
     (["--mask", "nowhere"], "--mask nowhere: there is no such folder"),
-    (["-d", "nowhere.json"], "nowhere.json: is no dataset.json"),
+    (["-d", "nowhere.json"], "nowhere.json: can not be read"),
 ])
 def test_a_wrong_folder_is_named(folders, arguments, message):
     with pytest.raises(SystemExit) as left:

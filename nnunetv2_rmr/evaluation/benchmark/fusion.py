@@ -8,8 +8,8 @@ import numpy as np
 
 from nnunetv2_rmr.evaluation.fusion_baselines import COPY
 from nnunetv2_rmr.evaluation.fusion_baselines.fuse import fuse
+from nnunetv2_rmr.evaluation.fusion_metrics.contrast import LesionContrast, relative_contrast
 from nnunetv2_rmr.evaluation.fusion_metrics.intensities import bounding_box, to_unit_range
-from nnunetv2_rmr.evaluation.fusion_metrics.lesion_contrast import LesionContrast, relative_contrast
 from nnunetv2_rmr.evaluation.fusion_metrics.verdict import Facts, copy_sentence, facts, facts_of, verdict
 
 

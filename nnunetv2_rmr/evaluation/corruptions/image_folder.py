@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
@@ -71,13 +72,16 @@ class ImageFolder:
         """Where a modality of a case is, or would be in another folder."""
         return (folder or self.folder) / f"{case}_{channel:04d}{self.file_ending}"
 
-    def read(self, case: str) -> tuple[np.ndarray, dict]:
-        """(C, Z, Y, X) float32 and nnU-Net's properties. Raises BadCaseError naming the file."""
+    def read(self, case: str, made_of_them: Sequence[str] = ()) -> tuple[np.ndarray, dict]:
+        """(C, Z, Y, X) float32 and nnU-Net's properties. made_of_them: see check_files. Raises BadCaseError naming the
+        file."""
+        if case not in self.cases:
+            raise BadCaseError(f"{self.file(case, 0)} does not exist")
         there = self.folder.glob(f"{escape(case)}_[0-9][0-9][0-9][0-9]{self.file_ending}")
         if told := wrong_numbers(sorted(map(str, there)), self.names, self.file_ending):
             raise BadCaseError(f"{told} ({', '.join(self.names)})")
         files = [str(self.file(case, channel)) for channel in range(len(self.names))]
-        check_files(files)
+        check_files(files, made_of_them)
         try:
             images, properties = self.reader_writer().read_images(files)
         except Exception as error:  # readers raise whatever they like

@@ -10,8 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from nnunetv2_rmr.evaluation.corruptions.image_folder import FolderRefused, ImageFolder
-from nnunetv2_rmr.evaluation.fusion_baselines.fuse import fuse
-from nnunetv2_rmr.evaluation.fusion_baselines.wavelet import load_pywavelets
+from nnunetv2_rmr.evaluation.fusion_baselines.fuse import fuse, pywavelets
 from nnunetv2_rmr.evaluation.fusion_metrics.intensities import bounding_box, to_unit_range
 from nnunetv2_rmr.files.atomic import remove_leftovers
 from nnunetv2_rmr.files.workers import WorkerDied, as_ready
@@ -47,10 +46,11 @@ def reference_of(images: ImageFolder, name: str | None) -> int:
 def fuse_folder(request: FuseRequest) -> dict[str, str]:
     """Write OUT/CASE.nii.gz of all cases: float32, on the input's grid, about 0..1, zero outside the body.
 
-    Returns the cases that failed, with the reason; all others are done. Raises FolderRefused, PyWaveletsMissing.
+    Returns the cases that failed, with the reason; all others are done. Raises FolderRefused; ImportError
+    without PyWavelets, if it is needed.
     """
     if request.method == "wavelet":
-        load_pywavelets()
+        pywavelets()
     if len(request.images.names) < 2:
         raise FolderRefused(f"-i {request.images.folder}: fusion needs at least two modalities, found "
                             + ", ".join(request.images.names))

@@ -1,5 +1,6 @@
-"""How well the edges of the sources are preserved: Qabf, also called Q_G."""
+"""How well the edges of the sources are preserved, Qabf (also called Q_G), and whether the image is a copy of one."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,6 +14,9 @@ WEIGHT_EXPONENT = 1  # L: a voxel weighs as much as the source's edge is strong
 STRONGEST = 0.9  # quantile of a source's edge strength above which edges may be its own
 FEWEST_OWN = 50  # voxels
 COMPLETE = 0.975  # Qabf of identical images
+CORRELATION = 0.99  # above: a copy
+OWN_EDGES = 0.05  # below, for every other source: a copy, if the image shows the source itself
+SHOWS_ITSELF = 0.5  # Qabf of the source
 
 
 @dataclass(frozen=True)
@@ -94,3 +98,27 @@ def _quality(source: _Edges, fused: _Edges) -> np.ndarray:
 def _sigmoid(x: np.ndarray, parameters: tuple[float, float, float]) -> np.ndarray:
     gamma, kappa, sigma = parameters
     return gamma / (1 + np.exp(kappa * (x - sigma)))
+
+
+def copied_source(metric: EdgePreservation, fused: _Edges, sources: Sequence[_Edges],
+                  correlations: Sequence[float]) -> int | None:
+    """Number of the source that the fused image is a copy of; None if it is none.
+
+    A copy correlates with a source (Pearson's r inside the body) by more than .99; or it shows the source (Qabf of at
+    least .5, so of inverted contrast, too) and none of the others: their own edges, where the source's gradient is
+    below its median, all come out below .05.
+
+    fused, sources: of metric.describe. correlations: of the fused image with every source.
+    """
+    closest = max(range(len(sources)), key=lambda i: np.nan_to_num(correlations[i], nan=-1.0))
+    if correlations[closest] > CORRELATION:
+        return closest
+    for i, source in enumerate(sources):
+        if metric.compare(fused, [source]) < SHOWS_ITSELF:
+            continue
+        others = [metric.compare_own(metric.own(other, [source]), fused, other)
+                  for j, other in enumerate(sources) if j != i]
+        others = [value for value in others if not np.isnan(value)]
+        if others and max(others) < OWN_EDGES:
+            return i
+    return None

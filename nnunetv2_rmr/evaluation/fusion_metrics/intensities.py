@@ -29,3 +29,8 @@ def to_unit_range(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     scaled = ((image - np.float32(low)) / np.float32(high - low)).astype(np.float32).clip(0, 1)
     scaled[~mask] = 0
     return scaled
+
+
+def mean_or_nan(values: np.ndarray) -> float:
+    """In double precision; NaN of no values."""
+    return float(values.mean(dtype=np.float64)) if values.size else float("nan")

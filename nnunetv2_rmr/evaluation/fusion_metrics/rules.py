@@ -1,18 +1,9 @@
 """The fixed rules behind the numbers, in words: they are written into every output."""
 
-from nnunetv2_rmr.evaluation.fusion_baselines import COPY, guided, laplacian, wavelet
-from nnunetv2_rmr.evaluation.fusion_metrics import (
-    copies,
-    edges,
-    information,
-    intensities,
-    lesion_contrast,
-    scores,
-    similarity,
-    vif,
-)
+from nnunetv2_rmr.evaluation.fusion_baselines import COPY, fuse
+from nnunetv2_rmr.evaluation.fusion_metrics import contrast, edges, information, intensities, scores, similarity
 from nnunetv2_rmr.evaluation.fusion_metrics.case_files import BODY, NO_MASK
-from nnunetv2_rmr.evaluation.fusion_metrics.evaluate_case import LESION_CONTRAST, expanded
+from nnunetv2_rmr.evaluation.fusion_metrics.evaluate_case import LESION_CONTRAST, Request
 from nnunetv2_rmr.fusion import body, gradient
 from nnunetv2_rmr.settings import reference_channel
 
@@ -20,7 +11,7 @@ _MASKS = {BODY: "the body: voxels where any source is not zero, if at least a th
                 "are zero in all sources; else voxels above Otsu's threshold in any source, largest connected part, "
                 f"closed by {body.CLOSED} voxels, holes filled", NO_MASK: "none, every voxel counts"}
 
-_NEAR, _FAR = lesion_contrast.RING_MM
+_NEAR, _FAR = contrast.RING_MM
 _METRICS = {
     LESION_CONTRAST: f"per region (mean inside - mean in a ring of {_NEAR:g} to {_FAR:g} mm around it, in the body) / "
                      "standard deviation in the body outside of all regions, of the image / of the source where its "
@@ -44,8 +35,8 @@ _METRICS = {
     "SCD": "r(F-B, A) + r(F-A, B), mean over all pairs of sources",
     "Qabf": f"parameter set {edges.PARAMETER_SET}: strength {edges.STRENGTH}, orientation {edges.ORIENTATION}, "
             f"L = {edges.WEIGHT_EXPONENT}; Sobel windows inside the mask; angle between gradients without sign",
-    "VIF": f"pixel domain, 4 scales, windows {tuple(2 * r + 1 for r in vif.RADII)} voxels, noise variance 2 for "
-           "intensities in 0..255 (2/255^2 here), mean over sources",
+    "VIF": f"pixel domain, 4 scales, windows {tuple(2 * r + 1 for r in similarity.VIF_RADII)} voxels, noise variance 2 "
+           "for intensities in 0..255 (2/255^2 here), mean over sources",
     "SSIM": f"Gaussian window, sigma {similarity.SIGMA} voxels, {2 * similarity.RADIUS + 1} taps, K1 {similarity.K1}, "
             f"K2 {similarity.K2}, data range 1, mean over the mask, mean over sources",
     "MS-SSIM": f"5 scales, weights {similarity.SCALE_WEIGHTS}, negative scales count as 0, mean over sources",
@@ -59,27 +50,29 @@ _BASELINES = {
                 f"of what another alone has brighter than {gradient.BRIGHT:g} standard deviations above its median",
     "average": "mean of the sources",
     "maximum": "largest of the sources",
-    "laplacian": f"Laplacian pyramid, {laplacian.LEVELS} levels, strongest detail, average base (Burt & Adelson 1983)",
-    "wavelet": f"{wavelet.WAVELET}, {wavelet.LEVELS} levels, {wavelet.MODE} border, strongest detail, average "
+    "laplacian": f"Laplacian pyramid, {fuse.PYRAMID_LEVELS} levels, strongest detail, average base (Burt & "
+                 "Adelson 1983)",
+    "wavelet": f"{fuse.WAVELET}, {fuse.WAVELET_LEVELS} levels, {fuse.WAVELET_MODE} border, strongest detail, average "
                "approximation (Li, Manjunath & Mitra 1995)",
-    "guided": f"guided filter (Li, Kang & Hu 2013), radii {guided.BASE_RADIUS}, {guided.BASE_WEIGHT[0]}, "
-              f"{guided.DETAIL_WEIGHT[0]}, epsilon {guided.BASE_WEIGHT[1]}, {guided.DETAIL_WEIGHT[1]}",
+    "guided": f"guided filter (Li, Kang & Hu 2013), radii {fuse.BASE_RADIUS}, {fuse.BASE_WEIGHT[0]}, "
+              f"{fuse.DETAIL_WEIGHT[0]}, epsilon {fuse.BASE_WEIGHT[1]}, {fuse.DETAIL_WEIGHT[1]}",
 }
 
 
-def rules(mode: str, mask: str, channels: list[str], baselines: list[str], lesions: bool) -> dict:
-    """For the "rules" of summary.json. mask: "body", "none" or a folder. lesions: whether labels were given."""
+def rules(request: Request) -> dict:
+    """For the "rules" of summary.json."""
+    mode, folders, channels = request.mode, request.folders, list(request.channels)
     low, high = intensities.PERCENTILES
     dimensions = ("3D, the whole volume" if mode == "3d" else
                   "2D, mean over the axial slices with at least "
                   f"{scores.MIN_SLICE_FRACTION:.0%} of the fullest slice's voxels in the body; lesions in 3D")
-    measured = [LESION_CONTRAST] * lesions + list(scores.METRICS)
+    measured = [LESION_CONTRAST] * (folders.labels is not None) + list(scores.METRICS)
     described = {name: f"{_BASELINES[name]}; of the mapped sources, then mapped like any fused image"
-                 for name in baselines if name != "copy"}
-    described |= {name: "the source as it is" for name in expanded(baselines, channels) if name.startswith(COPY)}
+                 for name in request.baselines if name != "copy"}
+    described |= {name: "the source as it is" for name in request.methods if name.startswith(COPY)}
     return {
         "mode": f"{mode}: {dimensions}",
-        "mask": _MASKS.get(mask, f"files in {mask}, voxels > 0"),
+        "mask": _MASKS.get(folders.mask, f"files in {folders.mask}, voxels > 0"),
         "intensity_map": f"one linear map per image and volume, also of the fused image: its {low} and {high} "
                          "percentile inside the mask to 0 and 1, clipped. So gain and offset of an image do not "
                          "count, in PSNR and SSIM neither",
@@ -89,10 +82,12 @@ def rules(mode: str, mask: str, channels: list[str], baselines: list[str], lesio
                  "gradient",
         "sources": channels,
         "reference_modality": channels[reference_channel(None, channels)],
-        "copy": f"correlation with a source above {copies.CORRELATION:g}; or Qabf of that source of at least "
-                f"{copies.SHOWS_ITSELF:g}, and the own edges of every other source, where its gradient is below its "
-                f"median, below {copies.OWN_EDGES:g}",
+        "copy": f"correlation with a source above {edges.CORRELATION:g}; or Qabf of that source of at least "
+                f"{edges.SHOWS_ITSELF:g}, and the own edges of every other source, where its gradient is below its "
+                f"median, below {edges.OWN_EDGES:g}",
         "not_finite": "null stands for NaN (undefined) and for infinite; means are over the n finite values",
         "metrics": {name: _METRICS[name] for name in measured},
         "baselines": described,
+        "dataset_json": folders.dataset_json and str(folders.dataset_json),
+        "images_without_fused_image": sorted({*folders.images.cases} - {*folders.cases}),
     }

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from nnunetv2_rmr.evaluation.fusion_metrics.contrast import contrast_scores
-from nnunetv2_rmr.evaluation.fusion_metrics.copies import copied_source
-from nnunetv2_rmr.evaluation.fusion_metrics.correlation import correlation_scores, pearson
-from nnunetv2_rmr.evaluation.fusion_metrics.edges import EdgePreservation
-from nnunetv2_rmr.evaluation.fusion_metrics.information import information_scores, mutual_information
+from nnunetv2_rmr.evaluation.fusion_metrics.edges import EdgePreservation, copied_source
+from nnunetv2_rmr.evaluation.fusion_metrics.information import (
+    correlation_scores,
+    information_scores,
+    mutual_information,
+    pearson,
+)
 from nnunetv2_rmr.evaluation.fusion_metrics.intensities import bounding_box
-from nnunetv2_rmr.evaluation.fusion_metrics.similarity import StructuralSimilarity, psnr
-from nnunetv2_rmr.evaluation.fusion_metrics.vif import VisualInformationFidelity
+from nnunetv2_rmr.evaluation.fusion_metrics.similarity import StructuralSimilarity, VisualInformationFidelity, psnr
 
 # of every source alone; the smallest over sources is the headline, since a copy of one source wins the means
 OF_SOURCE = ("own edges", "Qabf", "VIF", "SSIM", "MI")

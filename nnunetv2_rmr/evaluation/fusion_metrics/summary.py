@@ -1,6 +1,5 @@
 """From scores of cases to summary JSON, long CSV and the table that is printed."""
 
-import csv
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -8,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from nnunetv2_rmr.evaluation.fusion_metrics.evaluate_case import LESION_CONTRAST
 from nnunetv2_rmr.evaluation.fusion_metrics.scores import METRICS
@@ -24,13 +24,11 @@ def summarise(cases: list[dict], failed: dict[str, str], methods: Sequence[str],
     cases: entries of "metric_per_case". failed: reason by case. "verdict": of every method, in words.
     """
     tables: dict[str, dict] = {"mean": {}, "std": {}, "n": {}}
-    metrics = metrics_of(cases)
     for method in methods:
-        values = {metric: [v for case in cases if math.isfinite(v := case["metrics"][method].get(metric, math.nan))]
-                  for metric in metrics}
-        tables["mean"][method] = {m: float(np.mean(v)) if v else math.nan for m, v in values.items()}
-        tables["std"][method] = {m: float(np.std(v, ddof=1)) if len(v) > 1 else math.nan for m, v in values.items()}
-        tables["n"][method] = {m: len(v) for m, v in values.items()}
+        values = pd.DataFrame([case["metrics"][method] for case in cases], columns=metrics_of(cases), dtype=float)
+        values = values.where(np.isfinite(values))
+        for name, of_metrics in (("mean", values.mean()), ("std", values.std()), ("n", values.count())):
+            tables[name][method] = of_metrics.to_dict()
     verdicts = {method: verdict(method, [_facts(case, method, rules["sources"]) for case in cases])
                 for method in methods} if cases else {}
     return {"metric_per_case": cases, **tables, "verdict": verdicts, "failed_cases": failed, "rules": rules,
@@ -52,11 +50,9 @@ def _facts(case: dict, method: str, channels: Sequence[str]) -> dict:
 def write_summary(summary: dict, json_file: Path) -> Path:
     """Write the JSON file and, beside it, the CSV file, whose name is returned."""
     csv_file = json_file.with_suffix(".csv")
-    with replacing(csv_file) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(CSV_COLUMNS)
-        for case in summary["metric_per_case"]:
-            writer.writerows((case["case"], *row, "" if math.isnan(value) else value) for *row, value in _rows(case))
+    rows = [(case["case"], *row) for case in summary["metric_per_case"] for row in _rows(case)]
+    with replacing(csv_file) as temporary:
+        pd.DataFrame(rows, columns=CSV_COLUMNS).to_csv(temporary, index=False)
     write_json(summary, json_file)
     return csv_file
 
@@ -72,26 +68,15 @@ def _rows(case: dict) -> Iterator[tuple[str, str, str, float]]:
 
 
 def table(summary: dict) -> str:
-    """Means, one row per metric and one column per method."""
-    methods = list(summary["mean"])
-    rows = [["metric", *methods]]
-    rows += [[metric, *(_number(summary["mean"][method][metric]) for method in methods)]
-             for metric in metrics_of(summary["metric_per_case"])]
-    rows.append(["copy of", *(_copied(method, summary["metric_per_case"]) for method in methods)])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join("  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))])
-                     for row in rows)
-
-
-def _copied(method: str, cases: Sequence[dict]) -> str:
-    """The modalities that the method's images copy, with how many of the cases if not all; else a dash."""
-    copies = Counter(case["copy_of"][method] for case in cases if case["copy_of"][method] is not None)
-    return ", ".join(modality if n == len(cases) else f"{modality} {n}/{len(cases)}"
-                     for modality, n in copies.most_common()) or "–"
-
-
-def _number(value: float) -> str:
-    return f"{value:.3f}" if math.isfinite(value) else "–"
+    """Means, one row per metric and one column per method; last the modalities that the method's images copy, with how
+    many of the cases if not all."""
+    cases = summary["metric_per_case"]
+    shown = pd.DataFrame(summary["mean"]).map(lambda value: f"{value:.3f}" if math.isfinite(value) else "–")
+    shown.loc["copy of"] = [
+        ", ".join(modality if n == len(cases) else f"{modality} {n}/{len(cases)}" for modality, n in
+                  Counter(filter(None, (case["copy_of"][method] for case in cases))).most_common()) or "–"
+        for method in shown.columns]
+    return shown.to_string()
 
 
 def _versions() -> dict[str, str]:

@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from nnunetv2_rmr.evaluation.fusion_metrics.copies import OWN_EDGES, copied_source
-from nnunetv2_rmr.evaluation.fusion_metrics.correlation import pearson
-from nnunetv2_rmr.evaluation.fusion_metrics.edges import COMPLETE, EdgePreservation
+from nnunetv2_rmr.evaluation.fusion_metrics.contrast import LesionContrast, relative_contrast
+from nnunetv2_rmr.evaluation.fusion_metrics.edges import COMPLETE, OWN_EDGES, EdgePreservation, copied_source
+from nnunetv2_rmr.evaluation.fusion_metrics.information import pearson
 from nnunetv2_rmr.evaluation.fusion_metrics.intensities import bounding_box, to_unit_range
-from nnunetv2_rmr.evaluation.fusion_metrics.lesion_contrast import LesionContrast, relative_contrast
 
 Facts = dict  # of one case: "own_edges" {modality: value}, "copy_of" name or None, "contrast" {region: {"relative",
 #               "best" modality}}; plain, so that it can be kept as JSON (null for NaN)
