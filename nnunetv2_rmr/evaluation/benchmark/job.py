@@ -34,7 +34,6 @@ class BenchmarkOptions:
     tolerance_mm: float = 2.0
     seed: int = 0
     n_bootstrap: int = 10000
-    confidence: float = 0.95
     num_parts: int = 1
     part_id: int = 0
 
@@ -82,8 +81,7 @@ class Benchmark:
         finished, failed, left = gather(options.out, self.settings["cases"], self.keys)
         if left or not finished:
             return None, failed, left
-        summary = write_summary(options.out, finished, failed, self.settings, options.reference, options.n_bootstrap,
-                                options.confidence)
+        summary = write_summary(options.out, finished, failed, self.settings, options.reference, options.n_bootstrap)
         chosen = choose(tables(finished)[0], [m.name for m in self.models], options.reference)
         cases = {case.name: case for case in self.cases}
         self.problems = write_examples(options.out, chosen, cases, self.models, self.reader, options.seed)

@@ -1,6 +1,8 @@
 """The benchmark's loop: every case under every condition through every model, each prediction scored and recorded."""
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +13,6 @@ from nnunetv2.evaluation.evaluate_predictions import region_or_label_to_mask
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
 from nnunetv2_rmr.evaluation.benchmark.conditions import CLEAN, MISSING, Condition, apply
-from nnunetv2_rmr.evaluation.benchmark.cost import measured
 from nnunetv2_rmr.evaluation.benchmark.fusion import CaseFusion
 from nnunetv2_rmr.evaluation.benchmark.model import BenchmarkModel
 from nnunetv2_rmr.evaluation.benchmark.records import RESTORED_TO, CaseRecords
@@ -88,6 +89,30 @@ def run_case(case: Case, models: Sequence[BenchmarkModel], planned: Sequence[Con
             result = {"error": f"{type(error).__name__}: {str(error).strip()}"}
         records.add((model.name, condition), result)
         tick(1)
+
+
+@contextmanager
+def measured(device: torch.device) -> Iterator[dict]:
+    """Yields a dictionary that holds, after the body, "seconds" and "peak_memory_gb" (10^9 bytes; None if unknown).
+
+    Peak memory: on CUDA what torch allocated on the GPU; elsewhere the resident memory of this process, which Linux can
+    tell for a stretch of time, other systems not.
+    """
+    cost = {"seconds": None, "peak_memory_gb": None}
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets VmHWM
+    start = time.perf_counter()
+    yield cost
+    cost["seconds"] = round(time.perf_counter() - start, 3)
+    if device.type == "cuda":
+        cost["peak_memory_gb"] = torch.cuda.max_memory_allocated(device) / 1e9
+    else:
+        with suppress(OSError):
+            line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
+            cost["peak_memory_gb"] = int(line.split()[1]) * 1024 / 1e9
 
 
 class _CaseTester:

@@ -11,6 +11,8 @@ from nnunetv2_rmr.evaluation.scan_degradations import SCAN_DEGRADATIONS
 METRICS = ("Dice", "HD95", "NSD")
 CONDITION = ["corruption", "seen", "severity", "modality"]
 GROUPS = ("clean", "seen", "unseen", "missing")
+CONFIDENCE = 0.95  # of intervals
+QUANTILES = (0.5 - CONFIDENCE / 2, 0.5 + CONFIDENCE / 2)
 SMALLEST_ERROR = 0.01  # guards the denominators of corruption errors
 MOST_CASES_EXACT = 14  # 2^13 choices of signs, about as many as are drawn for more cases
 SIGNS_DRAWN = 9999
@@ -22,18 +24,17 @@ class Bootstrap:
     n_cases: rows of what is given. n: resamples.
     """
 
-    def __init__(self, n_cases: int, n: int, seed: int, confidence: float = 0.95):
+    def __init__(self, n_cases: int, n: int, seed: int):
         drawn = np.random.default_rng(seed).integers(0, n_cases, (n, n_cases))
         # how often each case is in each resample: means of resamples are then matrix products
         self.counts = np.stack([np.bincount(row, minlength=n_cases) for row in drawn]).astype(float)
-        self.quantiles = (0.5 - confidence / 2, 0.5 + confidence / 2)
 
     def intervals(self, values: np.ndarray, corruptions: Sequence[str]) -> list[dict[str, float]]:
         """values: (cases, conditions, labels), NaN where a case has no score. corruptions: that of every condition.
 
         Returns {"mean", "low", "high", "n"} of every label and then of the mean over labels, which is nnU-Net's: over
         the cases first, then over the labels that any case has. Between these two, conditions are averaged, those of
-        one corruption first. (A case's own mean over conditions would be another thing where it has no score under
+        one degradation first. (A case's own mean over conditions would be another thing where it has no score under
         some: a false positive in one condition of five would weigh like one in all.) n counts the cases with a score.
         """
         n_cases, n_conditions, n_labels = values.shape
@@ -49,7 +50,7 @@ class Bootstrap:
         found = []
         for mean, drawn, of_case in columns:
             drawn = drawn[~np.isnan(drawn)]
-            low, high = np.quantile(drawn, self.quantiles) if len(drawn) else (np.nan, np.nan)
+            low, high = np.quantile(drawn, QUANTILES) if len(drawn) else (np.nan, np.nan)
             found.append({"mean": float(mean), "low": float(low), "high": float(high), "n": int(of_case.sum())})
         return found
 
@@ -61,7 +62,7 @@ def _nanmean(values: np.ndarray, axis: int) -> np.ndarray:
 
 
 def over_conditions(values: np.ndarray, corruptions: Sequence[str]) -> np.ndarray:
-    """(..., conditions, labels) -> (..., labels): means over the conditions of each corruption, then over corruptions.
+    """(..., conditions, labels) -> (..., labels): means over the conditions of each degradation, then over these.
     """
     corruptions = np.asarray(corruptions)
     of_each = [_nanmean(values[..., corruptions == name, :], -2) for name in dict.fromkeys(corruptions)]
@@ -114,9 +115,9 @@ def finished_by_all(results: pd.DataFrame) -> pd.DataFrame:
 def groups_of(conditions: Sequence[tuple]) -> Iterator[tuple[tuple, list[int]]]:
     """What is averaged: (corruption, severity, modality), numbers of the conditions (see CONDITION) in it.
 
-    Every condition of its own; every corruption over its severities and modalities (severity "mean", modality "mean"),
-    and over its severities alone; and the groups clean, seen and unseen over their corruptions (missing is both a
-    corruption and a group).
+    Every condition of its own; every degradation over its severities and modalities (severity "mean", modality "mean"),
+    and over its severities alone; and the groups clean, seen and unseen over their degradations (missing is both a
+    degradation and a group).
     """
     groups: list[dict[tuple, list[int]]] = [{} for _ in range(4)]
     for number, (corruption, seen, severity, modality) in enumerate(conditions):

@@ -9,6 +9,7 @@ import pandas as pd
 from nnunetv2_rmr.evaluation.benchmark.fusion import summarise_fusion
 from nnunetv2_rmr.evaluation.benchmark.records import RESTORED_TO
 from nnunetv2_rmr.evaluation.benchmark.statistics import (
+    CONFIDENCE,
     GROUPS,
     METRICS,
     MOST_CASES_EXACT,
@@ -39,8 +40,8 @@ def tables(records: Sequence[dict]) -> tuple[pd.DataFrame, pd.DataFrame]:
             pd.DataFrame(cases, columns=[*KEY, *OF_CASE]).astype(dict.fromkeys(OF_CASE, float)))
 
 
-def summarise(records: Sequence[dict], failed: Sequence[dict], settings: dict, reference: str, n_bootstrap: int,
-              confidence: float) -> dict:
+def summarise(records: Sequence[dict], failed: Sequence[dict], settings: dict, reference: str,
+              n_bootstrap: int) -> dict:
     """Everything that is computed from the records of finished predictions, and the `failed` ones.
 
     settings: of benchmark.json, see job.py.
@@ -48,7 +49,7 @@ def summarise(records: Sequence[dict], failed: Sequence[dict], settings: dict, r
     results, per_case = tables(records)
     results = finished_by_all(results)
     models, labels, cases = list(settings["models"]), list(settings["labels"]), settings["cases"]
-    bootstrap = Bootstrap(len(cases), n_bootstrap, settings["seed"], confidence)
+    bootstrap = Bootstrap(len(cases), n_bootstrap, settings["seed"])
     scores, differences = scores_and_differences(results, models, cases, labels, reference, bootstrap)
     errors, mean_errors = corruption_errors(scores, models, reference)
     cost = per_case.groupby("model", sort=False).agg({"seconds": "median", "peak_memory_gb": "max"})
@@ -60,9 +61,9 @@ def summarise(records: Sequence[dict], failed: Sequence[dict], settings: dict, r
         "corruptions": {name: {"seen": "seen" if kind.trained else "unseen", "description": kind.description,
                                "unit": kind.unit, "parameters": [str(p) for p in kind.parameters]}
                         for name, kind in used.items()},
-        "n_bootstrap": n_bootstrap, "seed": settings["seed"], "confidence": confidence,
+        "n_bootstrap": n_bootstrap, "seed": settings["seed"], "confidence": CONFIDENCE,
         "versions": {name: version(name) for name in ("nnunetv2-rmr", "nnunetv2", "torch", "numpy", "scipy")},
-        "notes": _notes(settings, list(used), n_bootstrap, confidence),
+        "notes": _notes(settings, list(used), n_bootstrap),
         "scores": scores, "differences": differences, "corruption_errors": errors,
         "mean_corruption_errors": mean_errors,
         "fusion": summarise_fusion(records, settings["fusing"]),
@@ -71,7 +72,7 @@ def summarise(records: Sequence[dict], failed: Sequence[dict], settings: dict, r
     }
 
 
-def _notes(settings: dict, used: Sequence[str], n_bootstrap: int, confidence: float) -> list[str]:
+def _notes(settings: dict, used: Sequence[str], n_bootstrap: int) -> list[str]:
     """The rules by which the numbers were made."""
     held_out = {model: not_held_out(settings, model, used) for model in settings["models"]}
     return [
@@ -79,7 +80,7 @@ def _notes(settings: dict, used: Sequence[str], n_bootstrap: int, confidence: fl
         "the mean over labels is the mean of the labels' means over cases.",
         "HD95 in mm between surface voxels; NSD with a tolerance of "
         f"{settings['tolerance_mm']:g} mm. Nothing in one of the two: Dice and NSD 0, HD95 the image's diagonal.",
-        f"Intervals: {confidence:.0%} percentile bootstrap over cases, {n_bootstrap} resamples; differences are "
+        f"Intervals: {CONFIDENCE:.0%} percentile bootstrap over cases, {n_bootstrap} resamples; differences are "
         "paired by case. With few cases they are too narrow, so they do not decide what is called better.",
         "p: two-sided sign-flip test over cases of the paired difference, which decides what is called better or "
         f"worse (every choice of signs up to {MOST_CASES_EXACT} cases, {SIGNS_DRAWN} random ones for more); not "
@@ -106,12 +107,12 @@ def not_held_out(settings: dict, model: str, used: Sequence[str]) -> list[str]:
 
 
 def write_summary(out: Path, records: Sequence[dict], failed: Sequence[dict], settings: dict, reference: str,
-                  n_bootstrap: int, confidence: float) -> dict:
+                  n_bootstrap: int) -> dict:
     """Write the three files; returns the summary."""
     for name, table in zip(("results.csv", "cases.csv"), tables(records)):
         with replacing(out / name) as temporary:
             table.to_csv(temporary, index=False)
-    summary = summarise(records, failed, settings, reference, n_bootstrap, confidence)
+    summary = summarise(records, failed, settings, reference, n_bootstrap)
     write_json(summary, out / "summary.json")
     return summary
 
