@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nnunetv2_rmr.evaluation.corruptions import CORRUPTIONS, SEVERITIES, body_mask, image_difference
-from nnunetv2_rmr.evaluation.corruptions.case import generator
-from nnunetv2_rmr.evaluation.corruptions.image_folder import ImageFolder
+from nnunetv2_rmr.evaluation.image_folder import ImageFolder
+from nnunetv2_rmr.evaluation.scan_degradations import SCAN_DEGRADATIONS, SEVERITIES, body_mask, image_difference
+from nnunetv2_rmr.evaluation.scan_degradations.degrade_scans import generator
 
 COLUMNS = ("corruption", "severity", "case", "modality", "seed", "difference", "z_difference", "seconds")
 
@@ -43,8 +43,8 @@ def measure(images: ImageFolder, case: str, names: list[str], seeds: list[int]) 
             for seed in seeds:
                 for severity in SEVERITIES:
                     start = time.perf_counter()
-                    corrupted = CORRUPTIONS[name].apply(
-                        clean, tuple(properties["spacing"]), CORRUPTIONS[name].parameters[severity - 1],
+                    corrupted = SCAN_DEGRADATIONS[name].apply(
+                        clean, tuple(properties["spacing"]), SCAN_DEGRADATIONS[name].parameters[severity - 1],
                         generator(seed, case, name, channel), body)
                     seconds = time.perf_counter() - start
                     rows.append(dict(zip(COLUMNS, (
@@ -75,7 +75,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-i", type=Path, required=True, help="folder of images")
     parser.add_argument("-o", type=Path, required=True, help="CSV file of all measurements")
-    parser.add_argument("--corruption", nargs="+", choices=CORRUPTIONS, default=list(CORRUPTIONS))
+    parser.add_argument("--corruption", nargs="+", choices=SCAN_DEGRADATIONS, default=list(SCAN_DEGRADATIONS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("-np", dest="processes", type=int, default=1)
     args = parser.parse_args()

@@ -33,7 +33,7 @@ class RMRSettings:
     p_clean: float = 0.35  # probability that a sample stays clean in every modality
     degradation_probabilities: dict[str, float] = field(
         default_factory=lambda: {"none": 0.25, "noise": 0.25, "blur": 0.25, "fourier": 0.25})
-    degradation_options: dict[str, dict] = field(default_factory=dict)  # per kind, arguments of its transform
+    degradation_options: dict[str, dict] = field(default_factory=dict)  # per kind, arguments of its draw
 
     # missing modalities (see docs/missing.md)
     modality_dropout: float = 0.0  # probability that a sample loses one or more modalities, never all

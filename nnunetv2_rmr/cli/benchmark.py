@@ -1,4 +1,4 @@
-"""`nnUNetv2_rmr_benchmark`: trained models against each other, on clean and on corrupted images."""
+"""`nnUNetv2_rmr_benchmark`: trained models against each other, on clean and on degraded images."""
 
 import argparse
 import sys
@@ -11,7 +11,7 @@ from nnunetv2_rmr.ext_trainer import add_to_ext_trainer
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="nnUNetv2_rmr_benchmark",
-        description="Compares trained nnU-Net models (of any trainer) on clean test images and on corrupted ones: "
+        description="Compares trained nnU-Net models (of any trainer) on clean test images and on degraded ones: "
                     "Dice, HD95, NSD, corruption errors, restoration of fused images, time and memory, with paired "
                     "bootstrap intervals, in tables and in a report (report.html). Started again with the same -o it "
                     "goes on where it was stopped.")
@@ -27,11 +27,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--corruptions", nargs="+", metavar="NAME", help="default: all of docs/corruptions.md, and missing")
     p.add_argument("--severities", nargs="+", type=int, choices=range(1, 6), default=[1, 2, 3, 4, 5], metavar="1..5")
     p.add_argument("--modalities", nargs="+", default=["all"], metavar="NAME",
-                   help="which modalities are corrupted: all (together, the default) and names of single ones")
+                   help="which modalities are degraded: all (together, the default) and names of single ones")
     p.add_argument("--nsd_tolerance", type=float, default=2.0, metavar="MM", help="default: %(default)s mm")
     p.add_argument("--bootstrap", type=whole_number(1), default=10000, metavar="N",
                    help="resamples (default: %(default)s)")
-    p.add_argument("--seed", type=int, default=0, help="of corruptions and resamples (default: %(default)s)")
+    p.add_argument("--seed", type=int, default=0, help="of degradations and resamples (default: %(default)s)")
     p.add_argument("-device", default="cuda", choices=("cuda", "cpu", "mps"), help="default: %(default)s")
     p.add_argument("-step_size", type=float, default=0.5, help="of the sliding window (default: %(default)s)")
     p.add_argument("--disable_tta", action="store_true", help="no mirrored predictions: up to eight times faster")
@@ -60,10 +60,11 @@ def main(argv: list[str] | None = None) -> None:
     import torch
     from tqdm import tqdm
 
-    from nnunetv2_rmr.evaluation.benchmark.conditions import KNOWN, try_out
+    from nnunetv2_rmr.evaluation.benchmark.conditions import KNOWN, MISSING
     from nnunetv2_rmr.evaluation.benchmark.job import Benchmark, BenchmarkOptions
     from nnunetv2_rmr.evaluation.benchmark.model import BenchmarkModel, BenchmarkRefused
     from nnunetv2_rmr.evaluation.benchmark.summary import lines_of_groups
+    from nnunetv2_rmr.evaluation.scan_degradations import try_out
     from nnunetv2_rmr.inference.trust import trust
     from nnunetv2_rmr.report.write import write_report
 
@@ -80,7 +81,7 @@ def main(argv: list[str] | None = None) -> None:
                                tuple(args.modalities), args.nsd_tolerance, args.seed, args.bootstrap,
                                num_parts=args.num_parts, part_id=args.part_id)
     try:
-        try_out(corruptions)
+        try_out([name for name in corruptions if name != MISSING])
         models = [BenchmarkModel(name, Path(folder), args.f, args.chk, torch.device(args.device),
                                  not args.disable_tta, args.step_size) for name, folder in named.items()]
         benchmark = Benchmark(options, models)

@@ -56,9 +56,9 @@ def main(argv: list[str] | None = None) -> None:
     args = p.parse_args(argv)
 
     # Here and not above: --help and usage errors should not wait for the imports
-    from nnunetv2_rmr.evaluation.corruptions.image_folder import FolderRefused
     from nnunetv2_rmr.evaluation.fusion_metrics.evaluate_folder import evaluate_folder
     from nnunetv2_rmr.evaluation.fusion_metrics.summary import table, write_summary
+    from nnunetv2_rmr.evaluation.image_folder import FolderRefused
     from nnunetv2_rmr.files.atomic import remove_leftovers, temporary_beside
 
     output = args.output or args.fused / DEFAULT_OUTPUT

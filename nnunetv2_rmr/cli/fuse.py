@@ -34,8 +34,8 @@ def main(argv: list[str] | None = None) -> None:
     values = p.parse_args(argv)
 
     # Here and not above: --help and usage errors should not wait for the imports
-    from nnunetv2_rmr.evaluation.corruptions.image_folder import FolderRefused, ImageFolder
     from nnunetv2_rmr.evaluation.fusion_baselines.fuse_folder import FuseRequest, fuse_folder, reference_of
+    from nnunetv2_rmr.evaluation.image_folder import FolderRefused, ImageFolder
 
     try:
         images = ImageFolder.open(values.images, values.djfile)

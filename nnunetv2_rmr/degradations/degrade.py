@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from inspect import signature
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,27 +18,47 @@ from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTransform
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
-from nnunetv2_rmr.degradations.base import Degradation
-from nnunetv2_rmr.degradations.bias_field import BiasFieldTransform
-from nnunetv2_rmr.degradations.blur import BlurTransform
-from nnunetv2_rmr.degradations.foreground import RememberForegroundTransform
-from nnunetv2_rmr.degradations.fourier import FourierTransform
-from nnunetv2_rmr.degradations.ghosting import GhostingTransform
-from nnunetv2_rmr.degradations.low_resolution import LowResolutionTransform
-from nnunetv2_rmr.degradations.noise import NoiseTransform
-from nnunetv2_rmr.degradations.spikes import SpikesTransform
+from nnunetv2_rmr.degradations import artefacts, fourier, noise, resolution
 from nnunetv2_rmr.settings import RMRSettings
 
 NONE = "none"
-DEGRADATIONS: dict[str, Callable[..., Degradation]] = {
-    "noise": lambda spacing, **options: NoiseTransform(**options),
-    "blur": BlurTransform,
-    "fourier": FourierTransform,
-    "bias_field": lambda spacing, **options: BiasFieldTransform(**options),
-    "ghosting": lambda spacing, **options: GhostingTransform(**options),
-    "low_resolution": LowResolutionTransform,
-    "spikes": lambda spacing, **options: SpikesTransform(**options),
+
+
+class Degradation(NamedTuple):
+    """One kind of damage to one modality, (D, H, W) or (H, W).
+
+    draw(shape, spacing, **options): the keyword arguments of `apply`; spacing in mm. Options that are a pair (low,
+    high) are drawn from uniformly. Drawing uses numpy's global generator only: nnU-Net's forked workers reseed numpy
+    but inherit one and the same torch state, so that torch draws would repeat from worker to worker. Random fields come
+    from a generator of their own, seeded by a drawn integer.
+    apply(image, **parameters): a degraded copy; a pure function of its arguments.
+    """
+
+    draw: Callable[..., dict[str, Any]]
+    apply: Callable[..., torch.Tensor]
+
+
+DEGRADATIONS = {
+    "noise": Degradation(noise.draw_noise, noise.add_noise),
+    "blur": Degradation(resolution.draw_blur, resolution.gaussian_blur),
+    "fourier": Degradation(fourier.draw_fourier, fourier.corrupt_fourier_locally),
+    "bias_field": Degradation(artefacts.draw_bias_field, artefacts.shade),
+    "ghosting": Degradation(artefacts.draw_ghosts, artefacts.add_ghosts),
+    "low_resolution": Degradation(resolution.draw_thick_slices, resolution.thicken_slices),
+    "spikes": Degradation(artefacts.draw_stripes, artefacts.add_stripes),
 }
+
+
+class RememberForegroundTransform(BasicTransform):
+    """Store where the body is as data_dict['foreground'], a boolean (D, H, W) or (H, W).
+
+    nnU-Net marks what lies outside the body (zero in all modalities) or outside the image (padding) as -1 in
+    segmentation channel 0, until its RemoveLabelTransform turns -1 into background. This transform goes before it.
+    """
+
+    def apply(self, data_dict: dict[str, Any], **params: Any) -> dict[str, Any]:
+        data_dict["foreground"] = data_dict["segmentation"][0] >= 0
+        return data_dict
 
 
 class DegradeTransform(BasicTransform):
@@ -54,7 +75,7 @@ class DegradeTransform(BasicTransform):
         p_clean: probability that the sample stays clean.
         probabilities: of "none" and the kinds in DEGRADATIONS in a sample that does not; what is left out is 0, and
             their sum is 1. None: those of the default settings.
-        options: per kind, arguments of its transform other than the spacing, e.g. {"noise": {"p_rician": 0}}.
+        options: per kind, keyword arguments of its `draw`, e.g. {"noise": {"p_rician": 0}}.
         magnitude: for every modality, whether it is a magnitude image, as MRI is: only these get Rician noise. None:
             all are.
         modality_dropout: probability that the sample loses modalities: 1 to C - 1 of them, every number and every
@@ -90,10 +111,10 @@ class DegradeTransform(BasicTransform):
         self.magnitude = [True] * num_modalities if magnitude is None else list(magnitude)
         self.modality_dropout = modality_dropout
         self.also = list(also)
-        self.degradations = {}
-        for kind, make in DEGRADATIONS.items():
+        self.options = options
+        for kind, of_kind in options.items():
             try:
-                self.degradations[kind] = make(self.spacing, **options.get(kind, {}))
+                signature(DEGRADATIONS[kind].draw).bind((), (), **of_kind)
             except TypeError as error:
                 raise ValueError(f"degradation_options of {kind}: {error}") from None
 
@@ -106,11 +127,15 @@ class DegradeTransform(BasicTransform):
             return {"kinds": [NONE] * self.num_modalities, "parameters": [{}] * self.num_modalities, "lost": lost}
         weights = np.array(list(self.probabilities.values()))
         kinds = np.random.choice(list(self.probabilities), self.num_modalities, p=weights / weights.sum()).tolist()
-        parameters = [{} if k == NONE else self.degradations[k].draw(shape) for k in kinds]
+        parameters = [{} if kind == NONE else self.draw(kind, shape) for kind in kinds]
         for drawn, is_magnitude in zip(parameters, self.magnitude):
             if "rician" in drawn and not is_magnitude:
                 drawn["rician"] = False
         return {"kinds": kinds, "parameters": parameters, "lost": lost}
+
+    def draw(self, kind: str, shape: Sequence[int]) -> dict[str, Any]:
+        """Parameters of a kind for a modality of this shape, with the options given."""
+        return DEGRADATIONS[kind].draw(shape, self.spacing, **self.options.get(kind, {}))
 
     def _draw_lost(self) -> list[int]:
         if self.modality_dropout == 0 or np.random.uniform() >= self.modality_dropout:
@@ -129,7 +154,7 @@ class DegradeTransform(BasicTransform):
         for i, (kind, drawn) in enumerate(zip(kinds, parameters)):
             if kind == NONE and not self.also:
                 continue
-            degraded = seen[i] if kind == NONE else self.degradations[kind].corrupt(seen[i], **drawn)
+            degraded = seen[i] if kind == NONE else DEGRADATIONS[kind].apply(seen[i], **drawn)
             if foreground is None:
                 out[num_modalities + i] = degraded
             else:

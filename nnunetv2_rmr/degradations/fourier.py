@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from batchgeneratorsv2.helpers.scalar_type import RandomScalar, sample_scalar
 
-from nnunetv2_rmr.degradations.base import Degradation
-
 TILE = 4  # edge of a tile of the phase spectrum, in frequency bins
+AMPLITUDE_SIGMA = 0.5  # frequency bins
 MIN_EDGE = 4  # voxels; a smaller box has hardly a spectrum
 MAX_SHARE = 0.8  # random boxes would take forever to cover the last corners
 
@@ -136,42 +135,18 @@ def corrupt_fourier_locally(
     return change.mul_(strength).add_(image)
 
 
-class FourierTransform(Degradation):
+def draw_fourier(shape: Sequence[int], spacing: Sequence[float], *, share: RandomScalar = (0.1, 0.4),
+                 strength: RandomScalar = (0.5, 1.0), edge: RandomScalar = (12, 24),
+                 amplitude_sigma: RandomScalar = AMPLITUDE_SIGMA) -> dict[str, Any]:
     """Local Fourier corruption (`corrupt_fourier_locally`) of a random share of the volume at a random strength.
 
-    Args:
-        spacing: of the patches in mm, one per spatial axis.
-        share: of the volume; a pair (low, high) is drawn from uniformly, per modality.
-        strength: likewise.
-        edge: of the boxes / finest spacing, likewise for every axis; at most half the patch, at least 4 voxels.
-        amplitude_sigma: blur of the amplitude spectrum in frequency bins, likewise.
+    edge: of the boxes / finest spacing, drawn for every axis; at most half the patch, at least 4 voxels.
     """
-
-    def __init__(
-        self,
-        spacing: Sequence[float],
-        share: RandomScalar = (0.1, 0.4),
-        strength: RandomScalar = (0.5, 1.0),
-        edge: RandomScalar = (12, 24),
-        amplitude_sigma: RandomScalar = 0.5,
-    ) -> None:
-        super().__init__()
-        self.spacing = tuple(float(s) for s in spacing)
-        self.share = share
-        self.strength = strength
-        self.edge = edge
-        self.amplitude_sigma = amplitude_sigma
-
-    def draw(self, shape: tuple[int, ...]) -> dict[str, Any]:
-        edges = [round(sample_scalar(self.edge) * min(self.spacing) / s) for s in self.spacing]
-        return {
-            "share": float(sample_scalar(self.share)),
-            "strength": float(sample_scalar(self.strength)),
-            "edge": tuple(max(MIN_EDGE, min(edge, size // 2)) for edge, size in zip(edges, shape)),
-            "amplitude_sigma": float(sample_scalar(self.amplitude_sigma)),
-            "seed": int(np.random.randint(2**31 - 1)),
-        }
-
-    @staticmethod
-    def corrupt(image: torch.Tensor, **parameters: Any) -> torch.Tensor:
-        return corrupt_fourier_locally(image, **parameters)
+    edges = [round(sample_scalar(edge) * min(spacing) / s) for s in spacing]
+    return {
+        "share": float(sample_scalar(share)),
+        "strength": float(sample_scalar(strength)),
+        "edge": tuple(max(MIN_EDGE, min(n, size // 2)) for n, size in zip(edges, shape)),
+        "amplitude_sigma": float(sample_scalar(amplitude_sigma)),
+        "seed": int(np.random.randint(2**31 - 1)),
+    }

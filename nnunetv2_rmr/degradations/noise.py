@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from batchgeneratorsv2.helpers.scalar_type import RandomScalar, sample_scalar
-
-from nnunetv2_rmr.degradations.base import Degradation
 
 
 def _normal_field(image: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -52,31 +51,21 @@ def add_rician_noise(image: torch.Tensor, sigma: float, seed: int, floor: float 
     return real.hypot_(imaginary).add_(floor)
 
 
-class NoiseTransform(Degradation):
+def draw_noise(shape: Sequence[int], spacing: Sequence[float], *, sigma: RandomScalar = (0.1, 0.7),
+               p_rician: float = 0.5, of_range: bool = False) -> dict[str, Any]:
     """Thermal noise: Rician with probability `p_rician`, else Gaussian.
 
     Args:
-        sigma: standard deviation in z-score units; a pair (low, high) is drawn from uniformly, per modality.
+        sigma: standard deviation in z-score units.
         p_rician: 0 for modalities that are no magnitude images (CT, PET).
         of_range: sigma is a fraction of the range of the patch (maximum - minimum) instead, as RMR's authors draw it.
     """
+    return {"sigma": float(sample_scalar(sigma)), "rician": bool(np.random.uniform() < p_rician),
+            "seed": int(np.random.randint(2**31 - 1)), "of_range": of_range}
 
-    def __init__(self, sigma: RandomScalar = (0.1, 0.7), p_rician: float = 0.5, of_range: bool = False) -> None:
-        super().__init__()
-        self.sigma = sigma
-        self.p_rician = p_rician
-        self.of_range = of_range
 
-    def draw(self, shape: tuple[int, ...]) -> dict[str, Any]:
-        return {
-            "sigma": float(sample_scalar(self.sigma)),
-            "rician": bool(np.random.uniform() < self.p_rician),
-            "seed": int(np.random.randint(2**31 - 1)),
-            "of_range": self.of_range,
-        }
-
-    @staticmethod
-    def corrupt(image: torch.Tensor, sigma: float, rician: bool, seed: int, of_range: bool = False) -> torch.Tensor:
-        if of_range:
-            sigma = sigma * float(image.max() - image.min())
-        return (add_rician_noise if rician else add_gaussian_noise)(image, sigma, seed)
+def add_noise(image: torch.Tensor, sigma: float, rician: bool, seed: int, of_range: bool = False) -> torch.Tensor:
+    """What `draw_noise` has drawn, on one modality (D, H, W) or (H, W)."""
+    if of_range:
+        sigma = sigma * float(image.max() - image.min())
+    return (add_rician_noise if rician else add_gaussian_noise)(image, sigma, seed)

@@ -2,7 +2,7 @@
 
 import numpy as np
 from nnunetv2.evaluation.evaluate_predictions import compute_tp_fp_fn_tn, region_or_label_to_mask
-from scipy.ndimage import binary_erosion, distance_transform_edt, find_objects
+from scipy.ndimage import binary_erosion, distance_transform_edt, find_objects, generate_binary_structure
 
 LabelOrRegion = int | tuple[int, ...]
 NAN = float("nan")
@@ -58,14 +58,9 @@ def surface_distances(a: np.ndarray, b: np.ndarray, spacing: tuple[float, ...]) 
     a, b: boolean (Z, Y, X). The surface are the voxels of the mask with a face towards its outside, or the image's.
     """
     # an image of one voxel in an axis (2D) has no faces there; where the image ends, the mask does
-    shape = [1 if n == 1 else 3 for n in a.shape]
+    faces = generate_binary_structure(a.ndim, 1)[tuple(slice(1, 2) if n == 1 else slice(None) for n in a.shape)]
     box = find_objects((a | b).astype(np.uint8))[0]
     a, b = a[box], b[box]
-    structure = np.zeros(shape, bool)
-    structure[tuple(n // 2 for n in shape)] = True
-    for axis, n in enumerate(shape):
-        if n == 3:
-            structure[tuple(slice(None) if i == axis else shape[i] // 2 for i in range(len(shape)))] = True
-    surfaces = [mask & ~binary_erosion(mask, structure) for mask in (a, b)]
+    surfaces = [mask & ~binary_erosion(mask, faces) for mask in (a, b)]
     to_surface = [distance_transform_edt(~surface, sampling=spacing) for surface in surfaces]
     return to_surface[1][surfaces[0]], to_surface[0][surfaces[1]]

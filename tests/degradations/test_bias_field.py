@@ -2,10 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from nnunetv2_rmr.degradations import BiasFieldTransform, shade
-from nnunetv2_rmr.degradations.bias_field import draw_log_gain
-from nnunetv2_rmr.degradations.raw_signal import from_signal, to_signal
-from nnunetv2_rmr.evaluation.corruptions import CORRUPTIONS
+from nnunetv2_rmr.degradations.artefacts import draw_bias_field, draw_log_gain, from_signal, shade, to_signal
+from nnunetv2_rmr.evaluation.scan_degradations import SCAN_DEGRADATIONS
 
 SHAPES = [(14, 16, 18), (20, 24)]
 
@@ -71,8 +69,8 @@ def test_seed_decides_the_field():
 
 def test_drawn_strengths_stay_within_severity_1_to_3():
     np.random.seed(0)
-    drawn = [BiasFieldTransform().draw((8, 8, 8)) for _ in range(100)]
-    low, _, high, *_ = CORRUPTIONS["bias_field"].parameters  # of the benchmark
+    drawn = [draw_bias_field((8, 8, 8), (1, 1, 1)) for _ in range(100)]
+    low, _, high, *_ = SCAN_DEGRADATIONS["bias_field"].parameters  # of the tests
     assert all(low <= d["strength"] <= high and 1 <= d["extent"] <= 2 for d in drawn)
     assert len({d["seed"] for d in drawn}) == 100
 

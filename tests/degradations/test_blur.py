@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from nnunetv2_rmr.degradations import BlurTransform, gaussian_blur
+from nnunetv2_rmr.degradations.resolution import draw_blur, gaussian_blur
 
 
 def measured_sigma_mm(image, spacing):
@@ -72,15 +72,15 @@ def test_mismatch_of_axes_is_named():
 
 def test_drawn_sigmas_scale_with_the_finest_spacing():
     np.random.seed(0)
-    transform = BlurTransform((0.1, 0.1, 0.1), sigma=(0.5, 2.0), p_thick_slices=0)
-    sigmas = [transform.draw((8, 8, 8))["sigma_mm"] for _ in range(50)]
+    sigmas = [draw_blur((8, 8, 8), (0.1, 0.1, 0.1), sigma=(0.5, 2.0), p_thick_slices=0)["sigma_mm"]
+              for _ in range(50)]
     assert all(len(set(s)) == 1 and 0.05 <= s[0] <= 0.2 for s in sigmas)
 
 
 def test_thick_slices_blur_one_random_axis_that_is_not_thick_already():
     np.random.seed(0)
-    transform = BlurTransform((4.0, 1.0, 1.0), thick_slice_sigma=(1.0, 3.0), p_thick_slices=1)
-    drawn = np.array([transform.draw((8, 8, 8))["sigma_mm"] for _ in range(50)])
+    drawn = np.array([draw_blur((8, 8, 8), (4.0, 1.0, 1.0), thick_slice_sigma=(1.0, 3.0), p_thick_slices=1)["sigma_mm"]
+                      for _ in range(50)])
     assert ((drawn > 0).sum(1) == 1).all()
     assert (drawn > 0).any(0).tolist() == [False, True, True]
     assert drawn.max() <= 3.0

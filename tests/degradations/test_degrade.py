@@ -15,15 +15,15 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from plans import make_plans
 
-from nnunetv2_rmr.degradations import (
+from nnunetv2_rmr.degradations.degrade import (
     DEGRADATIONS,
     DegradeTransform,
     RememberForegroundTransform,
     add_degradations,
     degrade_case,
+    drawn_by,
     split_clean_degraded,
 )
-from nnunetv2_rmr.degradations.degrade import drawn_by
 from nnunetv2_rmr.settings import RMRSettings
 
 KINDS = list(DEGRADATIONS)

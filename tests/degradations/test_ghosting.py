@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from nnunetv2_rmr.degradations import GhostingTransform, add_ghosts
-from nnunetv2_rmr.evaluation.corruptions import CORRUPTIONS
+from nnunetv2_rmr.degradations.artefacts import add_ghosts, draw_ghosts
+from nnunetv2_rmr.evaluation.scan_degradations import SCAN_DEGRADATIONS
 
 
 def box(*shape):
@@ -55,7 +55,7 @@ def test_background_stays_zero_and_its_border_makes_ghosts():
 
 def test_drawn_parameters_stay_within_severity_1_to_3():
     np.random.seed(0)
-    drawn = [GhostingTransform().draw((8, 8)) for _ in range(200)]
-    low, _, high, *_ = CORRUPTIONS["ghosting"].parameters  # of the benchmark
+    drawn = [draw_ghosts((8, 8), (1, 1)) for _ in range(200)]
+    low, _, high, *_ = SCAN_DEGRADATIONS["ghosting"].parameters  # of the tests
     assert all(low <= d["amplitude"] <= high for d in drawn)
     assert {d["ghosts"] for d in drawn} == {2, 3, 4, 5} and {d["axis"] for d in drawn} == {0, 1}

@@ -2,9 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from nnunetv2_rmr.degradations import LowResolutionTransform, thicken_slices
-from nnunetv2_rmr.degradations.low_resolution import thick_slice_matrix
-from nnunetv2_rmr.evaluation.corruptions import CORRUPTIONS
+from nnunetv2_rmr.degradations.resolution import draw_thick_slices, thick_slice_matrix, thicken_slices
+from nnunetv2_rmr.evaluation.scan_degradations import SCAN_DEGRADATIONS
 
 
 @pytest.mark.parametrize("shape", [(8, 9, 10), (12, 13)])
@@ -22,6 +21,11 @@ def test_every_voxel_is_a_mean_of_voxels(thickness, start):
     matrix = thick_slice_matrix(20, 1.2, thickness, start)
     assert matrix.shape == (20, 20) and (matrix >= 0).all()
     np.testing.assert_allclose(matrix.sum(1), 1)
+
+
+def test_the_matrix_by_hand():
+    expected = [[4, 4, 0, 0], [3, 3, 1, 1], [1, 1, 3, 3], [0, 0, 4, 4]]
+    np.testing.assert_allclose(thick_slice_matrix(4, 1.0, 2.0, 0.0), np.divide(expected, 8))
 
 
 def test_slice_centres_hold_the_means_of_the_slices():
@@ -55,13 +59,13 @@ def test_background_counts_in_no_average():
 
 def test_drawn_slices_are_thick_along_axes_that_are_not_thick_already_within_severity_1_to_3():
     np.random.seed(0)
-    drawn = [LowResolutionTransform((4.0, 1.0, 1.5)).draw((8, 8, 8)) for _ in range(100)]
-    low, _, high, *_ = CORRUPTIONS["anisotropy"].parameters  # of the benchmark
+    drawn = [draw_thick_slices((8, 8, 8), (4.0, 1.0, 1.5)) for _ in range(100)]
+    low, _, high, *_ = SCAN_DEGRADATIONS["anisotropy"].parameters  # of the tests
     assert all(low <= d["thickness_mm"] <= high for d in drawn)
     assert {(d["axis"], d["spacing_mm"]) for d in drawn} == {(1, 1.0), (2, 1.5)}
 
 
 def test_a_mouse_keeps_more_than_one_slice():
     np.random.seed(0)
-    drawn = LowResolutionTransform((0.1, 0.1, 0.1)).draw((64, 64, 64))
+    drawn = draw_thick_slices((64, 64, 64), (0.1, 0.1, 0.1))
     assert drawn["thickness_mm"] == pytest.approx(0.8)

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from nnunetv2_rmr.degradations import add_gaussian_noise, add_rician_noise
+from nnunetv2_rmr.degradations.noise import add_gaussian_noise, add_rician_noise
 
 FUNCTIONS = [add_gaussian_noise, add_rician_noise]
 

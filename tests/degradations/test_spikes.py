@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from nnunetv2_rmr.degradations import SpikesTransform, add_stripes
-from nnunetv2_rmr.evaluation.corruptions import CORRUPTIONS
+from nnunetv2_rmr.degradations.artefacts import add_stripes, draw_stripes
+from nnunetv2_rmr.evaluation.scan_degradations import SCAN_DEGRADATIONS
 
 
 @pytest.mark.parametrize("shape", [(8, 9, 10), (12, 13)])
@@ -38,7 +38,7 @@ def test_seed_decides_the_stripes():
 
 def test_drawn_parameters_stay_within_severity_1_to_3():
     np.random.seed(0)
-    drawn = [SpikesTransform().draw((8, 8)) for _ in range(200)]
-    low, _, high, *_ = CORRUPTIONS["spikes"].parameters  # of the benchmark
+    drawn = [draw_stripes((8, 8), (1, 1)) for _ in range(200)]
+    low, _, high, *_ = SCAN_DEGRADATIONS["spikes"].parameters  # of the tests
     assert all(low <= d["rms"] <= high for d in drawn)
     assert {d["spikes"] for d in drawn} == {1, 2, 3, 4}

@@ -17,7 +17,7 @@ from killed import killed_while_writing
 
 from nnunetv2_rmr.evaluation.benchmark import examples
 from nnunetv2_rmr.evaluation.benchmark.conditions import CLEAN, Condition, conditions
-from nnunetv2_rmr.evaluation.benchmark.job import Benchmark, BenchmarkOptions
+from nnunetv2_rmr.evaluation.benchmark.job import keep_settings
 from nnunetv2_rmr.evaluation.benchmark.model import BenchmarkRefused, check_comparable
 
 pytestmark = pytest.mark.slow
@@ -167,9 +167,7 @@ def test_a_model_left_out_in_between_is_still_known(tmp_path):
     common = {"seed": 0, "tolerance_mm": 2.0, "images": "/i", "label_folder": "/l"}
 
     def begin(**models):
-        job = object.__new__(Benchmark)
-        job.options, job.settings = BenchmarkOptions(tmp_path, tmp_path, tmp_path, "a"), common | {"models": models}
-        job._keep_settings()
+        keep_settings(tmp_path, common | {"models": models})
 
     begin(a={"checkpoints": ["1"]}, b={"checkpoints": ["2"]})
     begin(a={"checkpoints": ["1"]}, c={"checkpoints": ["3"]})

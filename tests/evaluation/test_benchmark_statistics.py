@@ -19,8 +19,8 @@ from nnunetv2_rmr.evaluation.benchmark.statistics import (
     shares_of_cases,
     sign_flips,
 )
-from nnunetv2_rmr.evaluation.benchmark.summary import _not_held_out
-from nnunetv2_rmr.evaluation.corruptions import CORRUPTIONS
+from nnunetv2_rmr.evaluation.benchmark.summary import not_held_out
+from nnunetv2_rmr.evaluation.scan_degradations import SCAN_DEGRADATIONS
 from nnunetv2_rmr.report.data import Difference
 from nnunetv2_rmr.report.verdict import finding
 
@@ -257,5 +257,5 @@ def test_a_perfect_reference_does_not_divide_by_zero():
 def test_corruptions_that_a_model_was_trained_on_are_not_called_held_out_for_it(settings, named):
     trained_on = BenchmarkModel.trained_on.fget(SimpleNamespace(predictor=SimpleNamespace(
         plans_manager=SimpleNamespace(plans={"rmr": settings}))))
-    assert _not_held_out({"trained_on": {"m": trained_on}}, "m", list(CORRUPTIONS)) == named
-    assert _not_held_out({"trained_on": {"m": trained_on}}, "vanilla", list(CORRUPTIONS)) == []
+    assert not_held_out({"trained_on": {"m": trained_on}}, "m", list(SCAN_DEGRADATIONS)) == named
+    assert not_held_out({"trained_on": {"m": trained_on}}, "vanilla", list(SCAN_DEGRADATIONS)) == []

@@ -11,7 +11,7 @@ from killed import killed_while_writing
 from tiny import CHANNELS, tiny_case, write_image
 
 from nnunetv2_rmr.cli import corrupt
-from nnunetv2_rmr.evaluation.corruptions import CORRUPTIONS, corrupt_case, image_difference
+from nnunetv2_rmr.evaluation.scan_degradations import SCAN_DEGRADATIONS, degrade_scans, image_difference
 
 GEOMETRY = {"spacing": (0.9, 1.1, 2.0), "origin": (-20.5, 3, 7), "direction": (0, 1, 0, -1, 0, 0, 0, 0, 1)}
 SHAPE = (12, 20, 18)
@@ -62,11 +62,11 @@ def test_every_combination_gets_a_folder_that_nnunet_can_predict(images, tmp_pat
                                  "bert_0001.nii.gz", "bert_0002.nii.gz", "corruption.json"]
 
 
-def test_files_hold_what_corrupt_case_returns_as_float32_on_the_same_grid(images, tmp_path):
+def test_files_hold_what_degrade_scans_returns_as_float32_on_the_same_grid(images, tmp_path):
     run(images, tmp_path / "out", "--corruption", "noise", "--severity", "3", "--seed", "7")
     for case in ("anna", "bert"):
         clean = np.stack([array_of(images / f"{case}_{c:04d}.nii.gz") for c in range(3)])
-        expected = corrupt_case(clean, (2.0, 1.1, 0.9), "noise", 3, case=case, seed=7)
+        expected = degrade_scans(clean, (2.0, 1.1, 0.9), "noise", 3, case=case, seed=7)
         for c in range(3):
             before = sitk.ReadImage(str(images / f"{case}_{c:04d}.nii.gz"))
             after = sitk.ReadImage(str(tmp_path / "out" / "noise_3" / f"{case}_{c:04d}.nii.gz"))
@@ -88,7 +88,7 @@ def test_modalities_not_asked_for_are_the_same_files(images, tmp_path, link):
     assert not np.array_equal(array_of(folder / "anna_0001.nii.gz"), array_of(images / "anna_0001.nii.gz"))
 
 
-def test_a_modality_is_corrupted_alike_alone_and_with_the_others(images, tmp_path):
+def test_a_modality_is_degraded_alike_alone_and_with_the_others(images, tmp_path):
     run(images, tmp_path / "out", "--corruption", "ghosting", "--severity", "4", "--modality", "all", "T1")
     together, alone = (array_of(tmp_path / "out" / f / "bert_0000.nii.gz") for f in ("ghosting_4", "ghosting_4_T1"))
     np.testing.assert_array_equal(together, alone)
@@ -98,12 +98,12 @@ def test_a_record_says_what_was_done_and_how_much_it_changed(images, tmp_path):
     run(images, tmp_path / "out", "--corruption", "spikes", "--severity", "2", "--modality", "T1")
     record = json.loads((tmp_path / "out" / "spikes_2_T1" / "corruption.json").read_text())
     assert (record["corruption"], record["severity"], record["modality"], record["seed"]) == ("spikes", 2, "T1", 0)
-    assert record["parameter"] == CORRUPTIONS["spikes"].parameters[1]
-    assert record["unit"] == CORRUPTIONS["spikes"].unit
+    assert record["parameter"] == SCAN_DEGRADATIONS["spikes"].parameters[1]
+    assert record["unit"] == SCAN_DEGRADATIONS["spikes"].unit
     assert record["in_default_training"] is False
-    clean, corrupted = (array_of(f / "bert_0000.nii.gz") for f in (images, tmp_path / "out" / "spikes_2_T1"))
+    clean, degraded = (array_of(f / "bert_0000.nii.gz") for f in (images, tmp_path / "out" / "spikes_2_T1"))
     difference = record["image_difference"]["bert"]["T1"]
-    assert difference == pytest.approx(image_difference(clean, corrupted, clean != 0), rel=0.02)  # body: of all three
+    assert difference == pytest.approx(image_difference(clean, degraded, clean != 0), rel=0.02)  # body: of all three
     assert set(record["image_difference"]["bert"]) == {"T1"}
 
 
@@ -158,11 +158,11 @@ def test_2d_tiff_and_nifti_data_sets_work(tmp_path):
         tifffile.imwrite(folder / f"a_{channel:04d}.tif", rng.uniform(1, 200, (30, 32)).astype(np.float32))
     (tmp_path / "dataset.json").write_text('{"channel_names": {"0": "A", "1": "B"}, "file_ending": ".tif"}')
     run(folder, tmp_path / "out", "--corruption", "all", "--severity", "3", "--modality", "B")
-    for name in CORRUPTIONS:
-        corrupted = tifffile.imread(tmp_path / "out" / f"{name}_3_B" / "a_0001.tif")
-        assert corrupted.shape == (30, 32)
-        assert np.isfinite(corrupted).all()
-        assert not np.array_equal(corrupted, tifffile.imread(folder / "a_0001.tif"))
+    for name in SCAN_DEGRADATIONS:
+        degraded = tifffile.imread(tmp_path / "out" / f"{name}_3_B" / "a_0001.tif")
+        assert degraded.shape == (30, 32)
+        assert np.isfinite(degraded).all()
+        assert not np.array_equal(degraded, tifffile.imread(folder / "a_0001.tif"))
 
 
 def test_3d_tiff_data_sets_work_and_keep_their_spacing(tmp_path):
@@ -200,8 +200,8 @@ def test_existing_copies_are_not_overwritten_unless_asked(images, tmp_path, caps
 
 @pytest.mark.parametrize(("options", "message"), [
     (("--corruption", "fog", "--severity", "1"), "fog: unknown; known: noise, blur"),
-    (("--corruption", "blur", "--severity", "6"), "--severity: invalid choice: '6'"),
-    (("--corruption", "blur", "--severity", "0"), "--severity: invalid choice: '0'"),
+    (("--corruption", "blur", "--severity", "6"), "invalid choice: '6'"),
+    (("--corruption", "blur", "--severity", "0"), "invalid choice: '0'"),
     (("--corruption", "blur", "--severity", "1", "--modality", "PET"), "PET: unknown; the modalities are T1, T2"),
     (("--corruption", "blur", "--severity", "1", "--seed", "-1"), "'-1' is not a whole number from 0"),
     (("--corruption", "blur", "--severity", "1", "-djfile", "nowhere.json"), "nowhere.json")])
@@ -243,8 +243,8 @@ def test_several_processes_write_the_same(images, tmp_path):
             np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-4 * np.abs(one).max())
 
 
-def test_help_names_every_corruption_and_where_it_was_seen():
+def test_help_names_every_kind_and_whether_it_is_trained():
     text = corrupt.parser().format_help()
-    for name, corruption in CORRUPTIONS.items():
-        line = "in RMR's default training" if corruption.seen else "never in it"
+    for name, kind in SCAN_DEGRADATIONS.items():
+        line = "trained (in RMR's default training):" if kind.trained else "never trained:"
         assert any(line in part and name in part for part in text.splitlines()), name

@@ -12,7 +12,7 @@ from plans import DATASET_JSON, make_plans
 from small_cases import network_for, oblique_case, predictor_for
 from torch import nn
 
-from nnunetv2_rmr.degradations import DegradeTransform
+from nnunetv2_rmr.degradations.degrade import DegradeTransform
 from nnunetv2_rmr.files.input_check import BadCaseError
 from nnunetv2_rmr.fusion.fused_image import fused_image
 from nnunetv2_rmr.inference.intensity import IntensityMap

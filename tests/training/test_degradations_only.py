@@ -5,7 +5,7 @@ import pytest
 import torch
 from plans import DATASET_JSON, make_plans
 
-from nnunetv2_rmr.degradations import DegradeTransform
+from nnunetv2_rmr.degradations.degrade import DegradeTransform
 from nnunetv2_rmr.settings import RMRSettings
 from nnunetv2_rmr.training.degradations_only import nnUNetTrainer_RMRDegradations
 from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR

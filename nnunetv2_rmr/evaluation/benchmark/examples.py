@@ -66,16 +66,16 @@ def _write_example(folder: Path, name: str, case: Case, condition: Condition, mo
     ending, writer = models[0].dataset_json["file_ending"], type(reader)
     images, properties = reader.read_images([str(f) for f in case.files])
     channels = models[0].channels
-    corrupted = apply(condition, images, properties["spacing"], case.name, channels, seed)
+    degraded = apply(condition, images, properties["spacing"], case.name, channels, seed)
     entry = {"case": case.name, "corruption": condition.corruption, "severity": condition.severity,
              "modality": condition.modality, "images": {}, "label": f"{name}/label{ending}", "predictions": {},
              "fused": {}}
     for i, channel in enumerate(channels):
         entry["images"][channel] = f"{name}/image_{i:04d}{ending}"
-        write_image(corrupted[i], str(folder / entry["images"][channel]), writer, ending, properties)
+        write_image(degraded[i], str(folder / entry["images"][channel]), writer, ending, properties)
     shutil.copyfile(case.label, folder / entry["label"])
     for i, model in enumerate(models):
-        segmentation, fused = model.predict(corrupted, properties, fuse=model.fuses)
+        segmentation, fused = model.predict(degraded, properties, fuse=model.fuses)
         entry["predictions"][model.name] = f"{name}/prediction_{i}{ending}"
         with replacing(folder / entry["predictions"][model.name]) as temporary:
             reader.write_seg(segmentation, temporary, properties)

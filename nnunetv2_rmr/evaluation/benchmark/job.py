@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
-
 from nnunetv2_rmr.evaluation.benchmark.conditions import ALL, KNOWN, Condition, conditions
 from nnunetv2_rmr.evaluation.benchmark.examples import choose, write_examples
 from nnunetv2_rmr.evaluation.benchmark.model import BenchmarkModel, BenchmarkRefused, check_comparable
@@ -36,7 +34,6 @@ class BenchmarkOptions:
     tolerance_mm: float = 2.0
     seed: int = 0
     n_bootstrap: int = 10000
-    confidence: float = 0.95
     num_parts: int = 1
     part_id: int = 0
 
@@ -49,85 +46,69 @@ class Benchmark:
         remove_leftovers([options.out])
         self.options, self.models = options, list(models)
         self.problems: list[str] = []  # why pictures for the report are missing
-        self.dataset_json = models[0].dataset_json
-        unknown = [m for m in options.modalities if m not in (ALL, *models[0].channels)]
-        if unknown:
-            raise BenchmarkRefused(f"--modalities {' '.join(unknown)}: choose from {ALL}, "
-                                   + ", ".join(models[0].channels))
-        self.cases = find_cases(options, self.dataset_json, len(models[0].channels))
-        self.planned = conditions(options.corruptions, options.severities, options.modalities, models[0].channels)
-        self.reader = self._reader()
+        description, channels = models[0].dataset_json, models[0].channels
+        if unknown := [m for m in options.modalities if m not in (ALL, *channels)]:
+            raise BenchmarkRefused(f"--modalities {' '.join(unknown)}: choose from {ALL}, {', '.join(channels)}")
+        self.cases = find_cases(options, description["file_ending"], len(channels))
+        self.part = self.cases[options.part_id::options.num_parts]
+        self.planned = conditions(options.corruptions, options.severities, options.modalities, channels)
+        self.keys: list[tuple[str, Condition]] = [(m.name, condition) for condition in self.planned for m in models]
+        self.reader = reader_writer_of(description, str(self.cases[0].files[0]))()
+        labels = labels_and_regions(description["labels"])
+        self.scoring = Scoring(labels, description["labels"].get("ignore"), options.tolerance_mm, options.seed)
         self.settings = {
             "models": {model.name: model.description() for model in models},
             "images": os.path.realpath(options.images), "label_folder": os.path.realpath(options.labels),
-            "seed": options.seed,
-            "tolerance_mm": options.tolerance_mm, "cases": [case.name for case in self.cases],
-            "labels": labels_and_regions(self.dataset_json["labels"]), "label_values": label_names(self.dataset_json),
-            "modalities": models[0].channels,
+            "seed": options.seed, "tolerance_mm": options.tolerance_mm, "cases": [case.name for case in self.cases],
+            "labels": labels, "label_values": label_names(description), "modalities": channels,
             "trained_on": {model.name: model.trained_on for model in models},
             "fusing": [model.name for model in models if model.fuses],
             "planned": [asdict(condition) for condition in self.planned],
         }
-        self._keep_settings()
-
-    def _reader(self) -> BaseReaderWriter:
-        file = str(self.cases[0].files[0])
-        return reader_writer_of(self.dataset_json, file)()
-
-    def _keep_settings(self) -> None:
-        """What is resumed has to be what was begun, or the records would not belong together."""
-        file, models = self.options.out / SETTINGS, self.settings["models"]
-        if file.exists():
-            begun = json.loads(file.read_text())
-            for key in ("seed", "tolerance_mm", "images", "label_folder"):
-                if begun[key] != self.settings[key]:
-                    raise BenchmarkRefused(f"-o {self.options.out} was begun with {key} {begun[key]}, not "
-                                           f"{self.settings[key]}: choose another folder")
-            for name, model in models.items():
-                before = begun["models"].get(name, model)
-                if changed := [k for k, v in model.items() if k != "folder" and before.get(k) != v]:
-                    raise BenchmarkRefused(f"-m {name}: another model than the one -o {self.options.out} was begun "
-                                           f"with (its {', '.join(changed)} differ): choose another folder or name")
-            models = begun["models"] | models  # the records of models that are not asked for now are still there
-        write_json(self.settings | {"models": models}, file)
-
-    @property
-    def part(self) -> list[Case]:
-        return self.cases[self.options.part_id::self.options.num_parts]
-
-    @property
-    def keys(self) -> list[tuple[str, Condition]]:
-        return [(model.name, condition) for condition in self.planned for model in self.models]
+        keep_settings(options.out, self.settings)
 
     def run(self, tick: Callable[[int], None]) -> None:
         """Predict this part's cases. tick(n) after n predictions."""
-        labels = self.dataset_json["labels"]
-        scoring = Scoring(labels_and_regions(labels), labels.get("ignore"), self.options.tolerance_mm,
-                          self.options.seed)
         for case in self.part:
-            run_case(case, self.models, self.planned, self.reader, scoring, self.options.out, tick)
+            run_case(case, self.models, self.planned, self.reader, self.scoring, self.options.out, tick)
 
     def finish(self) -> tuple[dict | None, list[dict], int]:
         """Results of all parts together: summary (None while predictions are to be made), failures, how many are left.
 
         With failures the summary holds the rest, and which of them no model is judged by.
         """
-        finished, failed, left = gather(self.options.out, [case.name for case in self.cases], self.keys)
+        options = self.options
+        finished, failed, left = gather(options.out, self.settings["cases"], self.keys)
         if left or not finished:
             return None, failed, left
-        options = self.options
-        summary = write_summary(options.out, finished, failed, self.settings, options.reference, options.n_bootstrap,
-                                options.confidence)
-        results, _ = tables(finished)
-        chosen = choose(results, [m.name for m in self.models], options.reference)
-        self.problems = write_examples(options.out, chosen, {case.name: case for case in self.cases}, self.models,
-                                       self.reader, options.seed)
+        summary = write_summary(options.out, finished, failed, self.settings, options.reference, options.n_bootstrap)
+        chosen = choose(tables(finished)[0], [m.name for m in self.models], options.reference)
+        cases = {case.name: case for case in self.cases}
+        self.problems = write_examples(options.out, chosen, cases, self.models, self.reader, options.seed)
         return summary, failed, left
 
 
-def find_cases(options: BenchmarkOptions, dataset_json: dict, n_channels: int) -> list[Case]:
+def keep_settings(out: Path, settings: dict) -> None:
+    """Write benchmark.json. What is resumed has to be what was begun, or the records would not belong together: else
+    BenchmarkRefused is raised."""
+    file, models = out / SETTINGS, settings["models"]
+    if file.exists():
+        begun = json.loads(file.read_text())
+        for key in ("seed", "tolerance_mm", "images", "label_folder"):
+            if begun[key] != settings[key]:
+                raise BenchmarkRefused(f"-o {out} was begun with {key} {begun[key]}, not {settings[key]}: choose "
+                                       "another folder")
+        for name, model in models.items():
+            before = begun["models"].get(name, model)
+            if changed := [k for k, v in model.items() if k != "folder" and before.get(k) != v]:
+                raise BenchmarkRefused(f"-m {name}: another model than the one -o {out} was begun with (its "
+                                       f"{', '.join(changed)} differ): choose another folder or name")
+        models = begun["models"] | models  # the records of models that are not asked for now are still there
+    write_json(settings | {"models": models}, file)
+
+
+def find_cases(options: BenchmarkOptions, ending: str, n_channels: int) -> list[Case]:
     """All cases of the images' folder. Raises BenchmarkRefused naming every file that is missing."""
-    ending = dataset_json["file_ending"]
     for flag, folder in (("-i", options.images), ("-l", options.labels)):
         if not folder.is_dir():
             raise BenchmarkRefused(f"{flag} {folder}: no such folder")
@@ -137,11 +118,13 @@ def find_cases(options: BenchmarkOptions, dataset_json: dict, n_channels: int) -
         raise BenchmarkRefused(f"-i {options.images}: no files CASE_0000{ending} there")
     cases = [Case(name, tuple(options.images / f"{name}_{i:04d}{ending}" for i in range(n_channels)),
                   options.labels / f"{name}{ending}") for name in names]
-    missing = [str(file) for case in cases for file in (*case.files, case.label) if not file.is_file()]
-    if missing:
-        raise BenchmarkRefused(f"{len(missing)} file(s) missing: {', '.join(missing[:5])}"
-                               + (" ..." if len(missing) > 5 else ""))
+    if missing := [str(file) for case in cases for file in (*case.files, case.label) if not file.is_file()]:
+        raise BenchmarkRefused(f"{len(missing)} file(s) missing: {_first(missing)}")
     if surplus := sorted(image[0] for image in images if int(image[2]) >= n_channels):
-        raise BenchmarkRefused(f"-i {options.images}: {', '.join(surplus[:5])}{' ...' if len(surplus) > 5 else ''}: "
-                               f"the models have {n_channels} modalities, 0000 to {n_channels - 1:04d}")
+        raise BenchmarkRefused(f"-i {options.images}: {_first(surplus)}: the models have {n_channels} modalities, 0000 "
+                               f"to {n_channels - 1:04d}")
     return cases
+
+
+def _first(files: Sequence[str]) -> str:
+    return ", ".join(files[:5]) + " ..." * (len(files) > 5)

@@ -24,6 +24,9 @@ class BenchmarkRefused(Exception):
 class BenchmarkModel:
     """A model, loaded once for all cases.
 
+    fuses: whether it makes fused images; of such a model target(images, spacing) is what they aim at, made of raw
+    images (C, Z, Y, X), and reference the channel whose intensities they have.
+
     folder: of the trained model (with dataset.json, plans.json and fold_X). folds: None for all that have the
     checkpoint, without fold_all if there are others. Raises BenchmarkRefused for folders without a usable model.
     """
@@ -56,6 +59,8 @@ class BenchmarkModel:
                                    "predictions, which the benchmark does not make")
         self.dataset_json = self.predictor.dataset_json
         self.channels = distinct_names(channel_names(self.dataset_json))
+        self.fuses, self.target = self.predictor.fuses, self.predictor.fusion_target
+        self.reference = self.predictor.reference if self.fuses else None
 
     def description(self) -> dict:
         """For the results: where the model is, what it is, and its checkpoints' hashes, which identify it."""
@@ -63,20 +68,8 @@ class BenchmarkModel:
                 "plans": self.predictor.plans_manager.plans_name,
                 "configuration": self.folder.name.split("__")[-1], "folds": self.folds,
                 "mirroring": self.predictor.use_mirroring, "step_size": self.predictor.tile_step_size,
-                "checkpoint": self.checkpoints[0].name, "checkpoints": [_sha256(file) for file in self.checkpoints]}
-
-    @property
-    def fuses(self) -> bool:
-        return self.predictor.fuses
-
-    @property
-    def reference(self) -> int:
-        """Channel whose intensities the fused image has."""
-        return self.predictor.reference
-
-    def target(self, images: torch.Tensor, spacing: Sequence[float]) -> torch.Tensor:
-        """What the fused image of a model that fuses aims at, of raw images (C, Z, Y, X); see RMRPredictor."""
-        return self.predictor.fusion_target(images, spacing)
+                "checkpoint": self.checkpoints[0].name,
+                "checkpoints": [hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in self.checkpoints]}
 
     @property
     def trained_on(self) -> list[str]:
@@ -109,22 +102,12 @@ class BenchmarkModel:
         return segmentation, None
 
 
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with open(file, "rb") as f:
-        while block := f.read(2 ** 20):
-            digest.update(block)
-    return digest.hexdigest()[:16]
-
-
 def check_comparable(models: Sequence[BenchmarkModel]) -> None:
     """Raises BenchmarkRefused unless all models have the same modalities, labels and file ending."""
     first = models[0]
     for model in models[1:]:
-        for what, mine, theirs in (("channels", model.channels, first.channels),
-                                   ("labels", model.dataset_json["labels"], first.dataset_json["labels"]),
-                                   ("file_ending", model.dataset_json["file_ending"],
-                                    first.dataset_json["file_ending"])):
+        for what in ("channels", "labels", "file_ending"):
+            mine, theirs = ((m.dataset_json | {"channels": m.channels})[what] for m in (model, first))
             if mine != theirs:
                 raise BenchmarkRefused(f"-m {model.name}: its {what} are {mine}, those of {first.name} are {theirs}; "
                                        "models are compared on one data set")

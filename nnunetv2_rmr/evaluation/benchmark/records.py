@@ -12,7 +12,7 @@ RESTORED_TO = "target"
 
 
 class CaseRecords:
-    """The records of one case, in OUT/records/CASE.jsonl.
+    """The records of one case by model and condition, in OUT/records/CASE.jsonl.
 
     A line that a kill cut short is dropped; its prediction is made again. Records of failures are kept in the file for
     the reader but do not count as done.
@@ -21,12 +21,9 @@ class CaseRecords:
     def __init__(self, out: Path, case: str):
         self.case = case
         self.file = out / "records" / f"{case}.jsonl"
-        self.file.parent.mkdir(parents=True, exist_ok=True)
+        self.records: dict[Key, dict] = {}
         text = self.file.read_text() if self.file.exists() else ""
-        if text and not text.endswith("\n"):
-            with open(self.file, "a") as file:
-                file.write("\n")
-        self.records = {}
+        self._cut_short = text != "" and not text.endswith("\n")
         for line in text.splitlines():
             try:
                 self._keep(json.loads(line))
@@ -34,8 +31,7 @@ class CaseRecords:
                 continue
 
     def _keep(self, record: dict) -> None:
-        condition = Condition(record["corruption"], record["severity"], record["modality"])
-        self.records[record["model"], condition] = record
+        self.records[record["model"], Condition(record["corruption"], record["severity"], record["modality"])] = record
 
     def done(self, key: Key) -> bool:
         return key in self.records and "error" not in self.records[key]
@@ -46,8 +42,10 @@ class CaseRecords:
                   "severity": condition.severity, "modality": condition.modality, "case": self.case, **result}
         # null for NaN and infinity, which JSON does not have
         record = json.loads(json.dumps(record), parse_constant=lambda constant: None)
+        self.file.parent.mkdir(parents=True, exist_ok=True)
         with open(self.file, "a") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write("\n" * self._cut_short + json.dumps(record) + "\n")
+        self._cut_short = False
         self._keep(record)
 
 
@@ -58,10 +56,10 @@ def gather(out: Path, cases: Iterable[str], keys: Iterable[Key]) -> tuple[list[d
     for case in cases:
         records = CaseRecords(out, case)
         for key in keys:
-            if key not in records.records:
-                untried += 1
-            elif records.done(key):
+            if records.done(key):
                 finished.append(records.records[key])
-            else:
+            elif key in records.records:
                 failed.append(records.records[key])
+            else:
+                untried += 1
     return finished, failed, untried

@@ -1,6 +1,8 @@
 """The benchmark's loop: every case under every condition through every model, each prediction scored and recorded."""
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,13 +12,12 @@ import torch
 from nnunetv2.evaluation.evaluate_predictions import region_or_label_to_mask
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
-from nnunetv2_rmr.evaluation.benchmark.conditions import CLEAN, Condition, apply
-from nnunetv2_rmr.evaluation.benchmark.cost import measured
+from nnunetv2_rmr.evaluation.benchmark.conditions import CLEAN, MISSING, Condition, apply
 from nnunetv2_rmr.evaluation.benchmark.fusion import CaseFusion
 from nnunetv2_rmr.evaluation.benchmark.model import BenchmarkModel
 from nnunetv2_rmr.evaluation.benchmark.records import RESTORED_TO, CaseRecords
-from nnunetv2_rmr.evaluation.corruptions import image_difference
 from nnunetv2_rmr.evaluation.restoration import restoration_scores
+from nnunetv2_rmr.evaluation.scan_degradations import image_difference
 from nnunetv2_rmr.evaluation.segmentation_metrics import LabelOrRegion, segmentation_scores
 from nnunetv2_rmr.files.input_check import check_array, check_files
 from nnunetv2_rmr.files.label_map import read_label_map
@@ -31,14 +32,27 @@ class Case:
     files: tuple[Path, ...]
     label: Path
 
-    @property
-    def file_ending(self) -> str:
-        return self.files[0].name.removeprefix(f"{self.name}_0000")
+    def read(self, channels: Sequence[str], reader: BaseReaderWriter,
+             declared: set[int]) -> tuple[np.ndarray, dict, np.ndarray]:
+        """Images (C, Z, Y, X) float32, nnU-Net's properties and the reference segmentation (Z, Y, X).
+
+        declared: values that the reference may hold. Raises whatever readers raise, or ValueError naming the file.
+        """
+        files = [str(f) for f in self.files]
+        check_files([*files, str(self.label)])  # readers take truncated files
+        images, properties = reader.read_images(files)
+        absent = [i for i, image in enumerate(images) if not image.any()]
+        ending = self.files[0].name.removeprefix(f"{self.name}_0000")
+        check_array(images, channels, files, ending, absent=absent)
+        reference = read_label_map(str(self.label), reader, declared)
+        if images.shape[1:] != reference.shape:
+            raise ValueError(f"{self.label}: size {reference.shape}, its images have {images.shape[1:]}")
+        return images.astype(np.float32), properties, reference
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """labels: name -> label or region. tolerance_mm: of the NSD."""
+    """labels: name -> label or region. tolerance_mm: of the NSD. seed: of the degradations."""
 
     labels: dict[str, LabelOrRegion]
     ignore_label: int | None
@@ -56,67 +70,72 @@ def run_case(case: Case, models: Sequence[BenchmarkModel], planned: Sequence[Con
              scoring: Scoring, out: Path, tick: Callable[[int], None]) -> None:
     """Predict and score what out/records does not hold yet; tick(n) after n predictions. Failures are recorded."""
     records = CaseRecords(out, case.name)
-    todo = {condition: [m for m in models if not records.done((m.name, condition))] for condition in planned}
-    tick(len(models) * len(planned) - sum(map(len, todo.values())))
-    if not any(todo.values()):
+    todo = [(condition, model) for condition in planned for model in models
+            if not records.done((model.name, condition))]
+    tick(len(models) * len(planned) - len(todo))
+    if not todo:
         return
-
-    def fail(predictions: dict[Condition, list[BenchmarkModel]], error: Exception) -> None:
-        for condition, waiting in predictions.items():
-            for model in waiting:
-                records.add((model.name, condition), {"error": _message(error)})
-        tick(sum(map(len, predictions.values())))
-
+    tester = unreadable = None
     try:
-        check_files([str(f) for f in (*case.files, case.label)])  # readers take truncated files
-        images, properties = reader.read_images([str(f) for f in case.files])
-        check_array(images, models[0].channels, [str(f) for f in case.files], case.file_ending,
-                    absent=[i for i, image in enumerate(images) if not image.any()])
-        reference = read_label_map(str(case.label), reader, scoring.declared)
-        if images.shape[1:] != reference.shape:
-            raise ValueError(f"{case.label}: size {reference.shape}, its images have {images.shape[1:]}")
+        tester = _CaseTester(case, models[0].channels, reader, scoring)
     except Exception as error:  # readers raise whatever they like
-        fail(todo, error)
-        return
-
-    tester = _CaseTester(case.name, images.astype(np.float32), models[0].channels, properties, reference, scoring)
-    for condition, waiting in todo.items():
-        if not waiting:
-            continue
+        unreadable = error
+    for condition, model in todo:
         try:
-            corrupted = tester.corrupted(condition)
-        except Exception as error:  # NaN in an image, say, of a format that the checks above do not look into
-            fail({condition: waiting}, error)
-            continue
-        for model in waiting:
-            try:
-                result = tester.test(model, condition, corrupted)
-            except Exception as error:  # one prediction that fails must not cost the others
-                result = {"error": _message(error)}
-            records.add((model.name, condition), result)
-            tick(1)
+            if unreadable is not None:
+                raise unreadable
+            result = tester.test(model, condition)
+        except Exception as error:  # one prediction that fails must not cost the others
+            result = {"error": f"{type(error).__name__}: {str(error).strip()}"}
+        records.add((model.name, condition), result)
+        tick(1)
 
 
-def _message(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip()}"
+@contextmanager
+def measured(device: torch.device) -> Iterator[dict]:
+    """Yields a dictionary that holds, after the body, "seconds" and "peak_memory_gb" (10^9 bytes; None if unknown).
+
+    Peak memory: on CUDA what torch allocated on the GPU; elsewhere the resident memory of this process, which Linux can
+    tell for a stretch of time, other systems not.
+    """
+    cost = {"seconds": None, "peak_memory_gb": None}
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets VmHWM
+    start = time.perf_counter()
+    yield cost
+    cost["seconds"] = round(time.perf_counter() - start, 3)
+    if device.type == "cuda":
+        cost["peak_memory_gb"] = torch.cuda.max_memory_allocated(device) / 1e9
+    else:
+        with suppress(OSError):
+            line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
+            cost["peak_memory_gb"] = int(line.split()[1]) * 1024 / 1e9
 
 
 class _CaseTester:
-    """One case in memory: its images, and what fused images of the clean case are measured with."""
+    """One case in memory: its images, and what predictions and fused images are measured with."""
 
-    def __init__(self, name: str, images: np.ndarray, channels: Sequence[str], properties: dict, reference: np.ndarray,
-                 scoring: Scoring):
-        self.name, self.images, self.channels, self.properties = name, images, channels, properties
-        self.reference, self.scoring = reference, scoring
-        self.body = body_mask(images)
-        self.spacing = tuple(float(s) for s in properties["spacing"])
+    def __init__(self, case: Case, channels: Sequence[str], reader: BaseReaderWriter, scoring: Scoring):
+        self.name, self.channels, self.scoring = case.name, channels, scoring
+        self.images, self.properties, self.reference = case.read(channels, reader, scoring.declared)
+        self.body = body_mask(self.images)
+        self.spacing = tuple(float(s) for s in self.properties["spacing"])
+        self._condition: Condition | None = None  # of self._degraded
         self._clean_targets: dict[str, torch.Tensor] = {}
 
-    def corrupted(self, condition: Condition) -> np.ndarray:
-        return apply(condition, self.images, self.spacing, self.name, self.channels, self.scoring.seed)
+    def degraded(self, condition: Condition) -> np.ndarray:
+        """The images under a condition; the last ones are kept, for all models."""
+        if condition != self._condition:
+            self._degraded = apply(condition, self.images, self.spacing, self.name, self.channels, self.scoring.seed)
+            self._condition = condition
+        return self._degraded
 
-    def test(self, model: BenchmarkModel, condition: Condition, images: np.ndarray) -> dict:
-        fuse = model.fuses and condition.corruption != "missing"
+    def test(self, model: BenchmarkModel, condition: Condition) -> dict:
+        images = self.degraded(condition)
+        fuse = model.fuses and condition.corruption != MISSING
         with measured(model.device) as cost:
             segmentation, fused = model.predict(images, self.properties, fuse=fuse)
         result = dict(cost)

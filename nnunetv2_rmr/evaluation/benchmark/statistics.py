@@ -6,11 +6,13 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 
-from nnunetv2_rmr.evaluation.corruptions import CORRUPTIONS
+from nnunetv2_rmr.evaluation.scan_degradations import SCAN_DEGRADATIONS
 
 METRICS = ("Dice", "HD95", "NSD")
 CONDITION = ["corruption", "seen", "severity", "modality"]
 GROUPS = ("clean", "seen", "unseen", "missing")
+CONFIDENCE = 0.95  # of intervals
+QUANTILES = (0.5 - CONFIDENCE / 2, 0.5 + CONFIDENCE / 2)
 SMALLEST_ERROR = 0.01  # guards the denominators of corruption errors
 MOST_CASES_EXACT = 14  # 2^13 choices of signs, about as many as are drawn for more cases
 SIGNS_DRAWN = 9999
@@ -22,18 +24,17 @@ class Bootstrap:
     n_cases: rows of what is given. n: resamples.
     """
 
-    def __init__(self, n_cases: int, n: int, seed: int, confidence: float = 0.95):
+    def __init__(self, n_cases: int, n: int, seed: int):
         drawn = np.random.default_rng(seed).integers(0, n_cases, (n, n_cases))
         # how often each case is in each resample: means of resamples are then matrix products
         self.counts = np.stack([np.bincount(row, minlength=n_cases) for row in drawn]).astype(float)
-        self.quantiles = (0.5 - confidence / 2, 0.5 + confidence / 2)
 
     def intervals(self, values: np.ndarray, corruptions: Sequence[str]) -> list[dict[str, float]]:
         """values: (cases, conditions, labels), NaN where a case has no score. corruptions: that of every condition.
 
         Returns {"mean", "low", "high", "n"} of every label and then of the mean over labels, which is nnU-Net's: over
         the cases first, then over the labels that any case has. Between these two, conditions are averaged, those of
-        one corruption first. (A case's own mean over conditions would be another thing where it has no score under
+        one degradation first. (A case's own mean over conditions would be another thing where it has no score under
         some: a false positive in one condition of five would weigh like one in all.) n counts the cases with a score.
         """
         n_cases, n_conditions, n_labels = values.shape
@@ -46,12 +47,12 @@ class Bootstrap:
         scored = valid.any(1)
         columns = [(means[i], resampled[:, i], scored[:, i]) for i in range(n_labels)]
         columns.append((_nanmean(means, 0), _nanmean(resampled, 1), scored.any(1)))
-        return [self._interval(*column) for column in columns]
-
-    def _interval(self, mean: float, resampled: np.ndarray, valid: np.ndarray) -> dict[str, float]:
-        resampled = resampled[~np.isnan(resampled)]
-        low, high = np.quantile(resampled, self.quantiles) if len(resampled) else (np.nan, np.nan)
-        return {"mean": float(mean), "low": float(low), "high": float(high), "n": int(valid.sum())}
+        found = []
+        for mean, drawn, of_case in columns:
+            drawn = drawn[~np.isnan(drawn)]
+            low, high = np.quantile(drawn, QUANTILES) if len(drawn) else (np.nan, np.nan)
+            found.append({"mean": float(mean), "low": float(low), "high": float(high), "n": int(of_case.sum())})
+        return found
 
 
 def _nanmean(values: np.ndarray, axis: int) -> np.ndarray:
@@ -61,7 +62,7 @@ def _nanmean(values: np.ndarray, axis: int) -> np.ndarray:
 
 
 def over_conditions(values: np.ndarray, corruptions: Sequence[str]) -> np.ndarray:
-    """(..., conditions, labels) -> (..., labels): means over the conditions of each corruption, then over corruptions.
+    """(..., conditions, labels) -> (..., labels): means over the conditions of each degradation, then over these.
     """
     corruptions = np.asarray(corruptions)
     of_each = [_nanmean(values[..., corruptions == name, :], -2) for name in dict.fromkeys(corruptions)]
@@ -114,9 +115,9 @@ def finished_by_all(results: pd.DataFrame) -> pd.DataFrame:
 def groups_of(conditions: Sequence[tuple]) -> Iterator[tuple[tuple, list[int]]]:
     """What is averaged: (corruption, severity, modality), numbers of the conditions (see CONDITION) in it.
 
-    Every condition of its own; every corruption over its severities and modalities (severity "mean", modality "mean"),
-    and over its severities alone; and the groups clean, seen and unseen over their corruptions (missing is both a
-    corruption and a group).
+    Every condition of its own; every degradation over its severities and modalities (severity "mean", modality "mean"),
+    and over its severities alone; and the groups clean, seen and unseen over their degradations (missing is both a
+    degradation and a group).
     """
     groups: list[dict[tuple, list[int]]] = [{} for _ in range(4)]
     for number, (corruption, seen, severity, modality) in enumerate(conditions):
@@ -171,11 +172,11 @@ def scores_and_differences(results: pd.DataFrame, models: list[str], cases: list
 
 
 def corruption_errors(scores: list[dict], models: list[str], reference: str) -> tuple[list[dict], list[dict]]:
-    """CE and rCE of every corruption, and their means (Hendrycks & Dietterich 2019, with 1 - Dice as error E).
+    """CE and rCE of every degradation, and their means (Hendrycks & Dietterich 2019, with 1 - Dice as error E).
 
     CE = mean over severities of E / the same of the reference; rCE the same of E - E(clean). Denominators below
-    0.01, negative ones too, are replaced by 0.01. For every modality that was corrupted, and "mean" for all of these
-    together, of which the means over corruptions are.
+    0.01, negative ones too, are replaced by 0.01. For every modality that was degraded, and "mean" for all of these
+    together, of which the means over degradations are.
     """
     error, clean = {}, {}
     for score in scores:
@@ -188,23 +189,17 @@ def corruption_errors(scores: list[dict], models: list[str], reference: str) -> 
     errors, means = [], []
     for model in models:
         for label in labels:
-            of_label = {}
+            of_kinds: dict[str, tuple[float, float]] = {}
             for name, modality in found:
                 mine, theirs = (error.get((m, label, name, modality), np.nan) for m in (model, reference))
                 entry = {"CE": mine / max(theirs, SMALLEST_ERROR),
                          "rCE": (mine - clean[model, label]) / max(theirs - clean[reference, label], SMALLEST_ERROR)}
                 errors.append({"model": model, "corruption": name, "modality": modality, "label": label, **entry})
                 if modality == "mean":
-                    of_label[name] = tuple(entry.values())
-            means.append({"model": model, "label": label, **_means(of_label)})
+                    of_kinds[name] = tuple(entry.values())
+            ce, rce = np.array(list(of_kinds.values())).reshape(-1, 2).T
+            trained = np.array([SCAN_DEGRADATIONS[name].trained for name in of_kinds], bool)
+            parts = {"mCE": ce, "rmCE": rce, "mCE_seen": ce[trained], "mCE_unseen": ce[~trained]}
+            means.append({"model": model, "label": label,
+                          **{name: float(_nanmean(values, 0)) for name, values in parts.items()}})
     return errors, means
-
-
-def _means(of_corruption: dict[str, tuple[float, float]]) -> dict[str, float]:
-    def mean(position: int, chosen: list[str]) -> float:
-        return float(_nanmean(np.array([of_corruption[c][position] for c in chosen] or [np.nan]), 0))
-
-    every = list(of_corruption)
-    return {"mCE": mean(0, every), "rmCE": mean(1, every),
-            "mCE_seen": mean(0, [c for c in every if CORRUPTIONS[c].seen]),
-            "mCE_unseen": mean(0, [c for c in every if not CORRUPTIONS[c].seen])}

@@ -9,6 +9,7 @@ import pandas as pd
 from nnunetv2_rmr.evaluation.benchmark.fusion import summarise_fusion
 from nnunetv2_rmr.evaluation.benchmark.records import RESTORED_TO
 from nnunetv2_rmr.evaluation.benchmark.statistics import (
+    CONFIDENCE,
     GROUPS,
     METRICS,
     MOST_CASES_EXACT,
@@ -19,10 +20,10 @@ from nnunetv2_rmr.evaluation.benchmark.statistics import (
     finished_by_all,
     scores_and_differences,
 )
-from nnunetv2_rmr.evaluation.corruptions import CORRUPTIONS
+from nnunetv2_rmr.evaluation.scan_degradations import SCAN_DEGRADATIONS
 from nnunetv2_rmr.files.atomic import replacing, write_json
 
-SAME_KIND = {"anisotropy": "low_resolution"}  # corruption and degradation are else called the same
+SAME_KIND = {"anisotropy": "low_resolution"}  # kinds for testing and for training are else called the same
 KEY = ("model", "corruption", "seen", "severity", "modality", "case")
 RESTORATION = ("fused_PSNR", "fused_SSIM", "degraded_PSNR", "degraded_SSIM")
 OF_CASE = ("seconds", "peak_memory_gb", *RESTORATION, "image_difference")
@@ -39,8 +40,8 @@ def tables(records: Sequence[dict]) -> tuple[pd.DataFrame, pd.DataFrame]:
             pd.DataFrame(cases, columns=[*KEY, *OF_CASE]).astype(dict.fromkeys(OF_CASE, float)))
 
 
-def summarise(records: Sequence[dict], failed: Sequence[dict], settings: dict, reference: str, n_bootstrap: int,
-              confidence: float) -> dict:
+def summarise(records: Sequence[dict], failed: Sequence[dict], settings: dict, reference: str,
+              n_bootstrap: int) -> dict:
     """Everything that is computed from the records of finished predictions, and the `failed` ones.
 
     settings: of benchmark.json, see job.py.
@@ -48,44 +49,21 @@ def summarise(records: Sequence[dict], failed: Sequence[dict], settings: dict, r
     results, per_case = tables(records)
     results = finished_by_all(results)
     models, labels, cases = list(settings["models"]), list(settings["labels"]), settings["cases"]
-    bootstrap = Bootstrap(len(cases), n_bootstrap, settings["seed"], confidence)
+    bootstrap = Bootstrap(len(cases), n_bootstrap, settings["seed"])
     scores, differences = scores_and_differences(results, models, cases, labels, reference, bootstrap)
     errors, mean_errors = corruption_errors(scores, models, reference)
-    cost = per_case.groupby("model", sort=False)[["seconds", "peak_memory_gb"]].agg({"seconds": "median",
-                                                                                  "peak_memory_gb": "max"})
-    used = [c for c in results.corruption.unique() if c in CORRUPTIONS]
+    cost = per_case.groupby("model", sort=False).agg({"seconds": "median", "peak_memory_gb": "max"})
+    used = {name: kind for name in results.corruption.unique() if (kind := SCAN_DEGRADATIONS.get(name))}
     return {
         "models": settings["models"], "reference": reference, "cases": cases, "labels": labels,
         "label_values": settings["label_values"],
         "modalities": settings["modalities"],
-        "corruptions": {name: {"seen": "seen" if CORRUPTIONS[name].seen else "unseen",
-                               "description": CORRUPTIONS[name].description, "unit": CORRUPTIONS[name].unit,
-                               "parameters": [str(p) for p in CORRUPTIONS[name].parameters]} for name in used},
-        "n_bootstrap": n_bootstrap, "seed": settings["seed"], "confidence": confidence,
+        "corruptions": {name: {"seen": "seen" if kind.trained else "unseen", "description": kind.description,
+                               "unit": kind.unit, "parameters": [str(p) for p in kind.parameters]}
+                        for name, kind in used.items()},
+        "n_bootstrap": n_bootstrap, "seed": settings["seed"], "confidence": CONFIDENCE,
         "versions": {name: version(name) for name in ("nnunetv2-rmr", "nnunetv2", "torch", "numpy", "scipy")},
-        "notes": [
-            "Dice as nnUNetv2_evaluate_folder: NaN, not counted, where neither reference nor prediction has the label; "
-            "the mean over labels is the mean of the labels' means over cases.",
-            "HD95 in mm between surface voxels; NSD with a tolerance of "
-            f"{settings['tolerance_mm']:g} mm. Nothing in one of the two: Dice and NSD 0, HD95 the image's diagonal.",
-            f"Intervals: {confidence:.0%} percentile bootstrap over cases, {n_bootstrap} resamples; differences are "
-            "paired by case. With few cases they are too narrow, so they do not decide what is called better.",
-            "p: two-sided sign-flip test over cases of the paired difference, which decides what is called better or "
-            f"worse (every choice of signs up to {MOST_CASES_EXACT} cases, {SIGNS_DRAWN} random ones for more); not "
-            "corrected for the number of comparisons.",
-            "CE: mean error (1 - Dice) over severities divided by the reference model's; rCE: the same of the error "
-            f"beyond the clean one. Denominators below {SMALLEST_ERROR:g} are taken as {SMALLEST_ERROR:g}.",
-            "missing: one modality at a time replaced by zeros; models of nnunetv2-rmr are told, as with --missing.",
-            "Fusion, on clean images: a modality's own edges are those that no other one has (Qabf, 0.975 is all of "
-            "them); contrast of lesions in proportion to the modality that shows each best, of every case the smallest "
-            "over labels. gradient: classical fusion of the same images. A copy of one modality is no fusion.",
-            "Restoration: fused image of the corrupted case against the target of the fusion, made of the clean case "
-            "(the gradient fusion of its modalities), within the body; beside it the target made of the corrupted "
-            "case. Clean: how far the fused image is from its target anyway.",
-            "Seconds: median of preprocessing, prediction and export of a case; memory: the largest peak.",
-            *(f"{model} was trained on {', '.join(kinds)}, held out of RMR's default training but not of this model's."
-              for model in models if (kinds := _not_held_out(settings, model, used))),
-        ],
+        "notes": _notes(settings, list(used), n_bootstrap),
         "scores": scores, "differences": differences, "corruption_errors": errors,
         "mean_corruption_errors": mean_errors,
         "fusion": summarise_fusion(records, settings["fusing"]),
@@ -94,53 +72,68 @@ def summarise(records: Sequence[dict], failed: Sequence[dict], settings: dict, r
     }
 
 
-def _not_held_out(settings: dict, model: str, corruptions: Sequence[str]) -> list[str]:
-    """Corruptions that are held out of the default training, but that this model's training had."""
+def _notes(settings: dict, used: Sequence[str], n_bootstrap: int) -> list[str]:
+    """The rules by which the numbers were made."""
+    held_out = {model: not_held_out(settings, model, used) for model in settings["models"]}
+    return [
+        "Dice as nnUNetv2_evaluate_folder: NaN, not counted, where neither reference nor prediction has the label; "
+        "the mean over labels is the mean of the labels' means over cases.",
+        "HD95 in mm between surface voxels; NSD with a tolerance of "
+        f"{settings['tolerance_mm']:g} mm. Nothing in one of the two: Dice and NSD 0, HD95 the image's diagonal.",
+        f"Intervals: {CONFIDENCE:.0%} percentile bootstrap over cases, {n_bootstrap} resamples; differences are "
+        "paired by case. With few cases they are too narrow, so they do not decide what is called better.",
+        "p: two-sided sign-flip test over cases of the paired difference, which decides what is called better or "
+        f"worse (every choice of signs up to {MOST_CASES_EXACT} cases, {SIGNS_DRAWN} random ones for more); not "
+        "corrected for the number of comparisons.",
+        "CE: mean error (1 - Dice) over severities divided by the reference model's; rCE: the same of the error "
+        f"beyond the clean one. Denominators below {SMALLEST_ERROR:g} are taken as {SMALLEST_ERROR:g}.",
+        "missing: one modality at a time replaced by zeros; models of nnunetv2-rmr are told, as with --missing.",
+        "Fusion, on clean images: a modality's own edges are those that no other one has (Qabf, 0.975 is all of "
+        "them); contrast of lesions in proportion to the modality that shows each best, of every case the smallest "
+        "over labels. gradient: classical fusion of the same images. A copy of one modality is no fusion.",
+        "Restoration: fused image of the degraded case against the target of the fusion, made of the clean case "
+        "(the gradient fusion of its modalities), within the body; beside it the target made of the degraded "
+        "case. Clean: how far the fused image is from its target anyway.",
+        "Seconds: median of preprocessing, prediction and export of a case; memory: the largest peak.",
+        *(f"{model} was trained on {', '.join(kinds)}, held out of RMR's default training but not of this model's."
+          for model, kinds in held_out.items() if kinds),
+    ]
+
+
+def not_held_out(settings: dict, model: str, used: Sequence[str]) -> list[str]:
+    """Kinds that the default training never has, but that this model's training had."""
     trained_on = settings.get("trained_on", {}).get(model, [])
-    return [c for c in corruptions if not CORRUPTIONS[c].seen and SAME_KIND.get(c, c) in trained_on]
+    return [name for name in used if not SCAN_DEGRADATIONS[name].trained and SAME_KIND.get(name, name) in trained_on]
 
 
 def write_summary(out: Path, records: Sequence[dict], failed: Sequence[dict], settings: dict, reference: str,
-                  n_bootstrap: int, confidence: float) -> dict:
+                  n_bootstrap: int) -> dict:
     """Write the three files; returns the summary."""
-    results, per_case = tables(records)
-    for table, name in ((results, "results.csv"), (per_case, "cases.csv")):
+    for name, table in zip(("results.csv", "cases.csv"), tables(records)):
         with replacing(out / name) as temporary:
             table.to_csv(temporary, index=False)
-    summary = summarise(records, failed, settings, reference, n_bootstrap, confidence)
+    summary = summarise(records, failed, settings, reference, n_bootstrap)
     write_json(summary, out / "summary.json")
     return summary
 
 
-def table_of_groups(summary: dict) -> list[list[str]]:
-    """Header and rows for the terminal: mean Dice of every model, and the difference to the reference, per group."""
-    models, reference = list(summary["models"]), summary["reference"]
-
-    def find(entries: list[dict], model: str, group: str) -> dict | None:
-        return next((e for e in entries if e["model"] == model and e["corruption"] == group and e["metric"] == "Dice"
-                     and e["label"] == "mean" and e["severity"] in (0, "mean") and e["modality"] in ("all", "mean")
-                     and (group == "clean" or e["modality"] == "mean")), None)
-
-    others = [m for m in models if m != reference]
-    rows = [["test images", *(f"Dice, {m}" for m in models), *(f"{m} - {reference} [interval], better/worse, p"
-                                                               for m in others)]]
-    for group in GROUPS:
-        if find(summary["scores"], models[0], group) is None:
-            continue
-        row = [group]
-        for model in models:
-            score = find(summary["scores"], model, group)
-            row.append(f"{score['mean']:.3f}" if score else "")
-        for model in others:
-            d = find(summary["differences"], model, group)
-            row.append(f"{d['difference']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}], {d['better']}/{d['worse']}, "
-                       f"{d['p']:.3g}" if d else "")
-        rows.append(row)
-    return rows
-
-
 def lines_of_groups(summary: dict) -> list[str]:
-    """The same, in columns."""
-    rows = table_of_groups(summary)
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    """For the terminal, in columns: mean Dice of every model, and the difference to the reference, per group."""
+    reference, others = summary["reference"], [m for m in summary["models"] if m != summary["reference"]]
+
+    def find(entries: list[dict], group: str) -> dict[str, dict]:
+        """By model, the mean over labels."""
+        modality = "all" if group == "clean" else "mean"
+        return {e["model"]: e for e in entries if (e["corruption"], e["metric"], e["label"], e["modality"]) ==
+                (group, "Dice", "mean", modality) and e["severity"] in (0, "mean")}
+
+    rows = [["test images", *(f"Dice, {m}" for m in summary["models"]),
+             *(f"{m} - {reference} [interval], better/worse, p" for m in others)]]
+    for group in GROUPS:
+        if scores := find(summary["scores"], group):
+            found = find(summary["differences"], group)
+            rows.append([group, *(f"{scores[model]['mean']:.3f}" for model in summary["models"]),
+                         *("{difference:+.3f} [{low:+.3f}, {high:+.3f}], {better}/{worse}, {p:.3g}".format(**found[m])
+                           for m in others)])
+    widths = [max(map(len, column)) for column in zip(*rows)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]

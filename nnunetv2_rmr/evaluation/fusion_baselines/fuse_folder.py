@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from nnunetv2_rmr.evaluation.corruptions.image_folder import FolderRefused, ImageFolder
 from nnunetv2_rmr.evaluation.fusion_baselines.fuse import fuse, pywavelets
 from nnunetv2_rmr.evaluation.fusion_metrics.intensities import bounding_box, to_unit_range
+from nnunetv2_rmr.evaluation.image_folder import FolderRefused, ImageFolder
 from nnunetv2_rmr.files.atomic import remove_leftovers
 from nnunetv2_rmr.files.workers import WorkerDied, as_ready
 from nnunetv2_rmr.fusion.body import body_mask

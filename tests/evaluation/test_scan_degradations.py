@@ -1,4 +1,4 @@
-"""Corruptions of raw scans: what holds for all of them, then one section for each."""
+"""Degradations of raw scans: what holds for all of them, then one section for each."""
 
 import sys
 
@@ -8,22 +8,23 @@ import tiny
 import torch
 from scipy import ndimage
 
-from nnunetv2_rmr.evaluation.corruptions import (
-    CORRUPTIONS,
+from nnunetv2_rmr.degradations import fourier
+from nnunetv2_rmr.degradations.resolution import thick_slice_matrix
+from nnunetv2_rmr.evaluation.scan_degradations import (
+    SCAN_DEGRADATIONS,
     SEVERITIES,
     TorchIOMissingError,
     body_mask,
-    corrupt_case,
-    fourier,
+    degrade_scans,
     image_difference,
 )
-from nnunetv2_rmr.evaluation.corruptions.anisotropy import interpolation_weights, slice_weights
-from nnunetv2_rmr.evaluation.corruptions.fourier import SHARE
-from nnunetv2_rmr.evaluation.corruptions.torchio_transforms import apply_torchio
+from nnunetv2_rmr.evaluation.scan_degradations.degrade_scans import generator
+from nnunetv2_rmr.evaluation.scan_degradations.kinds import FOURIER_SHARE
+from nnunetv2_rmr.evaluation.scan_degradations.torchio_transforms import apply_torchio
 
 SPACING = (1.5, 1.0, 1.0)
-DRAWN = [name for name in CORRUPTIONS if name not in ("blur", "gamma")]  # blur draws nothing, gamma one bit
-each = pytest.mark.parametrize("name", CORRUPTIONS)
+DRAWN = [name for name in SCAN_DEGRADATIONS if name not in ("blur", "gamma")]  # blur draws nothing, gamma one bit
+each = pytest.mark.parametrize("name", SCAN_DEGRADATIONS)
 
 
 def head(shape=(22, 36, 32), channels=2) -> np.ndarray:
@@ -42,7 +43,7 @@ def images() -> np.ndarray:
 
 def apply(name: str, volume: np.ndarray, parameter, seed: int = 0, spacing=SPACING, body=None) -> np.ndarray:
     body = volume != 0 if body is None else body
-    return CORRUPTIONS[name].apply(volume, spacing, parameter, np.random.default_rng(seed), body)
+    return SCAN_DEGRADATIONS[name].apply(volume, spacing, parameter, np.random.default_rng(seed), body)
 
 
 # ------------------------------------------------------------------------------------------------------ all of them
@@ -51,31 +52,31 @@ def test_severities_are_those_of_the_documentation():
     documented = {}
     for line in (tiny.ROOT / "docs" / "corruptions.md").read_text().splitlines():
         name, *cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if name in CORRUPTIONS and len(cells) == 8:
+        if name in SCAN_DEGRADATIONS and len(cells) == 8:
             documented[name] = tuple(map(float, cells[2:7]))
-    assert documented == {name: tuple(corruption.parameters) for name, corruption in CORRUPTIONS.items()}
+    assert documented == {name: tuple(kind.parameters) for name, kind in SCAN_DEGRADATIONS.items()}
 
 
-def test_there_are_trained_and_never_trained_corruptions_with_five_parameters_each():
-    assert {name for name, corruption in CORRUPTIONS.items() if corruption.seen} == {"noise", "blur", "fourier"}
-    assert {name for name, corruption in CORRUPTIONS.items() if not corruption.seen} == {
+def test_there_are_trained_and_never_trained_kinds_with_five_parameters_each():
+    assert {name for name, kind in SCAN_DEGRADATIONS.items() if kind.trained} == {"noise", "blur", "fourier"}
+    assert {name for name, kind in SCAN_DEGRADATIONS.items() if not kind.trained} == {
         "motion", "ghosting", "spikes", "bias_field", "anisotropy", "gamma"}
-    for name, corruption in CORRUPTIONS.items():
-        assert corruption.name == name
-        assert len(corruption.parameters) == 5
-        assert corruption.description and corruption.unit
+    for name, kind in SCAN_DEGRADATIONS.items():
+        assert kind.name == name
+        assert len(kind.parameters) == 5
+        assert kind.description and kind.unit
 
 
 @each
 def test_grid_type_background_and_input_stay_as_they_are(name, images):
     before = images.copy()
-    corrupted = corrupt_case(images, SPACING, name, 5, case="a")
-    assert corrupted.shape == images.shape
-    assert corrupted.dtype == np.float32
-    assert np.isfinite(corrupted).all()
+    degraded = degrade_scans(images, SPACING, name, 5, case="a")
+    assert degraded.shape == images.shape
+    assert degraded.dtype == np.float32
+    assert np.isfinite(degraded).all()
     body = body_mask(images)
-    np.testing.assert_array_equal(corrupted[:, ~body], images[:, ~body])
-    assert (corrupted[:, body] != images[:, body]).mean() > 0.5
+    np.testing.assert_array_equal(degraded[:, ~body], images[:, ~body])
+    assert (degraded[:, body] != images[:, body]).mean() > 0.5
     np.testing.assert_array_equal(images, before)
 
 
@@ -83,26 +84,24 @@ def test_grid_type_background_and_input_stay_as_they_are(name, images):
 def test_the_image_difference_grows_with_severity(name, images):
     body = body_mask(images)
     for case in "abc":
-        corrupted = [corrupt_case(images, SPACING, name, severity, case=case) for severity in SEVERITIES]
+        degraded = [degrade_scans(images, SPACING, name, severity, case=case) for severity in SEVERITIES]
         for channel in range(len(images)):
-            differences = [image_difference(images[channel], c[channel], body) for c in corrupted]
+            differences = [image_difference(images[channel], c[channel], body) for c in degraded]
             assert np.all(np.diff(differences) > 0), differences
             assert differences[0] > 0.01
 
 
 @each
 def test_results_are_reproducible_and_do_not_depend_on_the_order_of_calls(name, images):
-    first = corrupt_case(images, SPACING, name, 3, case="a")
-    corrupt_case(images, SPACING, "noise", 1, case="b")
-    np.testing.assert_array_equal(corrupt_case(images, SPACING, name, 3, case="a"), first)
-    one = corrupt_case(images, SPACING, name, 3, case="a", channels=[1])
-    np.testing.assert_array_equal(one[1], first[1])  # the same whether or not channel 0 was corrupted before
+    first = degrade_scans(images, SPACING, name, 3, case="a")
+    degrade_scans(images, SPACING, "noise", 1, case="b")
+    np.testing.assert_array_equal(degrade_scans(images, SPACING, name, 3, case="a"), first)
+    one = degrade_scans(images, SPACING, name, 3, case="a", channels=[1])
+    np.testing.assert_array_equal(one[1], first[1])  # the same whether or not channel 0 was degraded before
 
 
 def test_realisations_are_the_same_on_every_machine_and_in_every_session():
     """Python's hash() changes from session to session; these numbers were written down once."""
-    from nnunetv2_rmr.evaluation.corruptions.case import generator
-
     assert generator(0, "BraTS2021_01478", "motion", 1).integers(1000, size=4).tolist() == [160, 371, 110, 234]
 
 
@@ -110,15 +109,15 @@ def test_realisations_are_the_same_on_every_machine_and_in_every_session():
 @pytest.mark.parametrize("other", [{"case": "b"}, {"seed": 1}])
 def test_another_case_or_seed_is_another_realisation(name, other, images):
     same = {"case": "a", "seed": 0}
-    assert not np.array_equal(corrupt_case(images, SPACING, name, 3, **same),
-                              corrupt_case(images, SPACING, name, 3, **same | other))
+    assert not np.array_equal(degrade_scans(images, SPACING, name, 3, **same),
+                              degrade_scans(images, SPACING, name, 3, **same | other))
 
 
 @pytest.mark.parametrize("name", DRAWN)
 def test_every_channel_has_a_realisation_of_its_own(name, images):
     twice = np.stack([images[0], images[0]])
-    corrupted = corrupt_case(twice, SPACING, name, 3, case="a")
-    assert not np.array_equal(corrupted[0], corrupted[1])
+    degraded = degrade_scans(twice, SPACING, name, 3, case="a")
+    assert not np.array_equal(degraded[0], degraded[1])
 
 
 @each
@@ -127,7 +126,7 @@ def test_one_realisation_gets_stronger(name, images):
     body = body_mask(images)
 
     def change(severity: int, seed: int) -> np.ndarray:
-        return (corrupt_case(images, SPACING, name, severity, case="a", channels=[0], seed=seed) - images)[0][body]
+        return (degrade_scans(images, SPACING, name, severity, case="a", channels=[0], seed=seed) - images)[0][body]
 
     assert np.corrcoef(change(3, 0), change(4, 0))[0, 1] > 0.85
     if name in DRAWN:
@@ -137,18 +136,18 @@ def test_one_realisation_gets_stronger(name, images):
 
 @each
 def test_channels_not_asked_for_are_unchanged(name, images):
-    corrupted = corrupt_case(images, SPACING, name, 4, case="a", channels=[1])
-    np.testing.assert_array_equal(corrupted[0], images[0])
-    assert not np.array_equal(corrupted[1], images[1])
-    np.testing.assert_array_equal(corrupt_case(images, SPACING, name, 4, case="a", channels=[]), images)
+    degraded = degrade_scans(images, SPACING, name, 4, case="a", channels=[1])
+    np.testing.assert_array_equal(degraded[0], images[0])
+    assert not np.array_equal(degraded[1], images[1])
+    np.testing.assert_array_equal(degrade_scans(images, SPACING, name, 4, case="a", channels=[]), images)
 
 
 @each
 def test_zeros_around_the_body_make_no_difference(name, images):
     padding = ((0, 0), (3, 1), (0, 7), (5, 2))
     inner = (slice(None), slice(3, -1), slice(0, -7), slice(5, -2))
-    padded = corrupt_case(np.pad(images, padding), SPACING, name, 3, case="a")
-    np.testing.assert_array_equal(padded[inner], corrupt_case(images, SPACING, name, 3, case="a"))
+    padded = degrade_scans(np.pad(images, padding), SPACING, name, 3, case="a")
+    np.testing.assert_array_equal(padded[inner], degrade_scans(images, SPACING, name, 3, case="a"))
 
 
 @each
@@ -156,10 +155,10 @@ def test_zeros_around_the_body_make_no_difference(name, images):
 def test_an_axis_of_length_one_is_left_alone(name, shape):
     flat = head(shape)
     body = body_mask(flat)
-    corrupted = [corrupt_case(flat, (999.0 if shape[0] == 1 else 1.0, 1.0, 1.0), name, s, case="a") for s in (1, 5)]
-    differences = [image_difference(flat[0], c[0], body) for c in corrupted]
+    degraded = [degrade_scans(flat, (999.0 if shape[0] == 1 else 1.0, 1.0, 1.0), name, s, case="a") for s in (1, 5)]
+    differences = [image_difference(flat[0], c[0], body) for c in degraded]
     assert 0.01 < differences[0] < differences[1] < 3
-    np.testing.assert_array_equal(corrupted[1][:, ~body], flat[:, ~body])
+    np.testing.assert_array_equal(degraded[1][:, ~body], flat[:, ~body])
 
 
 @each
@@ -168,7 +167,7 @@ def test_signed_images_are_taken_by_their_height_above_the_lowest_value(name, im
     body = images[0] != 0
     volume = images[0].copy()
     volume[tuple(np.argwhere(body)[0])] = 0  # the lowest signal in the body
-    parameter = CORRUPTIONS[name].parameters[2]
+    parameter = SCAN_DEGRADATIONS[name].parameters[2]
     expected = apply(name, volume, parameter, body=body)
     shifted = apply(name, np.where(body, volume - 1000, 0).astype(np.float32), parameter, body=body)
     np.testing.assert_allclose(shifted[body] + 1000, expected[body], atol=0.05)
@@ -177,24 +176,24 @@ def test_signed_images_are_taken_by_their_height_above_the_lowest_value(name, im
 
 @each
 def test_what_nnunet_takes_for_the_body_does_not_change(name, images):
-    corrupted = corrupt_case(images, SPACING, name, 5, case="a")
-    np.testing.assert_array_equal(body_mask(corrupted), body_mask(images))
+    degraded = degrade_scans(images, SPACING, name, 5, case="a")
+    np.testing.assert_array_equal(body_mask(degraded), body_mask(images))
 
 
 @each
 def test_an_empty_image_stays_empty(name):
-    assert not corrupt_case(np.zeros((1, 5, 6, 7), np.float32), SPACING, name, 5, case="a").any()
+    assert not degrade_scans(np.zeros((1, 5, 6, 7), np.float32), SPACING, name, 5, case="a").any()
 
 
 @each
 def test_a_constant_image_yields_no_nan(name):
-    assert np.isfinite(corrupt_case(np.full((1, 8, 8, 8), 7, np.float32), SPACING, name, 5, case="a")).all()
+    assert np.isfinite(degrade_scans(np.full((1, 8, 8, 8), 7, np.float32), SPACING, name, 5, case="a")).all()
 
 
 @each
 def test_global_generators_are_left_alone(name, images):
     torch_before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
-    corrupt_case(images, SPACING, name, 2, case="a")
+    degrade_scans(images, SPACING, name, 2, case="a")
     assert torch.equal(torch.get_rng_state(), torch_before)
     np.testing.assert_array_equal(np.random.get_state()[1], numpy_before)
 
@@ -207,15 +206,15 @@ def test_global_generators_are_left_alone(name, images):
 def test_wrong_arguments_are_named(change, message, images):
     arguments = {"images": images, "spacing": SPACING, "name": "gamma", "severity": 1} | change
     with pytest.raises(ValueError, match=message):
-        corrupt_case(**arguments, case="a")
+        degrade_scans(**arguments, case="a")
 
 
 @pytest.mark.parametrize("name", ["motion", "ghosting", "spikes", "bias_field"])
 def test_missing_torchio_is_told_with_what_to_type(name, images, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchio", None)
     with pytest.raises(TorchIOMissingError, match=r"pip install .nnunetv2-rmr\[benchmark\]"):
-        corrupt_case(images, SPACING, name, 1, case="a")
-    corrupt_case(images, SPACING, "noise", 1, case="a")  # does not need it
+        degrade_scans(images, SPACING, name, 1, case="a")
+    degrade_scans(images, SPACING, "noise", 1, case="a")  # does not need it
 
 
 # --------------------------------------------------------------------------------------------------- image difference
@@ -223,10 +222,10 @@ def test_missing_torchio_is_told_with_what_to_type(name, images, monkeypatch):
 def test_image_difference_by_hand():
     clean = np.array([[[1.0, 3.0, 99.0]]])
     body = np.array([[[True, True, False]]])
-    corrupted = np.array([[[2.0, 5.0, -50.0]]])
+    degraded = np.array([[[2.0, 5.0, -50.0]]])
     assert image_difference(clean, clean, body) == 0
-    assert image_difference(clean, corrupted, body) == pytest.approx(np.sqrt((1 + 4) / 2) / 1.0)
-    assert image_difference(10 * clean, 10 * corrupted, body) == pytest.approx(np.sqrt(2.5))
+    assert image_difference(clean, degraded, body) == pytest.approx(np.sqrt((1 + 4) / 2) / 1.0)
+    assert image_difference(10 * clean, 10 * degraded, body) == pytest.approx(np.sqrt(2.5))
 
 
 def test_image_difference_of_nothing_is_nan_and_of_other_shapes_an_error():
@@ -272,14 +271,14 @@ def test_blur_is_in_mm(spacing):
 @pytest.mark.parametrize("name", ["blur", "anisotropy"])
 def test_the_rim_of_the_body_is_not_darkened(name, images):
     flat = np.where(images[0] != 0, np.float32(300), np.float32(0))
-    np.testing.assert_allclose(apply(name, flat, CORRUPTIONS[name].parameters[4]), flat, rtol=1e-4)
+    np.testing.assert_allclose(apply(name, flat, SCAN_DEGRADATIONS[name].parameters[4]), flat, rtol=1e-4)
 
 
 # ------------------------------------------------------------------------------------------------------------ fourier
 
 def test_the_change_of_fourier_is_proportional_to_its_strength(images):
     half, full = (apply("fourier", images[0], strength) - images[0] for strength in (0.5, 1.0))
-    assert (full != 0).sum() / (images[0] != 0).sum() > SHARE - 0.1
+    assert (full != 0).sum() / (images[0] != 0).sum() > FOURIER_SHARE - 0.1
     np.testing.assert_allclose(2 * half, full, atol=0.1)
 
 
@@ -399,32 +398,13 @@ def test_the_gain_is_smooth():
 
 # --------------------------------------------------------------------------------------------------------- anisotropy
 
-def test_slices_by_hand():
-    np.testing.assert_allclose(slice_weights(4, 1.0, 2.0, 0.0), [[0.5, 0.5, 0, 0], [0, 0, 0.5, 0.5]])
-    np.testing.assert_allclose(slice_weights(4, 1.0, 2.0, 0.5), [[1, 0, 0, 0], [0, 0.5, 0.5, 0], [0, 0, 0, 1]])
-    np.testing.assert_allclose(slice_weights(3, 2.0, 3.0, 0.0), [[2 / 3, 1 / 3, 0], [0, 1 / 3, 2 / 3]])
-    np.testing.assert_allclose(interpolation_weights(4, 1.0, 2.0, 0.0, 2),
-                               [[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]])
-
-
-@pytest.mark.parametrize("thickness", [3.0, 4.5, 10.0])
-def test_thick_slices_keep_what_changes_linearly(thickness):
-    for offset in (0.0, 0.3, 0.9):
-        down = slice_weights(60, 1.0, thickness, offset)
-        there_and_back = interpolation_weights(60, 1.0, thickness, offset, len(down)) @ down
-        np.testing.assert_allclose(there_and_back.sum(1), 1)
-        inner = slice(20, 40)
-        np.testing.assert_allclose((there_and_back @ np.arange(60))[inner], np.arange(60)[inner], atol=0.05)
-
-
 def test_thick_slices_are_in_mm():
     """A wave of 12 mm loses as much of its amplitude on a grid of 0.5 mm as on one of 1 mm."""
     kept = []
     for spacing in (0.5, 1.0):
         position = (np.arange(round(96 / spacing)) + 0.5) * spacing
         wave = np.cos(2 * np.pi * position / 12.0)
-        down = slice_weights(len(wave), spacing, 4.0, 0.25)
-        kept.append((interpolation_weights(len(wave), spacing, 4.0, 0.25, len(down)) @ down @ wave).std())
+        kept.append((thick_slice_matrix(len(wave), spacing, 4.0, 0.25) @ wave).std())
     assert kept[0] == pytest.approx(kept[1], rel=0.05)
     assert kept[0] < 0.6
 
@@ -479,8 +459,8 @@ def test_severities_grow_and_are_of_a_size_on_a_real_case(name):
     volumes = [sitk.GetArrayFromImage(sitk.ReadImage(str(folder / f"{m}.nii.gz"))) for m in ("t1", "flair")]
     clean = np.stack(volumes)[:, ::2, ::2, ::2].astype(np.float32)
     body = body_mask(clean)
-    corrupted = [corrupt_case(clean, (2.0, 2.0, 2.0), name, s, case=folder.name) for s in SEVERITIES]
+    degraded = [degrade_scans(clean, (2.0, 2.0, 2.0), name, s, case=folder.name) for s in SEVERITIES]
     for channel in range(len(clean)):
-        differences = [image_difference(clean[channel], c[channel], body) for c in corrupted]
+        differences = [image_difference(clean[channel], c[channel], body) for c in degraded]
         assert np.all(np.diff(differences) > 0), differences
         assert 0.02 < differences[0] < 0.3 and 0.15 < differences[-1] < 1.2, differences

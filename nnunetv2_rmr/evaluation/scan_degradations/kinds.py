@@ -1,0 +1,201 @@
+"""All degradations of raw scans. Each acts on the signal of the body, see `ScanDegradation`; the table is at the end.
+
+Where training has the same kind, its arithmetic is used. Motion, ghosting, spikes and bias field are TorchIO's, with
+parameters drawn here: other implementations than those that a model may have been trained on.
+"""
+
+import numpy as np
+import torch
+
+from nnunetv2_rmr.degradations import fourier
+from nnunetv2_rmr.degradations.artefacts import GHOSTS, SPIKES
+from nnunetv2_rmr.degradations.artefacts import ORDER as ORDER_OF_BIAS_FIELD
+from nnunetv2_rmr.degradations.noise import add_rician_noise
+from nnunetv2_rmr.degradations.resolution import axes_without_thick_slices, gaussian_blur, thick_slice_matrix
+from nnunetv2_rmr.evaluation.scan_degradations.base import ScanDegradation, Spacing, tissue_average
+from nnunetv2_rmr.evaluation.scan_degradations.torchio_transforms import apply_torchio
+
+FOURIER_SHARE = 0.8  # of the body's bounding box; up to 0.4 in training
+FOURIER_EDGE_MM = (12, 24)  # as in training, where it is in finest voxels
+MOVES = (2, 4, 6)  # even: the centre of k-space, half way, lies between two moves
+DEGREES_PER_MM = 0.5
+JITTER = 0.2  # of the time between two moves
+
+
+def magnitude(image: np.ndarray) -> np.ndarray:
+    """What a scanner stores of an image with negative values: their magnitude. (Setting them to zero would let nnU-Net
+    take them for background.)"""
+    return np.abs(image)
+
+
+def deviation(signal: np.ndarray, body: np.ndarray) -> float:
+    """Standard deviation of the signal in the body."""
+    return float(signal[body].std(dtype=np.float64))
+
+
+def add_noise(signal: np.ndarray, spacing: Spacing, sigma: float, rng: np.random.Generator,
+              body: np.ndarray) -> np.ndarray:
+    """Rician noise; sigma of either channel in standard deviations of the image in the body."""
+    sigma_raw = sigma * deviation(signal, body)
+    return add_rician_noise(torch.from_numpy(signal), sigma_raw, seed=int(rng.integers(2 ** 31)), floor=0.0).numpy()
+
+
+def blur(signal: np.ndarray, spacing: Spacing, sigma_mm: float, rng: np.random.Generator,
+         body: np.ndarray) -> np.ndarray:
+    """Gaussian point spread function of standard deviation sigma_mm, over the body only. Nothing is drawn."""
+    return tissue_average(lambda image: gaussian_blur(torch.from_numpy(image), sigma_mm, spacing).numpy(), signal, body)
+
+
+def corrupt_fourier(signal: np.ndarray, spacing: Spacing, strength: float, rng: np.random.Generator,
+                    body: np.ndarray) -> np.ndarray:
+    """Corrupted spectra in random boxes; strength 1 replaces what is in the middle of a box.
+
+    The background is set to the mean of the body first, which is what nnU-Net's normalisation makes of it in training.
+    """
+    edge_mm, seed = rng.uniform(*FOURIER_EDGE_MM), int(rng.integers(2 ** 31))
+    edge = [max(fourier.MIN_EDGE, round(edge_mm / s)) for s in spacing]  # cut to the image where that is smaller
+    filled = np.where(body, signal, signal[body].mean())
+    return magnitude(fourier.corrupt_fourier_locally(torch.from_numpy(filled), FOURIER_SHARE, strength, edge,
+                                                     fourier.AMPLITUDE_SIGMA, seed).numpy())
+
+
+def move(signal: np.ndarray, spacing: Spacing, shift_mm: float, rng: np.random.Generator,
+         body: np.ndarray) -> np.ndarray:
+    """Rigid moves between parts of k-space (torchio.Motion, after Shaw et al. 2019).
+
+    The number of moves, their times, directions and axes and the slow phase-encoding axis are drawn. During each move's
+    part of the scan the body lies shift_mm off its place, turned by half as many degrees; while the centre of k-space
+    is acquired it lies in its place, so that labels stay right.
+    """
+    axes = [axis for axis, size in enumerate(signal.shape) if size > 1]
+    phase_axis = axes[rng.integers(len(axes))]
+    moves = int(rng.choice(MOVES))
+    times = (np.arange(1, moves + 1) + rng.uniform(-JITTER, JITTER, moves)) / (moves + 1)
+    directions = [vector / np.linalg.norm(vector) for vector in rng.normal(size=(2 * moves, 3))]
+    shifts, turns = np.reshape(directions, (2, moves, 3))
+    if len(axes) < 3:  # a single slice moves within its plane
+        flat = [axis for axis in range(3) if axis not in axes]
+        shifts[:, flat] = 0
+        turns[:, axes] = 0
+
+    order = [axis for axis in range(3) if axis != phase_axis] + [phase_axis]  # TorchIO's phase axis is the last
+    moved = apply_torchio("Motion", signal.transpose(order), tuple(spacing[axis] for axis in order),
+                          degrees=shift_mm * DEGREES_PER_MM * turns[:, order], translation=shift_mm * shifts[:, order],
+                          times=times, image_interpolation="linear")
+    return magnitude(moved.transpose(np.argsort(order)))
+
+
+def add_ghosts(signal: np.ndarray, spacing: Spacing, amplitude: float, rng: np.random.Generator,
+               body: np.ndarray) -> np.ndarray:
+    """Every n-th plane of k-space is scaled (torchio.Ghosting), as periodic motion or flow does; axis and n are drawn.
+
+    Scaling every n-th plane by 1 - s puts n - 1 copies of amplitude s / n into the image, a field of view / n apart, so
+    s = n * amplitude. The central plane is kept.
+    """
+    axes = [axis for axis, size in enumerate(signal.shape) if size > 1]
+    axis = int(axes[rng.integers(len(axes))])
+    ghosts = int(rng.integers(GHOSTS[0], GHOSTS[1] + 1))
+    return magnitude(apply_torchio("Ghosting", signal, spacing, num_ghosts=ghosts, axis=axis,
+                                   intensity=ghosts * amplitude, restore=None))
+
+
+def add_stripes(signal: np.ndarray, spacing: Spacing, strength: float, rng: np.random.Generator,
+                body: np.ndarray) -> np.ndarray:
+    """Spikes in k-space (torchio.Spike), as electric discharges leave them; their number and places are drawn.
+
+    One spike A in a k-space of N points adds stripes (A / N) cos(...) of RMS A / (N sqrt 2), and the RMS of several
+    adds up in squares. TorchIO takes A as a multiple of the largest point; for a signal >= 0 that is its sum.
+    """
+    positions = rng.uniform(size=(rng.integers(SPIKES[0], SPIKES[1] + 1), 3))
+    rms = strength * deviation(signal, body)
+    total = float(signal.sum(dtype=np.float64))
+    if total == 0:
+        return signal
+    spike = rms * np.sqrt(2 / len(positions)) * signal.size
+    return magnitude(apply_torchio("Spike", signal, spacing, spikes_positions=positions, intensity=spike / total))
+
+
+def shade(signal: np.ndarray, spacing: Spacing, strength: float, rng: np.random.Generator,
+          body: np.ndarray) -> np.ndarray:
+    """Multiply by a gain whose logarithm is a polynomial of order 3 (torchio.BiasField), with drawn coefficients.
+
+    The logarithm has mean 0 and standard deviation `strength` in the body: a constant gain is no shading, and nnU-Net
+    normalises it away.
+    """
+    order = ORDER_OF_BIAS_FIELD
+    coefficients = rng.uniform(-1, 1, (order + 1) * (order + 2) * (order + 3) // 6).tolist()  # in three variables
+    log_gain = np.log(apply_torchio("BiasField", np.ones_like(signal), spacing, coefficients=coefficients, order=order))
+    inside = log_gain[body].astype(np.float64)
+    if inside.std() == 0:  # a body of one voxel
+        return signal
+    log_gain = (log_gain - inside.mean()) / inside.std()
+    return (signal * np.exp(strength * log_gain)).astype(np.float32)
+
+
+def thicken_slices(signal: np.ndarray, spacing: Spacing, thickness_mm: float, rng: np.random.Generator,
+                   body: np.ndarray) -> np.ndarray:
+    """Average over slices of thickness_mm and interpolate linearly back to the grid; axis and offset are drawn.
+
+    Averages are over the body only. (TorchIO's RandomAnisotropy takes single voxels instead of averages, that is thin
+    slices with gaps.)
+    """
+    axes = [axis for axis, size in enumerate(signal.shape) if size > 1]
+    axes = [axes[i] for i in axes_without_thick_slices([spacing[axis] for axis in axes])]
+    drawn, start = rng.random(2)
+    if not axes:
+        return signal
+    axis = axes[int(drawn * len(axes))]
+    if thickness_mm <= spacing[axis]:
+        return signal
+    matrix = thick_slice_matrix(signal.shape[axis], spacing[axis], thickness_mm, start).astype(np.float32)
+    return tissue_average(lambda image: np.moveaxis(np.tensordot(matrix, image, (1, axis)), 0, axis), signal, body)
+
+
+def bend_intensities(signal: np.ndarray, spacing: Spacing, exponent: float, rng: np.random.Generator,
+                     body: np.ndarray) -> np.ndarray:
+    """signal^g, g = exponent or 1 / exponent (drawn), brought back to the mean and standard deviation in the body.
+
+    What a gamma curve does to mean and deviation nnU-Net's normalisation undoes, so it would only feign a difference.
+    Dark voxels can get below zero by it.
+    """
+    exponent = exponent if rng.random() < 0.5 else 1 / exponent
+    inside = signal[body].astype(np.float64)
+    if inside.std() == 0:
+        return signal
+    bent = (inside / inside.mean()) ** exponent
+    result = signal.copy()
+    result[body] = (bent - bent.mean()) * (inside.std() / bent.std()) + inside.mean()
+    return result
+
+
+# first the kinds that RMR's default training has, then those it never sees
+SCAN_DEGRADATIONS = {kind.name: kind for kind in (
+    ScanDegradation("noise", add_noise, (0.2, 0.35, 0.5, 0.7, 0.9), trained=True,
+                    description="thermal noise of an MRI magnitude image (Rician)",
+                    unit="sigma of either channel / standard deviation of the image in the body"),
+    ScanDegradation("blur", blur, (0.8, 1.2, 1.8, 2.6, 4.0), trained=True,
+                    description="loss of resolution in every direction (Gaussian point spread function)",
+                    unit="sigma in mm"),
+    ScanDegradation("fourier", corrupt_fourier, (0.2, 0.4, 0.6, 0.8, 1.0), trained=True,
+                    description="patches of ripples and lost structure (local corruption of the Fourier spectrum)",
+                    unit="strength in boxes that cover 80 % of the body (1: their middle is replaced)"),
+    ScanDegradation("motion", move, (0.3, 0.6, 1.0, 1.5, 2.2),
+                    description="a patient who moves 2 to 6 times during the scan (rigid moves between parts of "
+                                "k-space)",
+                    unit="mm off the place, and half as many degrees"),
+    ScanDegradation("ghosting", add_ghosts, (0.05, 0.1, 0.15, 0.2, 0.3),
+                    description="displaced copies along the phase-encoding axis (periodic motion, flow)",
+                    unit="amplitude of every ghost / amplitude of the image"),
+    ScanDegradation("spikes", add_stripes, (0.2, 0.35, 0.5, 0.7, 0.9),
+                    description="stripes through the whole image (1 to 4 spikes in k-space)",
+                    unit="RMS of the stripes / standard deviation of the image in the body"),
+    ScanDegradation("bias_field", shade, (0.04, 0.08, 0.12, 0.16, 0.2),
+                    description="smooth shading (receive coil, transmit field)",
+                    unit="standard deviation of the logarithm of the gain in the body"),
+    ScanDegradation("anisotropy", thicken_slices, (3.0, 4.5, 6.0, 8.0, 10.0),
+                    description="an acquisition with thick slices, interpolated to the grid",
+                    unit="slice thickness in mm"),
+    ScanDegradation("gamma", bend_intensities, (1.5, 2.0, 2.5, 3.0, 4.0),
+                    description="another contrast (intensities raised to a power)",
+                    unit="exponent, or its inverse"),
+)}
