@@ -5,11 +5,10 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 from nnunetv2_rmr.cli.argument_types import whole_number
 from nnunetv2_rmr.datasets.cases import LAYOUTS
-from nnunetv2_rmr.files.refused import ImportRefused
+from nnunetv2_rmr.files.refused import BadCaseError
 
 RAW = "nnUNet_raw"
 EXAMPLE = """\
@@ -20,17 +19,6 @@ example (BraTS 2021, a folder CASE with CASE_t1.nii.gz, ... or t1.nii.gz, ... fo
       --label "*seg.nii.gz" --map 1=2 2=1 4=3 \\
       --regions whole_tumor=1,2,3 tumor_core=2,3 enhancing_tumor=3
 """
-
-
-class _Parser(argparse.ArgumentParser):
-    def parse_args(self, args: list[str] | None = None, namespace=None) -> argparse.Namespace:
-        # argparse takes the value of `--map -1=1` for an option, unless it holds a space
-        args = [f" {text}" if re.fullmatch(r"-\d+=-?\d+", text) else text
-                for text in (sys.argv[1:] if args is None else args)]
-        return super().parse_args(args, namespace)
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(1, f"{self.prog}: error: {message}\n{self.prog} --help explains all options\n")
 
 
 def name_and_text(text: str) -> tuple[str, str]:
@@ -44,22 +32,21 @@ def name_and_text(text: str) -> tuple[str, str]:
 def label_name(text: str) -> tuple[str, int]:
     """'tumour=1' -> ('tumour', 1). Raises ArgumentTypeError."""
     name, value = name_and_text(text)
-    return name, _label(value, text)
+    return name, whole_number(0)(value)
 
 
 def replacement(text: str) -> tuple[int, int]:
     """'4=3' -> (4, 3). Raises ArgumentTypeError."""
-    old, new = name_and_text(text)
-    try:
-        return int(old), _label(new, text.strip())
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is not of the form OLD=NEW with whole numbers") from None
+    if not re.fullmatch(r"\s*-?\d+\s*=\s*\d+\s*", text):
+        raise argparse.ArgumentTypeError(f"'{text}' is not of the form OLD=NEW with whole numbers, NEW from 0")
+    old, new = text.split("=")
+    return int(old), int(new)
 
 
 def region(text: str) -> tuple[str, tuple[int, ...]]:
     """'core=2,3' -> ('core', (2, 3)). Raises ArgumentTypeError."""
     name, values = name_and_text(text)
-    return name, tuple(sorted({_label(v, text) for v in values.strip("()[]").split(",")}))
+    return name, tuple(sorted({whole_number(0)(value.strip()) for value in values.strip("()[]").split(",")}))
 
 
 def dataset_id(text: str) -> int:
@@ -76,21 +63,28 @@ def dataset_name(text: str) -> str:
     return text
 
 
-def _label(value: str, text: str) -> int:
-    if not value.strip().isdecimal():
-        raise argparse.ArgumentTypeError(f"'{text}': '{value}' is not a whole number from 0")
-    return int(value)
+class IntoDict(argparse.Action):
+    """Pairs of name and value become a dict; a name may be given once."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        pairs = dict(getattr(namespace, self.dest) or {})
+        for name, value in values:
+            if name in pairs:
+                raise argparse.ArgumentError(self, f"{name} is given twice")
+            pairs[name] = value
+        setattr(namespace, self.dest, pairs)
 
 
 def parser() -> argparse.ArgumentParser:
-    p = _Parser(prog="nnUNetv2_rmr_import", epilog=EXAMPLE,
-                description="Turn a folder of multi-modal cases into an nnU-Net data set, after checking every file.",
-                formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(
+        prog="nnUNetv2_rmr_import", epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="%(prog)s -i FOLDER -d ID -n NAME --modality NAME=PATTERN ... --label PATTERN [options]; --help: all",
+        description="Turn a folder of multi-modal cases into an nnU-Net data set, after checking every file.")
     p.add_argument("-i", dest="input_folder", type=Path, required=True, metavar="FOLDER",
                    help="one folder per case (its name is the case id), all files in one folder (the case id is what "
                         "the * of a pattern matches), or folders in folders, as in BIDS: patterns like "
                         "'sub-*/ses-*/anat/*_T1w.nii.gz' (the case id is sub-01_ses-02)")
-    p.add_argument("--modality", dest="modalities", type=name_and_text, nargs="+", action="extend", required=True,
+    p.add_argument("--modality", dest="modalities", type=name_and_text, nargs="+", action=IntoDict, required=True,
                    metavar="NAME=PATTERN",
                    help="at least two, in channel order. Patterns in quotes: * any characters, ? one; relative to the "
                         "case's folder, or to FOLDER. nnU-Net chooses the normalisation by the name: CT (exactly) gets "
@@ -103,11 +97,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--layout", choices=LAYOUTS, default="auto", help="see -i; auto finds out (default)")
 
     g = p.add_argument_group("labels")
-    g.add_argument("--map", dest="label_map", type=replacement, nargs="+", action="extend", default=[],
+    g.add_argument("--map", dest="label_map", type=replacement, nargs="+", action=IntoDict, default={},
                    metavar="OLD=NEW", help="change label values, all at once (1=2 2=1 swaps)")
-    g.add_argument("--labels", type=label_name, nargs="+", action="extend", metavar="NAME=VALUE",
+    g.add_argument("--labels", type=label_name, nargs="+", action=IntoDict, metavar="NAME=VALUE",
                    help="the labels, values after --map, without 0 (default: label_1 ... as found in the files)")
-    g.add_argument("--regions", type=region, nargs="+", action="extend", metavar="NAME=VALUE,VALUE",
+    g.add_argument("--regions", type=region, nargs="+", action=IntoDict, metavar="NAME=VALUE,VALUE",
                    help="instead of --labels: overlapping regions of label values (after --map), larger ones first")
     g.add_argument("--regions_class_order", type=int, nargs="+", metavar="VALUE",
                    help="for each region the label written where it is predicted; later regions overwrite earlier ones "
@@ -144,11 +138,9 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> None:
     p = parser()
-    values = vars(p.parse_args(argv))
-    for option, key in (("--modality", "modalities"), ("--map", "label_map"), ("--labels", "labels"),
-                        ("--regions", "regions")):
-        if values[key] is not None:
-            values[key] = _unique(p, option, values[key])
+    # argparse takes the value of `--map -1=1` for an option, unless it holds a space
+    values = vars(p.parse_args([f" {text}" if re.fullmatch(r"-\d+=\d+", text) else text
+                                for text in (sys.argv[1:] if argv is None else argv)]))
     if len(values["modalities"]) < 2:
         p.error(f"--modality: only {', '.join(values['modalities'])} is given, but RMR fuses at least two modalities; "
                 "for one modality use nnU-Net itself")
@@ -160,21 +152,14 @@ def main(argv: list[str] | None = None) -> None:
         values["output_folder"] = Path(raw)
 
     # Here and not above: SimpleITK takes seconds to import, --help and usage errors should not.
-    from nnunetv2_rmr.datasets.importer import ImportRequest, import_dataset, summary
+    from nnunetv2_rmr.datasets.importer import import_dataset, summary
+    from nnunetv2_rmr.datasets.request import ImportRequest
 
     request = ImportRequest(**values, progress=True)
     try:
         checked = import_dataset(request)
-    except (ImportRefused, OSError) as error:
+    except (BadCaseError, OSError) as error:
         sys.exit(f"{p.prog}: error: {error}")
     except KeyboardInterrupt:
         sys.exit(f"{p.prog}: stopped; nothing was written")
     print(summary(request, checked))
-
-
-def _unique(p: argparse.ArgumentParser, option: str, pairs: list[tuple]) -> dict:
-    names = [name for name, _ in pairs]
-    twice = sorted({str(n) for n in names if names.count(n) > 1})
-    if twice:
-        p.error(f"{option}: {', '.join(twice)} is given twice")
-    return dict(pairs)

@@ -17,7 +17,7 @@ from nnunetv2_rmr.evaluation.benchmark.summary import tables, write_summary
 from nnunetv2_rmr.evaluation.readers import reader_writer_of
 from nnunetv2_rmr.evaluation.segmentation_metrics import label_names, labels_and_regions
 from nnunetv2_rmr.files.atomic import remove_leftovers, write_json
-from nnunetv2_rmr.files.input_check import images_in
+from nnunetv2_rmr.files.input_check import images_in, surplus_images
 
 SETTINGS = "benchmark.json"
 
@@ -141,7 +141,7 @@ def find_cases(options: BenchmarkOptions, dataset_json: dict, n_channels: int) -
     if missing:
         raise BenchmarkRefused(f"{len(missing)} file(s) missing: {', '.join(missing[:5])}"
                                + (" ..." if len(missing) > 5 else ""))
-    if surplus := sorted(image[0] for image in images if int(image[2]) >= n_channels):
-        raise BenchmarkRefused(f"-i {options.images}: {', '.join(surplus[:5])}{' ...' if len(surplus) > 5 else ''}: "
-                               f"the models have {n_channels} modalities, 0000 to {n_channels - 1:04d}")
+    if surplus := surplus_images(images, n_channels):
+        raise BenchmarkRefused(f"-i {options.images}: {surplus}: the models have {n_channels} modalities, 0000 to "
+                               f"{n_channels - 1:04d}")
     return cases

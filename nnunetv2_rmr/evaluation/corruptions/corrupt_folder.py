@@ -18,7 +18,7 @@ from nnunetv2_rmr.evaluation.corruptions.difference import image_difference
 from nnunetv2_rmr.evaluation.corruptions.image_folder import FolderRefused, ImageFolder
 from nnunetv2_rmr.evaluation.corruptions.registry import CORRUPTIONS, SEVERITIES
 from nnunetv2_rmr.files.atomic import remove_leftovers, replacing, write_json
-from nnunetv2_rmr.files.workers import WorkerDied, as_ready
+from nnunetv2_rmr.files.workers import WorkerDied, in_order
 from nnunetv2_rmr.inference.fused_writer import write_image
 
 ALL = "all"
@@ -100,7 +100,7 @@ def corrupt_folder(request: CorruptRequest) -> dict[str, str]:
     differences: dict[Copy, dict[str, dict[str, float]]] = {copy: {} for copy in request.copies()}
     failures: dict[str, str] = {}
     cases = request.images.cases
-    ready = as_ready(_corrupt_one, [(request, case) for case in cases], request.num_processes)
+    ready = enumerate(in_order(_corrupt_one, [(request, case) for case in cases], request.num_processes))
     try:
         for i, result in tqdm(ready, total=len(cases), desc="cases", disable=None):
             case = cases[i]

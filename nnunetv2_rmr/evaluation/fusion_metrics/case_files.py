@@ -11,8 +11,14 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
 from nnunetv2_rmr.evaluation.readers import reader_writer_of
 from nnunetv2_rmr.evaluation.segmentation_metrics import LabelOrRegion, labels_and_regions
-from nnunetv2_rmr.files.input_check import BadCaseError, check_array, check_files, images_in
-from nnunetv2_rmr.files.label_map import read_label_map
+from nnunetv2_rmr.files.input_check import (
+    BadCaseError,
+    check_array,
+    check_files,
+    images_in,
+    read_label_map,
+    surplus_images,
+)
 from nnunetv2_rmr.settings import channel_names
 
 BODY, NO_MASK = "body", "none"  # instead of a folder of masks
@@ -78,9 +84,9 @@ def find_case_files(fused_folder: Path, images_folder: Path, mask: str = BODY, d
         raise FolderError(f"-i {images_folder}: fusion needs at least two channels (CASE_0000{ending}, "
                           f"CASE_0001{ending}, ...) of the cases in {fused_folder}, found {len(channels)}"
                           + (f" ({', '.join(channels)} by {dataset_file})" if dataset_file else ""))
-    if surplus := sorted(m[0] for m in images if m[1] in cases and int(m[2]) >= len(channels)):
-        raise FolderError(f"-i {images_folder}: {', '.join(surplus[:5])}{' ...' if len(surplus) > 5 else ''}: there "
-                          f"are {len(channels)} channels ({', '.join(channels)} by {dataset_file})")
+    if surplus := surplus_images([m for m in images if m[1] in cases], len(channels)):
+        raise FolderError(f"-i {images_folder}: {surplus}: there are {len(channels)} channels ({', '.join(channels)} "
+                          f"by {dataset_file})")
     files = [CaseFiles(case, str(fused_folder / (case + ending)),
                        tuple(str(images_folder / f"{case}_{i:04d}{ending}") for i in range(len(channels))),
                        mask if mask in (BODY, NO_MASK) else str(Path(mask) / (case + ending)),
