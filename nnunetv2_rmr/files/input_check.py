@@ -93,42 +93,31 @@ def _grid(file: str) -> Grid | None:
     return Grid.of(reader)
 
 
-def _absent_and_surplus(files: Sequence[str], names: Sequence[str], file_ending: str) -> tuple[str, list[int], str]:
-    """The case, indices of modalities (names) without a file CASE_0000, CASE_0001 ..., and files of no modality.
+def absent_channels(files: Sequence[str], names: Sequence[str], file_ending: str) -> list[int]:
+    """Indices of the modalities of which a case has no file; by the files' names, CASE_0000, CASE_0001 ...
 
-    As many files as modalities may have other names (from Python).
+    A list of as many files as modalities may have other names (from Python). Raises BadCaseError if a file belongs to
+    none of the modalities.
     """
-    case = os.path.basename(files[0])[:-(len(file_ending) + 5)]
-    expected, given = [f"{case}_{i:04d}{file_ending}" for i in range(len(names))], {*map(os.path.basename, files)}
+    case, given = os.path.basename(files[0])[:-(len(file_ending) + 5)], {*map(os.path.basename, files)}
     numbered = re.compile(rf"{re.escape(case)}_\d{{4}}{re.escape(file_ending)}")
     if len(files) == len(names) and not all(map(numbered.fullmatch, given)):
-        return case, [], ""
-    return (case, [i for i, file in enumerate(expected) if file not in given],
-            ", ".join(sorted(given.difference(expected))))
-
-
-def absent_channels(files: Sequence[str], names: Sequence[str], file_ending: str) -> list[int]:
-    """Indices of the modalities of which a case has no file. Raises BadCaseError for a file of no modality."""
-    case, absent, surplus = _absent_and_surplus(files, names, file_ending)
-    if surplus:
-        raise BadCaseError(f"case {case}: remove {surplus} (the model's modalities are "
+        return []
+    expected = [f"{case}_{i:04d}{file_ending}" for i in range(len(names))]
+    if surplus := given.difference(expected):
+        raise BadCaseError(f"case {case}: remove {', '.join(sorted(surplus))} (the modalities are "
                            + ", ".join(f"{i:04d}={name}" for i, name in enumerate(names)) + ")")
-    return absent
+    return [i for i, file in enumerate(expected) if file not in given]
 
 
-def wrong_numbers(files: Sequence[str], names: Sequence[str], file_ending: str, advice: str = "") -> str | None:
-    """Which of a case's files CASE_0000, CASE_0001 ... are missing or none of the modalities (names), else None.
-
-    files: those that are there. advice: what else to do if one is missing.
-    """
-    case, absent, surplus = _absent_and_surplus(files, names, file_ending)
-    told = []
-    if absent:
-        missing = ", ".join(f"{case}_{i:04d}{file_ending} ({names[i]})" for i in absent)
-        told.append(f"{missing} missing in {os.path.dirname(files[0]) or '.'}{advice}")
-    if surplus:
-        told.append(f"remove {surplus}, which is none of the {len(names)} modalities")
-    return f"case {case}: {'; '.join(told)}" if told else None
+def check_numbers(files: Sequence[str], names: Sequence[str], file_ending: str, advice: str = "") -> None:
+    """A case has a file of every modality and no other. files: those that are there. Raises BadCaseError, with advice
+    if one is missing."""
+    stem = files[0][:-(len(file_ending) + 5)]
+    if missing := [f"{os.path.basename(stem)}_{i:04d}{file_ending} ({names[i]})"
+                   for i in absent_channels(files, names, file_ending)]:
+        raise BadCaseError(f"case {os.path.basename(stem)}: {', '.join(missing)} missing in "
+                           f"{os.path.dirname(stem) or '.'}{advice}")
 
 
 def check_array(data: np.ndarray, names: Sequence[str], files: Sequence[str] = (), file_ending: str = "",
@@ -138,14 +127,12 @@ def check_array(data: np.ndarray, names: Sequence[str], files: Sequence[str] = (
     data: (C, D, H, W). names: the model's modalities. files, file_ending: where data came from, for the messages.
     absent: indices of modalities that are allowed to be missing and not looked at. Raises BadCaseError.
     """
-    number, told, found = len(names), None, None
-    if len(data) != number:
-        found = f"{len(data)} modalities given, the model needs {number} ({', '.join(names)})"
+    number = len(names)
     # as many files as modalities may still be other ones: CASE_0000, CASE_0002, CASE_0003
-    if files and (found or (len(files) == number and not absent)):
-        told = wrong_numbers(files, names, file_ending, "; add it, or give --missing to predict without it")
-    if told or found:
-        raise BadCaseError("; ".join(filter(None, (told, found))))
+    if files and (len(data) != number or (len(files) == number and not absent)):
+        check_numbers(files, names, file_ending, "; add it, or give --missing to predict without it")
+    if len(data) != number:
+        raise BadCaseError(f"{len(data)} modalities given, the model needs {number} ({', '.join(names)})")
     given = [i for i in range(number) if i not in absent]
     if not given:
         raise BadCaseError(f"{', '.join(files) or 'the image'}: zero in every voxel of every modality")

@@ -104,16 +104,16 @@ def _between_forms(file: str | os.PathLike) -> tuple[np.ndarray, float]:
         return np.zeros((8, 3)), math.inf
     image = nibabel.load(file)
     shape, edge = (*image.shape, 1, 1)[:3], float(min(image.header.get_zooms()[:3]))
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape], indexing="ij")).reshape(3, 8).T
     try:
         forms = [image.header.get_sform(coded=True)[0], image.header.get_qform(coded=True)[0]]
     except (ValueError, nibabel.spatialimages.HeaderDataError) as error:
         raise BadCaseError(f"{file}: its header does not say where the image lies ({error})") from None
-    if not all(np.isfinite(form).all() for form in forms if form is not None):
-        raise BadCaseError(f"{file}: its header does not say where the image lies (NaN or infinite)")
     if any(form is None for form in forms):
         return np.zeros((8, 3)), edge
-    corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape], indexing="ij")).reshape(3, 8).T
     by_sform, by_qform = (nibabel.affines.apply_affine(form, corners) for form in forms)
+    if not np.isfinite(by_qform - by_sform).all():
+        raise BadCaseError(f"{file}: its header does not say where the image lies (NaN or infinite)")
     return by_qform - by_sform, edge
 
 
