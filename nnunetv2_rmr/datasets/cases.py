@@ -30,15 +30,6 @@ class Case:
     kind: str = "Tr"  # Tr: training, Ts: test, Un: unlabelled
 
 
-@dataclass(frozen=True)
-class Found:
-    """Result of `find_cases`."""
-
-    cases: list[Case]
-    layout: str  # "folders" or "flat"
-    ignored_folders: list[str]  # folders without any matching file
-
-
 def safe_case_id(source: str) -> str:
     """`source` with everything replaced that nnU-Net or a file system can not handle; may be empty.
 
@@ -51,8 +42,9 @@ def safe_case_id(source: str) -> str:
     return safe[:-4] + "-seg" if safe.endswith("_seg") else safe
 
 
-def find_cases(folder: Path, patterns: Mapping[str, str], layout: str = "auto", option: str = "-i") -> Found:
-    """Sort the files of `folder` into cases, ordered by id.
+def find_cases(folder: Path, patterns: Mapping[str, str], layout: str = "auto",
+               option: str = "-i") -> tuple[list[Case], list[str]]:
+    """Sort the files of `folder` into cases, ordered by id; and its folders without any matching file.
 
     folders: every subfolder with a matching file is a case of that name; patterns apply inside it.
     flat: patterns apply to `folder` itself, and the case id is what their one `*` matched. If one of them has several,
@@ -89,7 +81,7 @@ def find_cases(folder: Path, patterns: Mapping[str, str], layout: str = "auto", 
         case.files[name].append(folder / file)
     ignored = [] if flat else [f.name for f in sorted(folder.iterdir())
                                if f.is_dir() and not f.name.startswith(".") and f.name not in cases]
-    return Found(sorted(cases.values(), key=lambda c: (c.id, c.source)), "flat" if flat else "folders", ignored)
+    return sorted(cases.values(), key=lambda c: (c.id, c.source)), ignored
 
 
 def id_problems(cases: list[Case]) -> dict[str, list[str]]:

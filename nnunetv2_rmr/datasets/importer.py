@@ -56,20 +56,6 @@ class CheckedDataset:
         return endings.pop() if len(endings) == 1 and endings <= {*kept} else ".nii.gz"
 
 
-class BadCases(ImportRefused):
-    """Raised with everything that is wrong. `problems` by case; what concerns no single case is under ''."""
-
-    def __init__(self, problems: dict[str, list[str]], good: int):
-        self.problems = problems
-        bad = sum(1 for source in problems if source)
-        lines = [f"{bad} of {bad + good} cases can not be imported; nothing was written."]
-        for source, texts in problems.items():
-            lines += ([f"  {source}"] if source else []) + [f"    - {text}" for text in texts]
-        if good and bad:
-            lines.append(f"Correct the files, or leave them out with --skip_bad_cases ({good} would be imported).")
-        super().__init__("\n".join(lines))
-
-
 def import_dataset(request: ImportRequest) -> CheckedDataset:
     """Check and build. Raises ImportRefused; then nothing is left behind and an existing data set is untouched."""
     _tidy_up_after_killed_imports(request.dataset_folder)
@@ -101,32 +87,32 @@ def refuse_taken_id(request: ImportRequest) -> None:
 
 
 def check(request: ImportRequest) -> CheckedDataset:
-    """Read every file of every case. Raises BadCases with all problems at once, ImportRefused for wrong options."""
+    """Read every file of every case. Raises ImportRefused for wrong options, or with all problems at once."""
     request.declared()  # wrong options are told before hours of reading
     order = _class_order(request)
-    found = find_cases(request.input_folder, request.patterns, request.layout)
-    cases = _with_kinds(request, found.cases)
-    inspections = _parallel(inspect_case, [(case, request) for case in cases], request, "checking cases")
+    cases, ignored = find_cases(request.input_folder, request.patterns, request.layout)
+    jobs = [(case, request) for case in _with_kinds(request, cases)]
+    inspections = _parallel(inspect_case, jobs, request, "checking cases")
     _compare(inspections)
     good = [i for i in inspections if not i.problems]
     bad = {i.case.source: i.problems for i in inspections if i.problems}
 
     if bad and not any(i.labels for i in inspections):
-        raise BadCases(bad, len(good))  # no label could be read: what else might be said of labels is beside the point
+        raise _refused(bad, len(good))  # no label could be read: what else might be said of labels is beside the point
     seen = {value for i in good or inspections for value in i.labels}
     try:
         labels = labels_for_dataset_json(request.labels, request.regions, request.ignore_label, seen)
     except ImportRefused as error:
         if not bad:
             raise
-        raise BadCases({**bad, "": [str(error)]}, len(good)) from error
+        raise _refused({**bad, "": [str(error)]}, len(good)) from error
     if bad and not request.skip_bad_cases:
-        raise BadCases(bad, len(good))
+        raise _refused(bad, len(good))
     checked = CheckedDataset(good, labels, order, bad)
     if not checked.of_kind("Tr"):
-        raise BadCases(bad, len(good)) if bad else ImportRefused(
-            "every case is a test case or has no label, none is left for training")
-    checked.notes += _notes(request, checked, found.ignored_folders)
+        why = "every case is a test case or has no label, none is left for training"
+        raise _refused(bad, len(good)) if bad else ImportRefused(why)
+    checked.notes += _notes(request, checked, ignored)
     return checked
 
 
@@ -202,6 +188,17 @@ def summary(request: ImportRequest, checked: CheckedDataset) -> str:
     return "\n".join(lines)
 
 
+def _refused(problems: dict[str, list[str]], good: int) -> ImportRefused:
+    """With everything that is wrong; problems: by case, what concerns no single case under ''. good: number of others."""
+    bad = sum(1 for source in problems if source)
+    lines = [f"{bad} of {bad + good} cases can not be imported; nothing was written."]
+    for source, texts in problems.items():
+        lines += ([f"  {source}"] if source else []) + [f"    - {text}" for text in texts]
+    if good and bad:
+        lines.append(f"Correct the files, or leave them out with --skip_bad_cases ({good} would be imported).")
+    return ImportRefused("\n".join(lines))
+
+
 def _class_order(request: ImportRequest) -> list[int] | None:
     if not request.regions:
         if request.regions_class_order:
@@ -220,7 +217,7 @@ def _with_kinds(request: ImportRequest, cases: list[Case]) -> list[Case]:
     others = [case for case in cases if same and not case.files[LABEL]]
     if request.unlabelled and not same:
         taken = {case.source for case in cases}
-        found = find_cases(request.unlabelled, request.modalities, request.layout, "--unlabelled").cases
+        found = find_cases(request.unlabelled, request.modalities, request.layout, "--unlabelled")[0]
         others = [replace(c, source=f"{request.unlabelled.name}/{c.source}") if c.source in taken else c for c in found]
     wanted = {*request.test_cases}
     if unknown := wanted.difference(*((case.id, case.source) for case in labelled)):

@@ -137,17 +137,17 @@ def test_patterns_may_name_subfolders(tmp_path):
     for folder in ("t1", "flair", "seg"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "A.nii.gz").touch()
-    found = find_cases(tmp_path, {"T1": "t1/*.nii.gz", "FLAIR": "flair/*.nii.gz", LABEL: "seg/*.nii.gz"})
-    assert found.layout == "flat" and [c.id for c in found.cases] == ["A"]
-    assert found.cases[0].files["T1"] == [tmp_path / "t1" / "A.nii.gz"]
+    cases, _ = find_cases(tmp_path, {"T1": "t1/*.nii.gz", "FLAIR": "flair/*.nii.gz", LABEL: "seg/*.nii.gz"})
+    assert [c.id for c in cases] == ["A"]
+    assert cases[0].files["T1"] == [tmp_path / "t1" / "A.nii.gz"]
 
 
 def test_the_more_specific_pattern_gets_the_file(tmp_path):
     for name in ("t1.nii.gz", "t1ce.nii.gz", "seg.nii.gz"):
         (tmp_path / "A").mkdir(exist_ok=True)
         (tmp_path / "A" / name).touch()
-    found = find_cases(tmp_path, {"T1": "*t1*", "T1ce": "*t1ce*", LABEL: "*seg*"})
-    assert {name: [f.name for f in fs] for name, fs in found.cases[0].files.items()} == {
+    (case,), _ = find_cases(tmp_path, {"T1": "*t1*", "T1ce": "*t1ce*", LABEL: "*seg*"})
+    assert {name: [f.name for f in fs] for name, fs in case.files.items()} == {
         "T1": ["t1.nii.gz"], "T1ce": ["t1ce.nii.gz"], LABEL: ["seg.nii.gz"]}
 
 
