@@ -189,7 +189,7 @@ def summary(request: ImportRequest, checked: CheckedDataset) -> str:
 
 
 def _refused(problems: dict[str, list[str]], good: int) -> ImportRefused:
-    """With everything that is wrong; problems: by case, what concerns no single case under ''. good: number of others."""
+    """All that is wrong; problems: by case, what concerns no single one under ''. good: number of other cases."""
     bad = sum(1 for source in problems if source)
     lines = [f"{bad} of {bad + good} cases can not be imported; nothing was written."]
     for source, texts in problems.items():
