@@ -104,10 +104,12 @@ def absent_channels(files: Sequence[str], names: Sequence[str], file_ending: str
     if len(files) == len(names) and not all(map(numbered.fullmatch, given)):
         return []
     expected = [f"{case}_{i:04d}{file_ending}" for i in range(len(names))]
+    absent = [i for i, file in enumerate(expected) if file not in given]
     if surplus := given.difference(expected):
-        raise BadCaseError(f"case {case}: remove {', '.join(sorted(surplus))} (the modalities are "
+        missing = "".join(f"{expected[i]} ({names[i]}) missing; " for i in absent)
+        raise BadCaseError(f"case {case}: {missing}remove {', '.join(sorted(surplus))} (the modalities are "
                            + ", ".join(f"{i:04d}={name}" for i, name in enumerate(names)) + ")")
-    return [i for i, file in enumerate(expected) if file not in given]
+    return absent
 
 
 def check_numbers(files: Sequence[str], names: Sequence[str], file_ending: str, advice: str = "") -> None:
