@@ -20,7 +20,8 @@ from pathlib import Path
 
 import SimpleITK as sitk
 
-from nnunetv2_rmr.datasets.importer import ImportRequest, import_dataset
+from nnunetv2_rmr.datasets.importer import import_dataset
+from nnunetv2_rmr.datasets.request import ImportRequest
 from nnunetv2_rmr.demo.job import set_environment, threads_for_processes
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"

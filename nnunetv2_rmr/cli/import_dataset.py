@@ -4,14 +4,13 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from nnunetv2_rmr.cli.argument_types import add_num_processes, whole_number
 from nnunetv2_rmr.datasets.cases import LAYOUTS
-from nnunetv2_rmr.files.refused import ImportRefused
+from nnunetv2_rmr.files.refused import BadCaseError
 
+RAW = "nnUNet_raw"
 EXAMPLE = """\
 example (BraTS 2021, a folder CASE with CASE_t1.nii.gz, ... or t1.nii.gz, ... for each case):
 
@@ -22,31 +21,39 @@ example (BraTS 2021, a folder CASE with CASE_t1.nii.gz, ... or t1.nii.gz, ... fo
 """
 
 
-def pair(form: str, left: Callable[[str], Any], right: Callable[[str], Any]) -> Callable[[str], tuple]:
-    """For arguments LEFT=RIGHT; what it gives raises ArgumentTypeError for anything not of the form `form`."""
-
-    def parse(text: str) -> tuple:
-        name, _, value = (part.strip() for part in text.partition("="))
-        try:
-            if name and value:
-                return left(name), right(value)
-        except ValueError:
-            pass
-        raise argparse.ArgumentTypeError(f"'{text.strip()}' is not of the form {form}")
-
-    return parse
+def name_and_text(text: str) -> tuple[str, str]:
+    """'T1=*_t1.nii.gz' -> ('T1', '*_t1.nii.gz'). Raises ArgumentTypeError."""
+    name, _, value = text.partition("=")
+    if not name.strip() or not value.strip():
+        raise argparse.ArgumentTypeError(f"'{text}' is not of the form NAME=VALUE")
+    return name.strip(), value.strip()
 
 
-def label(text: str) -> int:
-    """Raises ValueError."""
-    if not text.isdecimal():
-        raise ValueError(text)
+def label_name(text: str) -> tuple[str, int]:
+    """'tumour=1' -> ('tumour', 1). Raises ArgumentTypeError."""
+    name, value = name_and_text(text)
+    return name, whole_number(0)(value)
+
+
+def replacement(text: str) -> tuple[int, int]:
+    """'4=3' -> (4, 3). Raises ArgumentTypeError."""
+    if not re.fullmatch(r"\s*-?\d+\s*=\s*\d+\s*", text):
+        raise argparse.ArgumentTypeError(f"'{text}' is not of the form OLD=NEW with whole numbers, NEW from 0")
+    old, new = text.split("=")
+    return int(old), int(new)
+
+
+def region(text: str) -> tuple[str, tuple[int, ...]]:
+    """'core=2,3' -> ('core', (2, 3)). Raises ArgumentTypeError."""
+    name, values = name_and_text(text)
+    return name, tuple(sorted({whole_number(0)(value.strip()) for value in values.strip("()[]").split(",")}))
+
+
+def dataset_id(text: str) -> int:
+    """1 to 999. Raises ArgumentTypeError."""
+    if not text.isdecimal() or not 1 <= int(text) <= 999:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1 to 999")
     return int(text)
-
-
-def labels(text: str) -> tuple[int, ...]:
-    """'3,2' -> (2, 3). Raises ValueError."""
-    return tuple(sorted({label(value.strip()) for value in text.strip("()[]").split(",")}))
 
 
 def dataset_name(text: str) -> str:
@@ -56,37 +63,45 @@ def dataset_name(text: str) -> str:
     return text
 
 
+class IntoDict(argparse.Action):
+    """Pairs of name and value become a dict; a name may be given once."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        pairs = dict(getattr(namespace, self.dest) or {})
+        for name, value in values:
+            if name in pairs:
+                raise argparse.ArgumentError(self, f"{name} is given twice")
+            pairs[name] = value
+        setattr(namespace, self.dest, pairs)
+
+
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
-        prog="nnUNetv2_rmr_import", epilog=EXAMPLE,
-        description="Turn a folder of multi-modal cases into an nnU-Net data set, after checking every file.",
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+        prog="nnUNetv2_rmr_import", epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="%(prog)s -i FOLDER -d ID -n NAME --modality NAME=PATTERN ... --label PATTERN [options]; --help: all",
+        description="Turn a folder of multi-modal cases into an nnU-Net data set, after checking every file.")
     p.add_argument("-i", dest="input_folder", type=Path, required=True, metavar="FOLDER",
                    help="one folder per case (its name is the case id), all files in one folder (the case id is what "
                         "the * of a pattern matches), or folders in folders, as in BIDS: patterns like "
                         "'sub-*/ses-*/anat/*_T1w.nii.gz' (the case id is sub-01_ses-02)")
-    p.add_argument("--modality", dest="modalities", type=pair("NAME=PATTERN", str, str), nargs="+", action="extend",
-                   required=True, metavar="NAME=PATTERN",
+    p.add_argument("--modality", dest="modalities", type=name_and_text, nargs="+", action=IntoDict, required=True,
+                   metavar="NAME=PATTERN",
                    help="at least two, in channel order. Patterns in quotes: * any characters, ? one; relative to the "
                         "case's folder, or to FOLDER. nnU-Net chooses the normalisation by the name: CT (exactly) gets "
                         "CT normalisation, any other name z-score")
     p.add_argument("--label", required=True, metavar="PATTERN", help="pattern of the segmentation")
-    p.add_argument("-d", dest="dataset_id", type=whole_number(1, 999), required=True, metavar="ID",
-                   help="data set id, 1 to 999")
+    p.add_argument("-d", dest="dataset_id", type=dataset_id, required=True, metavar="ID", help="data set id, 1 to 999")
     p.add_argument("-n", dest="name", type=dataset_name, required=True, metavar="NAME", help="data set name")
     p.add_argument("-o", dest="output_folder", type=Path, metavar="FOLDER",
                    help="where DatasetXXX_NAME is made (default: the environment variable nnUNet_raw)")
     p.add_argument("--layout", choices=LAYOUTS, default="auto", help="see -i; auto finds out (default)")
 
     g = p.add_argument_group("labels")
-    g.add_argument("--map", dest="label_map", type=pair("OLD=NEW, whole numbers", int, label), nargs="+",
-                   action="extend", default=[], metavar="OLD=NEW",
-                   help="change label values, all at once (1=2 2=1 swaps)")
-    g.add_argument("--labels", type=pair("NAME=VALUE, a whole number from 0", str, label), nargs="+", action="extend",
-                   metavar="NAME=VALUE",
+    g.add_argument("--map", dest="label_map", type=replacement, nargs="+", action=IntoDict, default={},
+                   metavar="OLD=NEW", help="change label values, all at once (1=2 2=1 swaps)")
+    g.add_argument("--labels", type=label_name, nargs="+", action=IntoDict, metavar="NAME=VALUE",
                    help="the labels, values after --map, without 0 (default: label_1 ... as found in the files)")
-    g.add_argument("--regions", type=pair("NAME=VALUE,VALUE, whole numbers from 0", str, labels), nargs="+",
-                   action="extend", metavar="NAME=VALUE,VALUE",
+    g.add_argument("--regions", type=region, nargs="+", action=IntoDict, metavar="NAME=VALUE,VALUE",
                    help="instead of --labels: overlapping regions of label values (after --map), larger ones first")
     g.add_argument("--regions_class_order", type=int, nargs="+", metavar="VALUE",
                    help="for each region the label written where it is predicted; later regions overwrite earlier ones "
@@ -123,31 +138,26 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     p = parser()
     # argparse takes the value of `--map -1=1` for an option, unless it holds a space
-    values = vars(p.parse_args([f" {text}" if re.fullmatch(r"-\d+=-?\d+", text) else text
+    values = vars(p.parse_args([f" {text}" if re.fullmatch(r"-\d+=\d+", text) else text
                                 for text in (sys.argv[1:] if argv is None else argv)]))
-    for option, key in (("--modality", "modalities"), ("--map", "label_map"), ("--labels", "labels"),
-                        ("--regions", "regions")):
-        names = [name for name, _ in values[key] or ()]
-        if twice := {str(name) for name in names if names.count(name) > 1}:
-            p.error(f"{option}: {', '.join(sorted(twice))} is given twice")
-        values[key] = None if values[key] is None else dict(values[key])
     if len(values["modalities"]) < 2:
         p.error(f"--modality: only {', '.join(values['modalities'])} is given, but RMR fuses at least two modalities; "
                 "for one modality use nnU-Net itself")
     if values["resample_to"] not in (None, *values["modalities"]):
         p.error(f"--resample_to {values['resample_to']}: is none of the modalities ({', '.join(values['modalities'])})")
     if values["output_folder"] is None:
-        if not (raw := os.environ.get("nnUNet_raw")):
-            p.error("the environment variable nnUNet_raw is not set: set it, or give the folder with -o")
+        if not (raw := os.environ.get(RAW)):
+            p.error(f"the environment variable {RAW} is not set: set it, or give the folder with -o")
         values["output_folder"] = Path(raw)
 
     # Here and not above: SimpleITK takes seconds to import, --help and usage errors should not.
-    from nnunetv2_rmr.datasets.importer import ImportRequest, import_dataset, summary
+    from nnunetv2_rmr.datasets.importer import import_dataset, summary
+    from nnunetv2_rmr.datasets.request import ImportRequest
 
     request = ImportRequest(**values, progress=True)
     try:
         checked = import_dataset(request)
-    except (ImportRefused, OSError) as error:
+    except (BadCaseError, OSError) as error:
         sys.exit(f"{p.prog}: error: {error}")
     except KeyboardInterrupt:
         sys.exit(f"{p.prog}: stopped; nothing was written")

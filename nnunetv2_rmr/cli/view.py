@@ -32,12 +32,12 @@ def main(argv: list[str] | None = None) -> None:
             p.error(f"{option} {folder}: is no folder")
 
     # Here and not above: --help and usage errors should not wait for the imports
-    from nnunetv2_rmr.files.refused import ImportRefused
+    from nnunetv2_rmr.files.refused import BadCaseError
     from nnunetv2_rmr.report.view import write_view
 
     try:
         problems = write_view(values.images, values.predictions, values.cases, values.output, values.labels)
-    except (ImportRefused, OSError) as error:
+    except (BadCaseError, OSError) as error:
         sys.exit(f"{p.prog}: error: {error}")
     for problem in problems:
         print(f"{p.prog}: error: {problem}", file=sys.stderr)

@@ -2,35 +2,32 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
+from glob import glob
 from pathlib import Path
 
 from nnunetv2_rmr.files.endings import ENDS_LIKE_NIFTI, file_ending
-from nnunetv2_rmr.files.refused import ImportRefused
+from nnunetv2_rmr.files.refused import BadCaseError
 
 LAYOUTS = ("auto", "folders", "flat")
+LABEL = ""  # takes the place of a modality's name
 # Room for "_0000.nii.gz" within the 255 bytes file systems allow.
 LONGEST_CASE_ID = 200
 
 
+class ImportRefused(BadCaseError):
+    """The import can not be done as asked. The message is for the user: what is wrong, where, and what to change."""
+
+
 @dataclass
 class Case:
-    """One patient or visit: the files each modality's pattern and the label's pattern found for it."""
+    """One patient or visit, and the files that were found for it."""
 
     id: str  # safe for nnU-Net's file names
     source: str  # as found: the folder's name, or what the * matched
-    images: dict[str, list[Path]] = field(default_factory=dict)  # by modality; one file each if all is well
-    labels: list[Path] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Found:
-    """Result of `find_cases`."""
-
-    cases: list[Case]
-    layout: str  # "folders" or "flat"
-    ignored_folders: list[str]  # folders without any matching file
+    files: dict[str, list[Path]]  # by modality, and LABEL; one file each if all is well
+    kind: str = "Tr"  # Tr: training, Ts: test, Un: unlabelled
 
 
 def safe_case_id(source: str) -> str:
@@ -45,9 +42,9 @@ def safe_case_id(source: str) -> str:
     return safe[:-4] + "-seg" if safe.endswith("_seg") else safe
 
 
-def find_cases(folder: Path, modalities: Mapping[str, str], label: str | None, layout: str = "auto",
-               option: str = "-i") -> Found:
-    """Sort the files of `folder` into cases, ordered by id.
+def find_cases(folder: Path, patterns: Mapping[str, str], layout: str = "auto",
+               option: str = "-i") -> tuple[list[Case], list[str]]:
+    """Sort the files of `folder` into cases, ordered by id; and its folders without any matching file.
 
     folders: every subfolder with a matching file is a case of that name; patterns apply inside it.
     flat: patterns apply to `folder` itself, and the case id is what their one `*` matched. If one of them has several,
@@ -56,39 +53,35 @@ def find_cases(folder: Path, modalities: Mapping[str, str], label: str | None, l
     A `*` stands for any characters but '/', a '?' for one; patterns may contain '/'. Hidden files are skipped. A file
     that several patterns match belongs to the one with the most literal characters (*_t1ce* rather than *_t1*).
 
-    modalities: pattern by modality name. label: the segmentation's pattern; None: there are none. option: of the
-    command, that named the folder.
+    patterns: by modality, and LABEL if there are labels. option: of the command, that named the folder.
     Raises ImportRefused if the folder is missing, nothing matches, a pattern matches nothing at all, the layout is
     ambiguous, two equally specific patterns match one file, or flat patterns do not say where the case id is.
     """
     if not folder.is_dir():
         raise ImportRefused(f"{option} {folder}: there is no such folder")
-    patterns = {("modality", name): pattern for name, pattern in modalities.items()}
-    if label is not None:
-        patterns["label", ""] = label
-    flat = _match(folder, "", patterns) if layout != "folders" else []
-    subfolders = sorted(e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith("."))
-    by_folder = {name: _match(folder / name, name, patterns) for name in subfolders} if layout != "flat" else {}
-    in_folders = [hit for hits in by_folder.values() for hit in hits]
-
+    flat = _match(folder, "", patterns) if layout != "folders" else {}
+    in_folders = _match(folder, "*/", patterns) if layout != "flat" else {}
     if flat and in_folders:
-        raise ImportRefused(f"{option} {folder}: the patterns match files directly there ({flat[0].relative}) and in "
-                            f"its folders ({in_folders[0].case}/{in_folders[0].relative}): choose with --layout flat "
-                            "or --layout folders")
-    hits = flat or in_folders
-    _refuse_silent_patterns(folder, patterns, hits)
+        raise ImportRefused(f"{option} {folder}: the patterns match files directly there ({min(flat)}) and in its "
+                            f"folders ({min(in_folders)}): choose with --layout flat or --layout folders")
+    found = flat or in_folders
+    if silent := [_option(name, patterns) for name in patterns if name not in found.values()]:
+        some = [file for depth in ("*", "*/*") for file in _files(folder, depth)][:5]
+        raise ImportRefused(f"no file under {folder} is matched by {' or '.join(silent)}. Files there: "
+                            f"{', '.join(some) or 'none'}. The folder has to be the one that holds the cases; put "
+                            "patterns in quotes, so that the shell leaves them alone")
     nested = any(pattern.count("*") > 1 for pattern in patterns.values())
     if flat:
         _refuse_patterns_without_case_id(patterns, nested)
 
     cases: dict[str, Case] = {}
-    for hit in hits:
-        source = (hit.place if nested else hit.matched) if flat else hit.case
-        case = cases.setdefault(source, Case(safe_case_id(source), source, {name: [] for name in modalities}))
-        kind, name = hit.role
-        (case.labels if kind == "label" else case.images[name]).append(folder / hit.case / hit.relative)
-    ignored = [] if flat else [name for name, hits in by_folder.items() if not hits]
-    return Found(sorted(cases.values(), key=lambda c: (c.id, c.source)), "flat" if flat else "folders", ignored)
+    for file, name in sorted(found.items()):
+        source = _flat_source(patterns[name], file, nested) if flat else file.split("/")[0]
+        case = cases.setdefault(source, Case(safe_case_id(source), source, {name: [] for name in [*patterns, LABEL]}))
+        case.files[name].append(folder / file)
+    ignored = [] if flat else [f.name for f in sorted(folder.iterdir())
+                               if f.is_dir() and not f.name.startswith(".") and f.name not in cases]
+    return sorted(cases.values(), key=lambda c: (c.id, c.source)), ignored
 
 
 def id_problems(cases: list[Case]) -> dict[str, list[str]]:
@@ -97,108 +90,69 @@ def id_problems(cases: list[Case]) -> dict[str, list[str]]:
     for case in cases:
         # Compared without case, since file systems of macOS and Windows do not tell A from a.
         by_id.setdefault(case.id.casefold(), []).append(case.source)
-    problems: dict[str, list[str]] = {}
+    problems: dict[str, list[str]] = {case.source: [] for case in cases}
     for case in cases:
-        others = [s for s in by_id[case.id.casefold()] if s != case.source]
-        if others:
-            problems.setdefault(case.source, []).append(
-                f"duplicate case: {', '.join(others)} would get the same id '{case.id}'; rename one of them")
+        if others := [source for source in by_id[case.id.casefold()] if source != case.source]:
+            problems[case.source].append(f"duplicate case: {', '.join(others)} would get the same id '{case.id}'; "
+                                         "rename one of them")
         if not case.id:
-            problems.setdefault(case.source, []).append(
-                f"no case id can be made of '{case.source}': use letters, digits, '.', '_' and '-'")
+            problems[case.source].append(f"no case id can be made of '{case.source}': use letters, digits, '.', '_' "
+                                         "and '-'")
         if len(case.id) > LONGEST_CASE_ID:
-            problems.setdefault(case.source, []).append(
-                f"the case id has {len(case.id)} characters, at most {LONGEST_CASE_ID} are possible")
+            problems[case.source].append(f"the case id has {len(case.id)} characters, at most {LONGEST_CASE_ID} are "
+                                         "possible")
     return problems
 
 
-Role = tuple[str, str]  # ("modality", its name) or ("label", "")
+def _files(folder: Path, pattern: str) -> list[str]:
+    """Files that glob's pattern matches; links that lead nowhere, too, so that they are named and not passed over."""
+    found = glob(pattern.replace("[", "[[]"), root_dir=folder)
+    return sorted(f for f in found if os.path.isfile(folder / f) or not os.path.exists(folder / f))
 
 
-@dataclass(frozen=True)
-class _Hit:
-    role: Role
-    case: str  # folder of the case, "" in the flat layout
-    relative: str  # path the pattern was applied to
-    matched: str  # what the (first) * stood for, without a file ending
-    place: str  # those of its folders whose names the pattern does not know, or the file's name without ending
+def _match(folder: Path, prefix: str, patterns: Mapping[str, str]) -> dict[str, str]:
+    """Of every file, relative to `folder`, the name of its pattern."""
+    names: dict[str, list[str]] = {}
+    for name, pattern in patterns.items():
+        for file in _files(folder, prefix + pattern):
+            names.setdefault(file, []).append(name)
+
+    def literal_characters(name: str) -> int:
+        return len(re.sub(r"[*?]", "", patterns[name]))
+
+    for file, candidates in names.items():
+        candidates.sort(key=literal_characters, reverse=True)
+        best, *others = (_option(name, patterns) for name in candidates)
+        if others and literal_characters(candidates[0]) == literal_characters(candidates[1]):
+            raise ImportRefused(f"{folder / file} matches two patterns equally well: {best} and {others[0]}: make one "
+                                "of them more specific")
+    return {file: candidates[0] for file, candidates in names.items()}
 
 
-def _regex(pattern: str) -> re.Pattern[str]:
-    parts = {"*": "([^/]*)", "?": "[^/]"}
-    return re.compile("".join(parts.get(c, re.escape(c)) for c in pattern))
+def _flat_source(pattern: str, file: str, nested: bool) -> str:
+    """What the star stands for; nested: those of the file's folders that the pattern does not know by name."""
+    if nested:
+        *folders, (_, star) = zip(pattern.split("/"), file.split("/"))
+        if places := [found for wanted, found in folders if "*" in wanted]:
+            return "_".join(places)
+    else:
+        star = re.fullmatch(re.escape(pattern).replace(r"\*", "([^/]*)").replace(r"\?", "[^/]"), file)[1]
+    return star[:-len(ending)] if (ending := file_ending(star)) else star
 
 
-def _literal_characters(pattern: str) -> int:
-    return len(pattern) - pattern.count("*") - pattern.count("?")
+def _option(name: str, patterns: Mapping[str, str]) -> str:
+    return f"--label {patterns[name]}" if name == LABEL else f"--modality {name}={patterns[name]}"
 
 
-def _match(folder: Path, case: str, patterns: Mapping[Role, str]) -> list[_Hit]:
-    compiled = {role: _regex(pattern) for role, pattern in patterns.items()}
-    hits = []
-    for depth in sorted({pattern.count("/") for pattern in patterns.values()}):
-        for relative in _files_at_depth(folder, depth):
-            matches = {role: m for role, regex in compiled.items() if (m := regex.fullmatch(relative))}
-            if not matches:
-                continue
-            ranked = sorted(matches, key=lambda role: -_literal_characters(patterns[role]))
-            role = ranked[0]
-            if len(ranked) > 1 and _literal_characters(patterns[role]) == _literal_characters(patterns[ranked[1]]):
-                raise ImportRefused(f"{folder / relative} matches two patterns equally well: {_option(role, patterns)} "
-                                    f"and {_option(ranked[1], patterns)}: make one of them more specific")
-            matched = matches[role].group(1) if matches[role].groups() else ""
-            hits.append(_Hit(role, case, relative, _without_ending(matched), _place(patterns[role], relative)))
-    return hits
-
-
-def _without_ending(name: str) -> str:
-    ending = file_ending(name)
-    return name[:-len(ending)] if ending else name
-
-
-def _place(pattern: str, relative: str) -> str:
-    *folders, name = zip(pattern.split("/"), relative.split("/"))
-    return "_".join(found for wanted, found in folders if "*" in wanted) or _without_ending(name[1])
-
-
-def _files_at_depth(folder: Path, depth: int, prefix: str = "") -> Iterator[str]:
-    with os.scandir(folder) as entries:
-        for entry in sorted(entries, key=lambda e: e.name):
-            if entry.name.startswith("."):  # .DS_Store, and the ._x.nii.gz that macOS leaves on foreign disks
-                continue
-            try:
-                is_file, is_folder = entry.is_file(), entry.is_dir()
-            except OSError as error:  # a link to itself
-                raise ImportRefused(f"{entry.path}: can not be followed ({error.strerror})") from None
-            if depth == 0 and is_file:
-                yield prefix + entry.name
-            elif depth > 0 and is_folder:
-                yield from _files_at_depth(Path(entry.path), depth - 1, f"{prefix}{entry.name}/")
-
-
-def _option(role: Role, patterns: Mapping[Role, str]) -> str:
-    kind, name = role
-    return f"--label {patterns[role]}" if kind == "label" else f"--modality {name}={patterns[role]}"
-
-
-def _refuse_silent_patterns(folder: Path, patterns: Mapping[Role, str], hits: list[_Hit]) -> None:
-    silent = [_option(role, patterns) for role in patterns if role not in {hit.role for hit in hits}]
-    if silent:
-        some = [f for depth in (0, 1) for f in _files_at_depth(folder, depth)][:5]
-        raise ImportRefused(f"no file under {folder} is matched by {' or '.join(silent)}. Files there: "
-                            f"{', '.join(some) or 'none'}. The folder has to be the one that holds the cases; put "
-                            "patterns in quotes, so that the shell leaves them alone")
-
-
-def _refuse_patterns_without_case_id(patterns: Mapping[Role, str], nested: bool) -> None:
+def _refuse_patterns_without_case_id(patterns: Mapping[str, str], nested: bool) -> None:
     """nested: some pattern has several stars, so folders name the case, not what a single star matches."""
     if nested:
-        bad = [_option(role, patterns) for role, pattern in patterns.items()
-               if pattern.count("*") != 1 and "*" not in pattern.rpartition("/")[0]]
+        bad = [name for name, p in patterns.items() if p.count("*") != 1 and "*" not in p.rpartition("/")[0]]
         why = "a pattern has several *, so the case id is that of the folders with a *, as sub-*/anat/*_T1w.nii.gz has"
         need = "there is none"
     else:
-        bad = [_option(role, patterns) for role, pattern in patterns.items() if "*" not in pattern]
+        bad = [name for name, pattern in patterns.items() if "*" not in pattern]
         why, need = "all cases lie in one folder, so the case id is what the * of a pattern matches", "one is needed"
     if bad:
-        raise ImportRefused(f"{why}; {need} in {' and '.join(bad)} (in quotes, so that the shell leaves it alone)")
+        raise ImportRefused(f"{why}; {need} in {' and '.join(_option(name, patterns) for name in bad)} (in quotes, so "
+                            "that the shell leaves it alone)")

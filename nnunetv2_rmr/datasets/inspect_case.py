@@ -1,18 +1,19 @@
-"""Checking one case and writing one file: what the importer's worker processes do."""
+"""Checking and writing one case: what the importer's worker processes do."""
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import SimpleITK as sitk
 
-from nnunetv2_rmr.datasets.cases import Case
+from nnunetv2_rmr.datasets.cases import LABEL, Case
+from nnunetv2_rmr.datasets.request import ImportRequest
 from nnunetv2_rmr.files.endings import file_ending
 from nnunetv2_rmr.files.nifti import check_forms
-from nnunetv2_rmr.files.refused import ImportRefused
+from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.files.volumes import (
     GRID_TOLERANCE,
     Grid,
@@ -22,6 +23,7 @@ from nnunetv2_rmr.files.volumes import (
     mapped_counts,
     on_grid,
     read_volume,
+    refuse_undeclared,
     refuse_unusable_values,
     write_volume,
 )
@@ -29,163 +31,120 @@ from nnunetv2_rmr.files.volumes import (
 LINKS: dict[str, Callable] = {"copy": shutil.copyfile, "hard": os.link, "sym": os.symlink}
 
 
-@dataclass(frozen=True)
-class Rules:
-    """What every case is held to."""
-
-    modalities: tuple[str, ...]  # in channel order
-    patterns: Mapping[str, str]  # of the modalities, and of the label under ""
-    label_map: Mapping[int, int] = field(default_factory=dict)
-    declared: tuple[int, ...] | None = None  # label values allowed after the map, None = any
-    resample_to: str | None = None  # modality whose grid the others are brought to
-    interpolation: str = "linear"
-
-    @property
-    def reference(self) -> str:
-        return self.resample_to or self.modalities[0]
-
-
 @dataclass
 class Inspection:
     """What one case holds. Only `problems` is complete for a bad case."""
 
-    source: str
+    case: Case
     problems: list[str] = field(default_factory=list)
     grid: Grid | None = None  # of the reference modality
     hashes: dict[str, str] = field(default_factory=dict)  # by modality, of images that are not empty
-    labels: dict[int, int] | None = None  # voxels by value, mapped; None without a label file
+    labels: dict[int, int] = field(default_factory=dict)  # voxels by value, mapped; empty without a label file
     warnings: list[str] = field(default_factory=list)
-    rewrite: set[str] = field(default_factory=set)  # modalities ("" = label) whose voxels or header must change
+    rewrite: set[str] = field(default_factory=set)  # modalities, LABEL, whose voxels or header must change
 
 
-def inspect_case(case: Case, label_needed: bool, rules: Rules) -> Inspection:
+def inspect_case(case: Case, request: ImportRequest) -> Inspection:
     """Read every file of the case, one at a time, and note all that is wrong."""
-    found = Inspection(case.source)
-    order = sorted(rules.modalities, key=lambda m: m != rules.reference)  # the reference first, the rest as it was
-    for modality in order:
-        path = _only_file(case.images[modality], f"modality {modality}", rules.patterns[modality], found.problems)
-        if path is not None:
-            _collecting(found.problems, lambda path=path, m=modality: _inspect_image(path, m, rules, found))
-    if case.labels or label_needed:
-        path = _only_file(case.labels, "label", rules.patterns[""], found.problems)
-        if path is not None:
-            _collecting(found.problems, lambda: _inspect_label(path, rules, found))
+    found = Inspection(case)
+    for name in sorted(request.patterns, key=lambda name: name != request.reference):  # the rest stays as it was
+        what, pattern, files = f"modality {name}" if name else "label", request.patterns[name], case.files[name]
+        if len(files) == 1:
+            _noting(found.problems, _inspect_label if name == LABEL else _inspect_image, files[0], name, request, found)
+        elif files:
+            found.problems.append(f"{what}: {pattern} matches {len(files)} files, one is needed: "
+                                  f"{', '.join(f.name for f in files)}")
+        elif name != LABEL or case.kind == "Tr":
+            found.problems.append(f"{what} missing: no file matches {pattern}")
     if not found.problems:
-        files = [files[0] for files in (*case.images.values(), case.labels) if files]
-        _collecting(found.problems, lambda: found.warnings.extend(filter(None, [check_forms(files, GRID_TOLERANCE)])))
+        warning = _noting(found.problems, check_forms, [f for files in case.files.values() for f in files],
+                          GRID_TOLERANCE)
+        found.warnings += [warning] if warning else []
     return found
 
 
-@dataclass(frozen=True)
-class WriteJob:
-    """One file of the new data set."""
+def write_case(found: Inspection, folder: Path, ending: str, request: ImportRequest) -> None:
+    """Write the case's files into imagesTr, labelsTr ... of `folder`.
 
-    source: Path
-    target: Path
-    is_label: bool
-    grid: Grid
-    unchanged: bool  # True: the bytes of `source` are what is wanted
-
-
-def write_file(job: WriteJob, rules: Rules, link: str) -> None:
-    """Copy or link the file if nothing changes, else bring it to `job.grid`, map labels and write it compressed.
-
-    Raises ImportRefused if reading, linking or writing fails.
+    Files of which nothing changes are copied or linked; others are brought to the case's grid, labels are mapped, and
+    all is written compressed. Raises BadCaseError if reading, linking or writing fails.
     """
-    if job.unchanged:
-        try:
-            LINKS[link](os.path.realpath(job.source), job.target)
-        except OSError as error:
-            advice = "; use --link sym or copy" if link == "hard" else ""
-            raise ImportRefused(f"{job.source}: --link {link} failed ({error.strerror}){advice}") from error
-        return
-    image = read_volume(job.source)
-    if job.is_label:
-        image = map_labels(on_grid(image, job.grid, "nearest"), rules.label_map)
-    else:
-        image = on_grid(image, job.grid, rules.interpolation)
-    write_volume(image, job.target)
+    case = found.case
+    for channel, name in enumerate(request.patterns):
+        target = folder / f"images{case.kind}" / f"{case.id}_{channel:04d}{ending}"
+        if name == LABEL:
+            target = folder / f"labels{case.kind}" / f"{case.id}{ending}"
+        for source in case.files[name]:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if name not in found.rewrite and file_ending(source) == ending:
+                _link(source, target, request.link)
+                continue
+            image = on_grid(read_volume(source), found.grid, request.interpolation if name else "nearest")
+            write_volume(image if name else map_labels(image, request.label_map), target)
 
 
-def _only_file(files: list[Path], what: str, pattern: str, problems: list[str]) -> Path | None:
-    if not files:
-        problems.append(f"{what} missing: no file matches {pattern}")
-    elif len(files) > 1:
-        problems.append(f"{what}: {pattern} matches {len(files)} files, one is needed: "
-                        f"{', '.join(f.name for f in files)}")
-    return files[0] if len(files) == 1 else None
-
-
-def _collecting(problems: list[str], check: Callable[[], None]) -> None:
+def _link(source: Path, target: Path, link: str) -> None:
     try:
-        check()
-    except ImportRefused as error:
+        LINKS[link](os.path.realpath(source), target)
+    except OSError as error:
+        advice = "; use --link sym or copy" if link == "hard" else ""
+        raise BadCaseError(f"{source}: --link {link} failed ({error.strerror}){advice}") from error
+
+
+def _noting(problems: list[str], check: Callable, *arguments: Any) -> Any:
+    """check(*arguments); if it raises BadCaseError, None, and a problem more."""
+    try:
+        return check(*arguments)
+    except BadCaseError as error:
         problems.append(str(error))
 
 
-def _inspect_image(path: Path, modality: str, rules: Rules, found: Inspection) -> None:
+def _inspect_image(path: Path, modality: str, request: ImportRequest, found: Inspection) -> None:
     image = read_volume(path)
     array = sitk.GetArrayViewFromImage(image)
-    _collecting(found.problems, lambda: refuse_unusable_values(path, array))
+    _noting(found.problems, refuse_unusable_values, path, array)
     if empty := array.min() == array.max():
         found.problems.append(f"{path}: empty, every voxel is {array.flat[0]:g}")
     else:
         found.hashes[modality] = content_hash(array)
     if found.grid is None:
         # Without a readable reference the others are still compared with one another, unless they may be resampled.
-        if rules.resample_to in (None, modality):
+        if request.resample_to in (None, modality):
             found.grid = Grid.of(image)
         return
-    placed = _placed(image, path, found.grid, rules.interpolation, rules)
-    if placed is not image:
-        found.rewrite.add(modality)
-        seen = sitk.GetArrayViewFromImage(placed)
-        if not empty and seen.min() == seen.max():
-            found.problems.append(f"{path}: shows nothing inside the field of view of {rules.reference}")
+    placed = _placed(image, path, modality, request.interpolation, request, found)
+    seen = sitk.GetArrayViewFromImage(placed)
+    if not empty and seen.min() == seen.max():
+        found.problems.append(f"{path}: shows nothing inside the field of view of {request.reference}")
 
 
-def _inspect_label(path: Path, rules: Rules, found: Inspection) -> None:
+def _inspect_label(path: Path, name: str, request: ImportRequest, found: Inspection) -> None:
     image = read_volume(path)
     array = sitk.GetArrayViewFromImage(image)
-    refuse_unusable_values(path, array)
+    raw = _noting(found.problems, label_counts, path, array) or {}
+    found.labels = mapped_counts(raw, request.label_map)
+    _noting(found.problems, refuse_undeclared, path, found.labels, request.declared())
+    rounding_errors = array.dtype.kind == "f" and (array != array.round()).any()
+    if rounding_errors or any(request.label_map.get(value, value) != value for value in raw):
+        found.rewrite.add(name)
+    if found.grid is None:
+        return
+    placed = _placed(image, path, name, "nearest", request, found)
+    if raw and placed is not image:
+        foreground = found.labels.keys() - {0}
+        found.labels = mapped_counts(label_counts(path, sitk.GetArrayViewFromImage(placed)), request.label_map)
+        if foreground and not found.labels.keys() - {0}:
+            found.problems.append(f"{path}: no label is left inside the field of view of {request.reference}")
+
+
+def _placed(image: sitk.Image, path: Path, name: str, how: str, request: ImportRequest,
+            found: Inspection) -> sitk.Image:
+    """The image on the case's grid; notes if it was not there. Raises BadCaseError."""
     try:
-        raw = label_counts(array)
-    except ImportRefused as error:
-        found.problems.append(f"{path}: {error}")
-        raw = {}
-    counts = mapped_counts(raw, rules.label_map)
-    if rules.declared is not None and (undeclared := {v: n for v, n in counts.items() if v not in rules.declared}):
-        listed = ", ".join(f"{value} ({voxels} voxels)" for value, voxels in list(undeclared.items())[:10])
-        listed += f" and {len(undeclared) - 10} more" if len(undeclared) > 10 else ""
-        found.problems.append(
-            f"{path}: label values that are not declared: {listed}; declared are {' '.join(map(str, rules.declared))}. "
-            "Change values with --map OLD=NEW or declare them")
-    if found.grid is not None:
-        placed = _placed(image, path, found.grid, "nearest", rules)
-        if placed is not image:
-            found.rewrite.add("")
-            if raw:
-                foreground = set(counts) - {0}
-                counts = mapped_counts(label_counts(sitk.GetArrayViewFromImage(placed)), rules.label_map)
-                if foreground and not set(counts) - {0}:
-                    found.problems.append(f"{path}: no label is left inside the field of view of {rules.reference}")
-    if any(rules.label_map.get(v, v) != v for v in raw) or _has_rounding_errors(array):
-        found.rewrite.add("")
-    found.labels = counts
-
-
-def _placed(image: sitk.Image, path: Path, grid: Grid, how: str, rules: Rules) -> sitk.Image:
-    try:
-        return on_grid(image, grid, how if rules.resample_to else None)
-    except ImportRefused as difference:
-        advice = "" if rules.resample_to else "; if that is right, use --resample_to NAME"
-        raise ImportRefused(f"{path}: not on the grid of the case: {difference}{advice}") from difference
-
-
-def _has_rounding_errors(array: np.ndarray) -> bool:
-    return array.dtype.kind == "f" and bool((array != array.round()).any())
-
-
-def is_unchanged(case_file: Path, ending: str, rewrite: bool) -> bool:
-    """Whether the file can go into the data set as it is."""
-    return not rewrite and file_ending(case_file) == ending
+        placed = on_grid(image, found.grid, how if request.resample_to else None)
+    except BadCaseError as difference:
+        advice = "" if request.resample_to else "; if that is right, use --resample_to NAME"
+        raise BadCaseError(f"{path}: not on the grid of the case: {difference}{advice}") from difference
+    if placed is not image:
+        found.rewrite.add(name)
+    return placed

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 
-from nnunetv2_rmr.files.refused import ImportRefused
+from nnunetv2_rmr.datasets.cases import ImportRefused
 
 Regions = Mapping[str, Sequence[int]]
 
@@ -15,24 +15,18 @@ def labels_for_dataset_json(labels: Mapping[str, int] | None, regions: Regions |
     Raises ImportRefused for values nnU-Net can not use: they must be 1, 2, 3 ... without a gap, the ignore label the
     next one; regions must hold several labels at least once.
     """
-    named: Mapping[str, int | Sequence[int]]
     if labels and regions:
         raise ImportRefused("--labels and --regions exclude each other; a label of its own is a region of one value: "
                             "--regions edema=2")
-    if regions:
-        if all(len(values) == 1 for values in regions.values()):
-            raise ImportRefused("--regions: every region has one label only, so these are plain labels: use --labels")
-        named, option = regions, "--regions"
-    elif labels:
-        named, option = labels, "--labels"
-    else:
-        values = sorted(set(found) - {0, ignore_label})
-        named, option = {f"label_{v}": v for v in values}, "label files (after --map)"
+    if regions and all(len(values) == 1 for values in regions.values()):
+        raise ImportRefused("--regions: every region has one label only, so these are plain labels: use --labels")
+    named = regions or labels or {f"label_{v}": v for v in sorted({*found} - {0, ignore_label})}
+    option = "--regions" if regions else "--labels" if labels else "label files (after --map)"
     for name in named:
         if name in ("background", "ignore"):
             raise ImportRefused(f"{option} {name}=...: nnU-Net reserves this name; background is always 0, the ignore "
                                 "label is set by --ignore_label")
-    values = sorted({v for item in named.values() for v in ([item] if isinstance(item, int) else item)})
+    values = values_of(named)
     if not values:
         raise ImportRefused("the label files hold no value but 0 (background): there is nothing to learn")
     if values != list(range(1, len(values) + 1)):
@@ -51,6 +45,11 @@ def labels_for_dataset_json(labels: Mapping[str, int] | None, regions: Regions |
     return result
 
 
+def values_of(labels: Mapping[str, int | Sequence[int]]) -> list[int]:
+    """All label values, sorted, of labels and regions."""
+    return sorted({v for item in labels.values() for v in ([item] if isinstance(item, int) else item)})
+
+
 def default_class_order(regions: Regions) -> list[int]:
     """For each region the label that lies in it and in no later one: what is left of it once later ones are painted.
 
@@ -65,15 +64,6 @@ def default_class_order(regions: Regions) -> list[int]:
     return order
 
 
-def written_label(regions: Regions, order: Sequence[int], label: int) -> int:
-    """The label nnU-Net writes where exactly the regions of `label` are predicted: the last one painted wins."""
-    written = 0
-    for values, value in zip(regions.values(), order, strict=True):
-        if label in values:
-            written = value
-    return written
-
-
 def merged_labels(regions: Regions, order: Sequence[int]) -> dict[int, int]:
     """Labels a prediction can not tell apart (they lie in the same regions), with the one written for each.
 
@@ -84,8 +74,9 @@ def merged_labels(regions: Regions, order: Sequence[int]) -> dict[int, int]:
         raise ImportRefused(f"--regions_class_order {_list(order)}: {len(order)} labels for {len(regions)} regions; "
                             f"give one each, in the order of --regions ({_list(regions)})")
     merged = {}
-    for label in sorted({v for values in regions.values() for v in values}):
-        written = written_label(regions, order, label)
+    for label in values_of(regions):
+        # where exactly the regions of `label` are predicted, the last one painted wins
+        written = [value for values, value in zip(regions.values(), order) if label in values][-1]
         is_in, would_be_in = _membership(regions, label), _membership(regions, written)
         if is_in != would_be_in:
             raise ImportRefused(

@@ -19,14 +19,7 @@ import nibabel
 import numpy as np
 from scipy import ndimage
 
-from nnunetv2_rmr.datasets.mri_signals import (
-    CSF,
-    GREY_MATTER,
-    SEQUENCES,
-    WHITE_MATTER,
-    Tissue,
-    with_contrast_agent,
-)
+from nnunetv2_rmr.datasets.mri_signals import CSF, GREY_MATTER, SEQUENCES, WHITE_MATTER, Tissue, with_contrast_agent
 from nnunetv2_rmr.files.atomic import replacing, write_json
 
 CHANNELS = tuple(SEQUENCES)  # the order of the files _0000, _0001, _0002
@@ -185,16 +178,14 @@ def draw_lesion_tissues(rng: np.random.Generator, number: int) -> list[tuple[Tis
     Proton density and T2: 35 to 100 % of the way from white matter to watery tissue; T1 20 to 100 % of that. About
     every second lesion then takes up .2 to .5 mmol/l and is bright in T1ce; of the others some are hardly seen there.
     """
-    def between(a: float, b: float, part: float) -> float:
-        return a + part * (b - a)
-
     tissues = []
     for _ in range(number):
         severity, t1_part = rng.uniform(0.35, 1), rng.uniform(0.2, 1)
         concentration = rng.uniform(0.2, 0.5) * (rng.random() < ENHANCING)
-        lesion = Tissue(between(WHITE_MATTER.proton_density, _WATERY.proton_density, severity),
-                        between(WHITE_MATTER.t1, _WATERY.t1, severity * t1_part),
-                        between(WHITE_MATTER.t2, _WATERY.t2, severity))
+        parts = {"proton_density": severity, "t1": severity * t1_part, "t2": severity}
+        lesion = Tissue(**{name: getattr(WHITE_MATTER, name)
+                           + part * (getattr(_WATERY, name) - getattr(WHITE_MATTER, name))
+                           for name, part in parts.items()})
         tissues.append((lesion, with_contrast_agent(lesion, concentration)))
     return tissues
 
@@ -232,14 +223,14 @@ def simulate_case(seed: int, index: int, spacing_mm: float = 2.5) -> PhantomCase
 
     lesion_tissues = draw_lesion_tissues(rng, count)
     images = {}
-    for channel, sequence in SEQUENCES.items():
-        signal = sum(tissues[name] * np.float32(sequence.signal(tissue)) for name, tissue in
+    for channel, signal_of in SEQUENCES.items():
+        signal = sum(tissues[name] * np.float32(signal_of(tissue)) for name, tissue in
                      (("white", WHITE_MATTER), ("grey", GREY_MATTER), ("csf", CSF)))
-        of_lesions = np.array([0, *(sequence.signal(after if channel == "T1ce" else before)
+        of_lesions = np.array([0, *(signal_of(after if channel == "T1ce" else before)
                                     for before, after in lesion_tissues)], dtype=np.float32)
         signal += _means_of_blocks(of_lesions[lesions])
         bias = np.exp(0.06 * smooth_field(rng, signal.shape, spacing_mm, 80))
-        white_signal = sequence.signal(WHITE_MATTER)
+        white_signal = signal_of(WHITE_MATTER)
         image = add_rician_noise(rng, signal * bias, white_signal / rng.uniform(20, 35))
         image *= rng.uniform(300, 900) / white_signal  # every scanner has units of its own
         images[channel] = np.where(inside, np.maximum(np.rint(image), 1), 0).astype(np.int16)

@@ -14,7 +14,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_rmr.files.atomic import remove_leftovers, temporary_beside
 from nnunetv2_rmr.files.input_check import check_array, check_files, files_of_cases, images_in
-from nnunetv2_rmr.files.workers import as_ready
+from nnunetv2_rmr.files.workers import in_order
 from nnunetv2_rmr.inference.failures import or_failure
 from nnunetv2_rmr.settings import channel_names
 
@@ -63,25 +63,21 @@ def preprocess_unlabelled(dataset: int | str, plans_name: str, configuration: st
     if configuration not in plans.available_configurations:
         raise ValueError(f"-c {configuration}: the plans {plans_name} have {', '.join(plans.available_configurations)}")
     manager, ending = plans.get_configuration(configuration), dataset_json["file_ending"]
-    cases = {_case_of(files, ending): files
+    cases = {os.path.basename(files[0])[:-len(f"_0000{ending}")]: files
              for files in files_of_cases(str(raw), channel_names(dataset_json), ending)}
     folder = preprocessed_folder(name, manager.data_identifier)
     folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers([folder])
     for gone in {*nnUNetDatasetBlosc2.get_identifiers(str(folder))} - {*cases}:
         _remove(folder, gone)
     jobs = [(case, files, str(plans_file), dataset_json, configuration, folder) for case, files in cases.items()]
     problems = {}
-    remove_leftovers([folder])
-    for number, problem in as_ready(_preprocess_or_say_why, jobs, num_processes):
+    for case, problem in zip(cases, in_order(_preprocess_or_say_why, jobs, num_processes)):
         if problem is not None:
-            problems[jobs[number][0]] = str(problem)
-            _remove(folder, jobs[number][0])
+            problems[case] = str(problem)
+            _remove(folder, case)
         on_case()
     return problems
-
-
-def _case_of(files: Sequence[str], ending: str) -> str:
-    return os.path.basename(files[0]).removesuffix(ending)[:-len("_0000")]
 
 
 def _remove(folder: Path, case: str) -> None:

@@ -14,7 +14,7 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from nnunetv2_rmr.evaluation.readers import reader_writer_of
-from nnunetv2_rmr.files.input_check import BadCaseError, check_array, check_files, images_in, wrong_numbers
+from nnunetv2_rmr.files.input_check import BadCaseError, check_array, check_files, check_numbers, images_in
 from nnunetv2_rmr.inference.fused_writer import check_can_write
 from nnunetv2_rmr.settings import channel_names
 
@@ -78,8 +78,7 @@ class ImageFolder:
         if case not in self.cases:
             raise BadCaseError(f"{self.file(case, 0)} does not exist")
         there = self.folder.glob(f"{escape(case)}_[0-9][0-9][0-9][0-9]{self.file_ending}")
-        if told := wrong_numbers(sorted(map(str, there)), self.names, self.file_ending):
-            raise BadCaseError(f"{told} ({', '.join(self.names)})")
+        check_numbers(sorted(map(str, there)), self.names, self.file_ending)
         files = [str(self.file(case, channel)) for channel in range(len(self.names))]
         check_files(files, made_of_them)
         try:

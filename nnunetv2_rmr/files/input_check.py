@@ -1,23 +1,20 @@
-"""What has to be true of a case's images before they are worth predicting; every message names the file."""
+"""What has to be true of a case's images and labels before they are worth a prediction; messages name the file."""
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import SimpleITK as sitk
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.nibabel_reader_writer import NibabelIO
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from nnunetv2_rmr.files.nifti import check_forms, check_nifti, is_nifti
-from nnunetv2_rmr.files.refused import ImportRefused
-from nnunetv2_rmr.files.volumes import GRID_TOLERANCE, Grid, numbers, refuse_unusable_values
-
-
-class BadCaseError(ValueError):
-    """The input of one case can not be used. The message names the file and says what to do."""
+from nnunetv2_rmr.files.refused import BadCaseError
+from nnunetv2_rmr.files.volumes import GRID_TOLERANCE, Grid, label_counts, refuse_undeclared, refuse_unusable_values
 
 
 def images_in(folder: str | Path, file_ending: str) -> list[re.Match]:
@@ -28,6 +25,12 @@ def images_in(folder: str | Path, file_ending: str) -> list[re.Match]:
     pattern = re.compile(rf"([^.].*)_(\d{{4}}){re.escape(file_ending)}")
     return [match for file in os.listdir(folder)
             if (match := pattern.fullmatch(file)) and os.path.isfile(os.path.join(folder, file))]
+
+
+def surplus_images(images: Sequence[re.Match], number: int) -> str:
+    """Names of those of `images_in` whose numbers are not 0000 to number - 1, the first five; "" if there are none."""
+    names = sorted(image[0] for image in images if int(image[2]) >= number)
+    return ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
 
 
 def files_of_cases(folder: str, names: Sequence[str], file_ending: str) -> list[list[str]]:
@@ -59,28 +62,22 @@ def check_files(files: Sequence[str], made_of_them: Sequence[str] = ()) -> None:
     for file in files:
         if not os.path.isfile(file):
             raise BadCaseError(f"{file} does not exist")
-    try:
-        for file in files:
-            check_nifti(Path(file))
-        grids = [_grid(file) for file in files]
-        warning = check_forms(originals, GRID_TOLERANCE)
-    except (ImportRefused, RuntimeError) as error:
-        raise BadCaseError(f"{error}; copy or export it again") from None
-    for file, grid in zip(files[1:], grids[1:]):
-        if grid is None or grids[0] is None:
+        check_nifti(Path(file))
+    first = _grid(files[0])
+    for file in files[1:]:
+        grid = _grid(file)
+        if grid is None or first is None:
             continue
-        if not grid.is_close(grids[0]):
-            raise BadCaseError(f"{file} does not lie on the grid of {files[0]} ({grid.difference(grids[0])}): "
-                               f"resample the modalities to one grid first")
-        if not np.allclose(grid.spacing, grids[0].spacing):  # nnU-Net's reader refuses it, without a word
-            raise BadCaseError(f"{file} has voxels of {numbers(grid.spacing)} mm, {files[0]} of "
-                               f"{numbers(grids[0].spacing)} mm: resample the modalities to one grid first")
-    if warning:
+        # nnU-Net's reader refuses other spacings, however close, without a word
+        if not grid.is_close(first) or not np.allclose(grid.spacing, first.spacing):
+            raise BadCaseError(f"{file} does not lie on the grid of {files[0]} ({grid.difference(first)}): resample "
+                               "the modalities to one grid first")
+    if warning := check_forms(originals, GRID_TOLERANCE):
         print(f"WARNING: {warning}")
 
 
 def _grid(file: str) -> Grid | None:
-    """The grid by the file's header; None for formats that have none."""
+    """The grid by the file's header; None for formats that have none. Raises BadCaseError."""
     if not file.lower().endswith((*SimpleITKIO.supported_file_endings, *NibabelIO.supported_file_endings)):
         return None
     reader = sitk.ImageFileReader()
@@ -90,32 +87,10 @@ def _grid(file: str) -> Grid | None:
     except RuntimeError:
         if is_nifti(file):  # sheared axes, which nnU-Net reads with nibabel then
             return Grid.of_affine(nibabel.load(file))
-        raise RuntimeError(f"{file}: can not be read") from None
+        raise BadCaseError(f"{file}: can not be read; copy or export it again") from None
     if reader.GetPixelID() in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64):
-        raise RuntimeError(f"{file}: holds complex numbers, one real value per voxel is needed (the magnitude, say)")
+        raise BadCaseError(f"{file}: holds complex numbers, one real value per voxel is needed (the magnitude, say)")
     return Grid.of(reader)
-
-
-def _expected_and_given(files: Sequence[str], names: Sequence[str], file_ending: str) -> tuple[str, list, set]:
-    """The case's name, its files CASE_0000, CASE_0001 ... as they should be, and those that are there."""
-    stem = os.path.basename(files[0])[:-(len(file_ending) + 5)]
-    return stem, [f"{stem}_{i:04d}{file_ending}" for i in range(len(names))], {os.path.basename(f) for f in files}
-
-
-def wrong_numbers(files: Sequence[str], names: Sequence[str], file_ending: str) -> str | None:
-    """Which of a case's files CASE_0000, CASE_0001 ... are missing or none of the modalities (names); None if all is
-    well. files: those that are there."""
-    stem, expected, have = _expected_and_given(files, names, file_ending)
-    missing = [f"{file} ({name})" for file, name in zip(expected, names) if file not in have]
-    surplus = sorted(have - set(expected))
-    told = [f"{', '.join(missing)} missing in {os.path.dirname(files[0]) or '.'}"] * bool(missing)
-    told += [f"remove {', '.join(surplus)}, which is none of the {len(names)} modalities"] * bool(surplus)
-    return f"case {stem}: {'; '.join(told)}" if told else None
-
-
-def _explain_channels(files: Sequence[str], names: Sequence[str], file_ending: str) -> str:
-    told = wrong_numbers(files, names, file_ending)
-    return f"{told}; add what is missing, or give --missing to predict without it" if "missing" in told else told
 
 
 def absent_channels(files: Sequence[str], names: Sequence[str], file_ending: str) -> list[int]:
@@ -124,22 +99,27 @@ def absent_channels(files: Sequence[str], names: Sequence[str], file_ending: str
     A list of as many files as modalities may have other names (from Python). Raises BadCaseError if a file belongs to
     none of the modalities.
     """
-    stem, expected, have = _expected_and_given(files, names, file_ending)
-    numbered = re.compile(rf"{re.escape(stem)}_\d{{4}}{re.escape(file_ending)}")
-    if len(files) == len(names) and not all(numbered.fullmatch(file) for file in have):
+    case, given = os.path.basename(files[0])[:-(len(file_ending) + 5)], {*map(os.path.basename, files)}
+    numbered = re.compile(rf"{re.escape(case)}_\d{{4}}{re.escape(file_ending)}")
+    if len(files) == len(names) and not all(map(numbered.fullmatch, given)):
         return []
-    if surplus := have - set(expected):
-        raise BadCaseError(f"case {stem}: remove {', '.join(sorted(surplus))} (the model's modalities are "
+    expected = [f"{case}_{i:04d}{file_ending}" for i in range(len(names))]
+    absent = [i for i, file in enumerate(expected) if file not in given]
+    if surplus := given.difference(expected):
+        missing = "".join(f"{expected[i]} ({names[i]}) missing; " for i in absent)
+        raise BadCaseError(f"case {case}: {missing}remove {', '.join(sorted(surplus))} (the modalities are "
                            + ", ".join(f"{i:04d}={name}" for i, name in enumerate(names)) + ")")
-    return [i for i, file in enumerate(expected) if file not in have]
+    return absent
 
 
-def _check_numbers(files: Sequence[str], names: Sequence[str], file_ending: str) -> None:
-    """As many files as modalities may still be other ones: CASE_0000, CASE_0002, CASE_0003. Raises BadCaseError."""
-    stem, expected, have = _expected_and_given(files, names, file_ending)
-    numbered = re.compile(rf"{re.escape(stem)}_\d{{4}}{re.escape(file_ending)}")
-    if all(numbered.fullmatch(file) for file in have) and have != set(expected):
-        raise BadCaseError(_explain_channels(files, names, file_ending))
+def check_numbers(files: Sequence[str], names: Sequence[str], file_ending: str, advice: str = "") -> None:
+    """A case has a file of every modality and no other. files: those that are there. Raises BadCaseError, with advice
+    if one is missing."""
+    stem = files[0][:-(len(file_ending) + 5)]
+    if missing := [f"{os.path.basename(stem)}_{i:04d}{file_ending} ({names[i]})"
+                   for i in absent_channels(files, names, file_ending)]:
+        raise BadCaseError(f"case {os.path.basename(stem)}: {', '.join(missing)} missing in "
+                           f"{os.path.dirname(stem) or '.'}{advice}")
 
 
 def check_array(data: np.ndarray, names: Sequence[str], files: Sequence[str] = (), file_ending: str = "",
@@ -149,24 +129,31 @@ def check_array(data: np.ndarray, names: Sequence[str], files: Sequence[str] = (
     data: (C, D, H, W). names: the model's modalities. files, file_ending: where data came from, for the messages.
     absent: indices of modalities that are allowed to be missing and not looked at. Raises BadCaseError.
     """
-    if len(data) == len(names) == len(files) and not absent:
-        _check_numbers(files, names, file_ending)
-    if len(data) != len(names):
-        found = f"{len(data)} modalit{'y' if len(data) == 1 else 'ies'} given, the model needs {len(names)} " \
-                f"({', '.join(names)})"
-        raise BadCaseError(f"{_explain_channels(files, names, file_ending)} ({found})" if files else found)
-    given = [i for i in range(len(names)) if i not in absent]
+    number = len(names)
+    # as many files as modalities may still be other ones: CASE_0000, CASE_0002, CASE_0003
+    if files and (len(data) != number or (len(files) == number and not absent)):
+        check_numbers(files, names, file_ending, "; add it, or give --missing to predict without it")
+    if len(data) != number:
+        raise BadCaseError(f"{len(data)} modalities given, the model needs {number} ({', '.join(names)})")
+    given = [i for i in range(number) if i not in absent]
     if not given:
         raise BadCaseError(f"{', '.join(files) or 'the image'}: zero in every voxel of every modality")
-    with_file = range(len(names)) if len(files) == len(names) else given
+    with_file = range(number) if len(files) == number else given
     sources = dict(zip(with_file, files)) if len(files) == len(with_file) else {}
     for i in given:
         channel, source = data[i], sources.get(i, f"channel {i} ({names[i]})")
-        try:
-            refuse_unusable_values(Path(source), channel)
-        except ImportRefused as error:
-            raise BadCaseError(f"{error}: replace them in the image and run again") from None
+        refuse_unusable_values(Path(source), channel)
         if channel.min() == channel.max():
             raise BadCaseError(f"{source} is constant (every voxel is {channel.min():g}): an empty image can not be "
                                "normalised; export it again"
                                + (", or give --missing to predict without it" if channel.min() == 0 else ""))
+
+
+def read_label_map(file: str, reader: BaseReaderWriter, declared: Collection[int] | None = None) -> np.ndarray:
+    """Labels (D, H, W) as the importer takes them: whole numbers, but for rounding errors of a scaled file.
+
+    declared: values there may be; None: any. Raises BadCaseError, and whatever the reader raises.
+    """
+    array = reader.read_seg(file)[0][0]
+    refuse_undeclared(Path(file), label_counts(Path(file), array), declared)
+    return np.rint(array).astype(np.int32)

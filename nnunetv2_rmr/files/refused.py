@@ -1,5 +1,5 @@
-"""The one exception of the importer."""
+"""The one exception of all checks of files."""
 
 
-class ImportRefused(Exception):
-    """The import can not be done as asked. The message is for the user: what is wrong, where, and what to change."""
+class BadCaseError(ValueError):
+    """Input can not be used. The message is for the user: it names the file, says what is wrong and what to do."""

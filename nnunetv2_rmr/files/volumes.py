@@ -1,8 +1,9 @@
-"""Reading, comparing and changing single volumes; files that are not usable raise ImportRefused."""
+"""Reading, comparing and changing single volumes; files that are not usable raise BadCaseError."""
 
 import itertools
 import os
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -14,7 +15,7 @@ import SimpleITK as sitk
 
 from nnunetv2_rmr.files.endings import READABLE, file_ending
 from nnunetv2_rmr.files.nifti import check_nifti, is_nifti
-from nnunetv2_rmr.files.refused import ImportRefused
+from nnunetv2_rmr.files.refused import BadCaseError
 
 # Two grids count as one when no voxel lies farther apart than this part of the smallest voxel edge. Tools round
 # spacings and directions differently (NIfTI stores 32 bit), which stays far below it; real misalignment is above.
@@ -86,11 +87,11 @@ def numbers(values: tuple[float, ...]) -> str:
 def read_volume(path: Path) -> sitk.Image:
     """A 2D or 3D image with one value per voxel.
 
-    Raises ImportRefused if the format is not supported, the file can not be read or is truncated, it is neither 2D nor
+    Raises BadCaseError if the format is not supported, the file can not be read or is truncated, it is neither 2D nor
     3D, or has several values per voxel.
     """
     if file_ending(path) is None:
-        raise ImportRefused(f"{path}: this format is not supported; convert it to one of {' '.join(READABLE)}")
+        raise BadCaseError(f"{path}: this format is not supported; convert it to one of {' '.join(READABLE)}")
     check_nifti(path)
     try:
         with _libraries_silenced():
@@ -98,18 +99,18 @@ def read_volume(path: Path) -> sitk.Image:
     except RuntimeError as error:
         reason = [line.strip() for line in str(error).splitlines() if line.strip()][-1]
         if "orthonormal" in reason:
-            raise ImportRefused(f"{path}: its axes are not at right angles (sheared), which nnU-Net's usual reader "
+            raise BadCaseError(f"{path}: its axes are not at right angles (sheared), which nnU-Net's usual reader "
                                 "does not take; resample it to a straight grid first, for example with "
                                 "nibabel.processing.resample_to_output") from error
-        raise ImportRefused(f"{path}: can not be read ({reason})") from error
+        raise BadCaseError(f"{path}: can not be read ({reason})") from error
     if image.GetDimension() not in (2, 3):
-        raise ImportRefused(f"{path}: has {image.GetDimension()} dimensions ({numbers(image.GetSize())}), not 2 or 3; "
+        raise BadCaseError(f"{path}: has {image.GetDimension()} dimensions ({numbers(image.GetSize())}), not 2 or 3; "
                             "split it into one file per image")
     needed = GIPL_HEADER_BYTES + image.GetNumberOfPixels() * image.GetSizeOfPixelComponent()
     if file_ending(path) == ".gipl" and path.stat().st_size < needed:
-        raise ImportRefused(f"{path}: truncated, holds {path.stat().st_size} of {needed} bytes")
+        raise BadCaseError(f"{path}: truncated, holds {path.stat().st_size} of {needed} bytes")
     if image.GetNumberOfComponentsPerPixel() > 1 or "complex" in image.GetPixelIDTypeAsString():
-        raise ImportRefused(f"{path}: has several values per voxel (colour, vector or complex image); one is needed")
+        raise BadCaseError(f"{path}: has several values per voxel (colour, vector or complex image); one is needed")
     return image
 
 
@@ -119,7 +120,7 @@ def content_hash(array: np.ndarray) -> str:
 
 
 def refuse_unusable_values(path: Path, array: np.ndarray) -> None:
-    """Raise ImportRefused if the file, read as `array`, holds NaN, infinite values, or such as no scan has."""
+    """Raise BadCaseError if the file, read as `array`, holds NaN, infinite values, or such as no scan has."""
     arrays = [array]
     if is_nifti(path):
         # SimpleITK's NIfTI library turns NaN into zeros while reading; nibabel shows what the file holds.
@@ -129,32 +130,43 @@ def refuse_unusable_values(path: Path, array: np.ndarray) -> None:
         if values.dtype.kind != "f":
             continue
         if bad := values.size - np.count_nonzero(np.isfinite(values)):
-            raise ImportRefused(f"{path}: {bad} voxels are NaN or infinite")
+            raise BadCaseError(f"{path}: {bad} voxels are NaN or infinite")
         if max(-float(values.min()), float(values.max())) > LARGEST_VALUE:
             bad = np.count_nonzero(np.abs(values) > LARGEST_VALUE)
-            raise ImportRefused(f"{path}: {bad} voxels are beyond {LARGEST_VALUE:g}, so large that nothing is left of "
+            raise BadCaseError(f"{path}: {bad} voxels are beyond {LARGEST_VALUE:g}, so large that nothing is left of "
                                 "the others once the image is normalised")
 
 
-def label_counts(array: np.ndarray) -> dict[int, int]:
-    """Number of voxels by label value, of finite values. Raises ImportRefused (file not named) for non-integers."""
+def label_counts(path: Path, array: np.ndarray) -> dict[int, int]:
+    """Number of voxels by label value. Raises BadCaseError if the file, read as `array`, can not be a label map."""
+    refuse_unusable_values(path, array)
     values, counts = np.unique(array, return_counts=True)
     if (odd := np.abs(values - np.round(values)) > INTEGER_TOLERANCE).any():
         examples = " ".join(f"{v:g}" for v in values[odd][:3])
-        raise ImportRefused(f"{int(counts[odd].sum())} voxels have no integer value (for example {examples})")
-    result: dict[int, int] = {}
-    for value, count in zip(values, counts):
-        result[round(float(value))] = result.get(round(float(value)), 0) + int(count)
-    return result
+        raise BadCaseError(f"{path}: can not be a label map: {counts[odd].sum()} voxels have no integer value (for "
+                           f"example {examples})")
+    return _summed(zip(np.rint(values).astype(int).tolist(), counts.tolist()))
 
 
 def mapped_counts(counts: Mapping[int, int], label_map: Mapping[int, int]) -> dict[int, int]:
     """`label_counts` after all replacements of `label_map` at once."""
-    result: dict[int, int] = {}
-    for value, count in counts.items():
-        new = label_map.get(value, value)
-        result[new] = result.get(new, 0) + count
+    return _summed((label_map.get(value, value), count) for value, count in counts.items())
+
+
+def _summed(counts: Iterable[tuple[int, int]]) -> dict[int, int]:
+    result = Counter()
+    for value, count in counts:
+        result[value] += count
     return dict(sorted(result.items()))
+
+
+def refuse_undeclared(path: Path, counts: Mapping[int, int], declared: Collection[int] | None) -> None:
+    """Raise BadCaseError for label values that are not declared; None: all are."""
+    others = [] if declared is None else [f"{v} ({n} voxels)" for v, n in counts.items() if v not in declared]
+    if others:
+        raise BadCaseError(f"{path}: label values that are not declared: {', '.join(others[:10])}"
+                           + (f" and {len(others) - 10} more" if len(others) > 10 else "")
+                           + f"; declared are {' '.join(map(str, sorted(declared)))}")
 
 
 def map_labels(image: sitk.Image, label_map: Mapping[int, int]) -> sitk.Image:
@@ -163,12 +175,10 @@ def map_labels(image: sitk.Image, label_map: Mapping[int, int]) -> sitk.Image:
     Values must fit; the caller has checked them against the declared ones.
     """
     array = sitk.GetArrayViewFromImage(image)
-    rounded = np.rint(array) if array.dtype.kind == "f" else array
-    replacements = {value: label_map.get(value, value) for value in label_counts(array)}
-    mapped = np.zeros(array.shape, np.uint8 if max(replacements.values()) < 256 else np.uint16)
-    for value, replacement in replacements.items():
-        mapped[rounded == value] = replacement
-    result = sitk.GetImageFromArray(mapped)
+    values, where = np.unique(np.rint(array).astype(np.int64), return_inverse=True)
+    mapped = np.array([label_map.get(value, value) for value in values.tolist()])
+    mapped = mapped.astype(np.uint8 if mapped.max() < 256 else np.uint16)
+    result = sitk.GetImageFromArray(mapped[where].reshape(array.shape))
     result.CopyInformation(image)
     return result
 
@@ -176,7 +186,7 @@ def map_labels(image: sitk.Image, label_map: Mapping[int, int]) -> sitk.Image:
 def on_grid(image: sitk.Image, grid: Grid, resample: str | None) -> sitk.Image:
     """`image` on `grid`: untouched if it lies there, with the header of `grid` if it differs by rounding only.
 
-    resample: None (a different grid raises ImportRefused naming the difference, without the file's name), 'linear' or
+    resample: None (a different grid raises BadCaseError naming the difference, without the file's name), 'linear' or
     'bspline' for images, 'nearest' for labels. Resampled images are float32 within the value range of the original;
     what lies outside the original gets its minimum.
     """
@@ -190,7 +200,7 @@ def on_grid(image: sitk.Image, grid: Grid, resample: str | None) -> sitk.Image:
         snapped.SetDirection(grid.direction)
         return snapped
     if resample is None or own.dimension != grid.dimension:
-        raise ImportRefused(own.difference(grid))
+        raise BadCaseError(own.difference(grid))
     nearest = resample == "nearest"
     extrema = sitk.MinimumMaximumImageFilter()
     extrema.Execute(image)
@@ -204,12 +214,12 @@ def on_grid(image: sitk.Image, grid: Grid, resample: str | None) -> sitk.Image:
 
 
 def write_volume(image: sitk.Image, path: Path) -> None:
-    """Write compressed (where the format can). Raises ImportRefused if that fails or the file is incomplete."""
+    """Write compressed (where the format can). Raises BadCaseError if that fails or the file is incomplete."""
     try:
         with _libraries_silenced():
             sitk.WriteImage(image, os.fspath(path), True)
     except RuntimeError as error:
-        raise ImportRefused(f"{path}: can not be written ({str(error).strip().splitlines()[-1].strip()})") from error
+        raise BadCaseError(f"{path}: can not be written ({str(error).strip().splitlines()[-1].strip()})") from error
     check_nifti(path)
 
 

@@ -8,8 +8,8 @@ from batchgenerators.utilities.file_and_folder_operations import save_json
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from nnunetv2_rmr.files.atomic import replacing
-from nnunetv2_rmr.files.nifti import check_complete, is_nifti
-from nnunetv2_rmr.files.refused import ImportRefused
+from nnunetv2_rmr.files.nifti import check_nifti, is_nifti
+from nnunetv2_rmr.files.refused import BadCaseError
 
 
 def is_whole(file: Path) -> bool:
@@ -21,10 +21,10 @@ def is_whole(file: Path) -> bool:
             with ZipFile(file) as archive:
                 return archive.testzip() is None
         if is_nifti(file):
-            check_complete(file)
+            check_nifti(file)
         elif file.name.lower().endswith(tuple(SimpleITKIO.supported_file_endings)):
             sitk.ReadImage(str(file))
-    except (ImportRefused, BadZipFile, OSError, RuntimeError):
+    except (BadCaseError, BadZipFile, OSError, RuntimeError):
         return False
     return True  # other formats' writers say if they can not write
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures import wait as waits
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
@@ -22,68 +23,36 @@ class WorkerDied(Exception):
                          "machine more memory")
 
 
-def as_ready(work: Callable, jobs: Sequence[tuple], num_processes: int) -> Iterator[tuple[int, Any]]:
-    """(i, work(*jobs[i])) for every job, in the order in which they get ready.
-
-    With one process or one job all is done here, lazily. Else in new processes of one thread each. When one of them is
-    killed, what it worked on gives a `WorkerDied`, and the rest is done. What `work` raises is raised here. When that
-    happens, or when the caller stops asking, jobs under way are finished and the rest is not begun; Ctrl-C in a
-    terminal stops jobs under way as well.
-    """
+def in_order(work: Callable, jobs: Sequence[tuple], num_processes: int) -> Iterator:
+    """work(*job) for every job, in order: with one process or one job lazily in this one, else `ahead`."""
     processes = min(num_processes, len(jobs))
-    if processes <= 1:
-        yield from ((i, work(*job)) for i, job in enumerate(jobs))
-        return
-    pool, under_way, left = new_pool(processes), {}, list(range(len(jobs)))
-    try:
-        while under_way or left:
-            broken = []
-            try:
-                while left and len(under_way) < 2 * processes:
-                    under_way[pool.submit(work, *jobs[left[0]])] = left[0]
-                    left.pop(0)
-            except BrokenProcessPool:
-                pass  # told of what is under way, too
-            for future in waits(under_way, return_when=FIRST_COMPLETED).done:
-                i = under_way.pop(future)
-                try:
-                    result = future.result()
-                except BrokenProcessPool:  # nobody knows whose fault it was
-                    broken.append(i)
-                else:
-                    yield i, result
-            if broken or (not under_way and left):
-                pool.shutdown()
-                yield from ((i, alone(work, jobs[i])) for i in sorted([*broken, *under_way.values()]))
-                pool, under_way = new_pool(processes), {}
-    finally:
-        pool.shutdown(cancel_futures=True)
+    return ahead(work, jobs, processes if processes > 1 else 0)
 
 
 def ahead(work: Callable, jobs: Sequence[tuple], num_processes: int) -> Iterator:
-    """work(*job) for every job, in order, in new processes, at most num_processes + 1 jobs ahead of the caller.
+    """work(*job) for every job, in order, in new processes of one thread each; 0 processes: lazily in this one.
 
-    0 processes: lazily in this one. When a process is killed, what it worked on gives a `WorkerDied`, and the rest is
-    done.
+    At most num_processes + 1 jobs are ahead of the caller. When a process is killed, what it worked on gives a
+    `WorkerDied`, and the rest is done. What `work` raises is raised here. When that happens, or when the caller stops
+    asking, jobs under way are finished and the rest is not begun; Ctrl-C in a terminal stops jobs under way as well.
     """
     if num_processes == 0:
         yield from (work(*job) for job in jobs)
         return
-    pool, waiting = new_pool(num_processes), []
-    left = list(jobs)
+    pool, waiting, left = new_pool(num_processes), deque(), deque(jobs)
     try:
         while waiting or left:
             try:
                 while left and len(waiting) <= num_processes:
                     waiting.append((left[0], pool.submit(work, *left[0])))
-                    left.pop(0)
+                    left.popleft()
                 result = waiting[0][1].result()
             except BrokenProcessPool:  # nobody knows whose fault it was
                 pool.shutdown()
                 yield from (alone(work, job) for job, _ in waiting)
-                pool, waiting = new_pool(num_processes), []
+                pool, waiting = new_pool(num_processes), deque()
             else:
-                waiting.pop(0)
+                waiting.popleft()
                 yield result
     finally:
         pool.shutdown(cancel_futures=True)

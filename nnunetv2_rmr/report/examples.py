@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from nnunetv2_rmr.files.refused import ImportRefused
+from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.report.data import ALL, Benchmark
 from nnunetv2_rmr.report.html import Markup, joined, number, png, tag
 from nnunetv2_rmr.report.panels import panel
@@ -32,7 +32,7 @@ def load_examples(benchmark: Benchmark) -> tuple[list[Example], list[str]]:
             examples.append(_load(benchmark, entry))
         except KeyError as error:
             problems.append(f"{benchmark.folder / 'examples' / 'INDEX.json'}: an example has no entry {error}")
-        except ImportRefused as error:
+        except BadCaseError as error:
             problems.append(f"example left out: {error}")
     return sorted(examples, key=lambda e: -e.gain if not math.isnan(e.gain) else math.inf), problems
 

@@ -43,7 +43,7 @@ class LoadedStudy:
 
 
 def load_study(study: Study) -> LoadedStudy:
-    """Read all files. Raises ImportRefused naming the one that can not be used."""
+    """Read all files. Raises BadCaseError naming the one that can not be used."""
     images: dict[str, Volume] = {}
     for name, path in study.images.items():
         images[name] = load(path, on=next(iter(images.values()), None))

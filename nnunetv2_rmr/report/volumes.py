@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from nnunetv2_rmr.files.refused import ImportRefused
+from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.files.volumes import Grid, read_volume, refuse_unusable_values
 
 MARGIN = 3  # voxels around the body
@@ -30,15 +30,15 @@ class Volume:
 
 
 def load(path: Path, on: Volume | None = None) -> Volume:
-    """Read and turn an image. Raises ImportRefused: unreadable, not 3D, NaN, or not on the grid of `on`."""
+    """Read and turn an image. Raises BadCaseError: unreadable, not 3D, NaN, or not on the grid of `on`."""
     if not path.is_file():
-        raise ImportRefused(f"{path} does not exist")
+        raise BadCaseError(f"{path} does not exist")
     image = read_volume(path)
     if image.GetDimension() != 3:
-        raise ImportRefused(f"{path}: is 2D; the viewer shows 3D volumes")
+        raise BadCaseError(f"{path}: is 2D; the viewer shows 3D volumes")
     grid = Grid.of(image)
     if on is not None and not grid.is_close(on.grid):
-        raise ImportRefused(f"{path}: does not lie on the grid of {on.path} ({grid.difference(on.grid)})")
+        raise BadCaseError(f"{path}: does not lie on the grid of {on.path} ({grid.difference(on.grid)})")
     refuse_unusable_values(path, sitk.GetArrayViewFromImage(image))
     turned = sitk.DICOMOrient(image, "LPS")
     to_mm = np.eye(4)
@@ -79,10 +79,10 @@ def as_bytes(values: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def label_bytes(volume: Volume) -> np.ndarray:
-    """uint8. Raises ImportRefused for values that are not whole numbers from 0 to 255."""
+    """uint8. Raises BadCaseError for values that are not whole numbers from 0 to 255."""
     rounded = np.rint(volume.array)
     if rounded.min() < 0 or rounded.max() > 255 or np.abs(volume.array - rounded).max() > 1e-3:
-        raise ImportRefused(f"{volume.path}: is no segmentation, its values are not whole numbers from 0 to 255")
+        raise BadCaseError(f"{volume.path}: is no segmentation, its values are not whole numbers from 0 to 255")
     return rounded.astype(np.uint8)
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 import SimpleITK as sitk
 import torch
 
-from nnunetv2_rmr.files.nifti import check_complete
+from nnunetv2_rmr.files.nifti import check_nifti
 
 MEASURED = ["seconds", "peak_memory_gb"]
 TOLD = ("training_log_", "failed_cases.log", ".jsonl")  # grow line by line, the last one may be half
@@ -32,7 +32,7 @@ def _tensors(content) -> str:
 
 
 def _image(file: Path) -> str:
-    check_complete(file)
+    check_nifti(file)
     image = sitk.ReadImage(str(file))
     return _hash(sitk.GetArrayFromImage(image), image.GetOrigin(), image.GetSpacing(), image.GetDirection())
 

@@ -11,10 +11,10 @@ from nnunetv2_rmr.datasets.mri_signals import (
     GREY_MATTER,
     SEQUENCES,
     WHITE_MATTER,
-    InversionRecovery,
-    SpinEcho,
-    SpoiledGradientEcho,
     Tissue,
+    inversion_recovery,
+    spin_echo,
+    spoiled_gradient_echo,
     with_contrast_agent,
 )
 from nnunetv2_rmr.datasets.phantom import (
@@ -171,26 +171,26 @@ def test_rician_noise_without_sigma_changes_nothing():
 
 
 def test_spin_echo_without_relaxation_shows_proton_density():
-    assert SpinEcho(tr=1e9, te=0).signal(WHITE_MATTER) == pytest.approx(WHITE_MATTER.proton_density)
+    assert spin_echo(WHITE_MATTER, tr=1e9, te=0) == pytest.approx(WHITE_MATTER.proton_density)
 
 
 def test_spin_echo_loses_a_factor_e_per_t2():
-    signals = [SpinEcho(tr=5000, te=te).signal(GREY_MATTER) for te in (20, 20 + GREY_MATTER.t2)]
+    signals = [spin_echo(GREY_MATTER, tr=5000, te=te) for te in (20, 20 + GREY_MATTER.t2)]
     assert signals[1] / signals[0] == pytest.approx(exp(-1))
 
 
 def test_gradient_echo_is_brightest_at_the_ernst_angle():
     ernst = degrees(acos(exp(-20 / WHITE_MATTER.t1)))
-    signals = [SpoiledGradientEcho(20, 3, ernst + d).signal(WHITE_MATTER) for d in (-2, 0, 2)]
+    signals = [spoiled_gradient_echo(WHITE_MATTER, 20, 3, ernst + d) for d in (-2, 0, 2)]
     assert max(signals) == signals[1]
 
 
 def test_inversion_recovery_without_a_wait_is_inverted():
-    assert InversionRecovery(tr=1e9, te=0, ti=0).signal(CSF) == pytest.approx(-CSF.proton_density)
+    assert inversion_recovery(CSF, tr=1e9, te=0, ti=0) == pytest.approx(-CSF.proton_density)
 
 
 def test_flair_nulls_fluid():
-    assert abs(SEQUENCES["FLAIR"].signal(CSF)) < 0.01 * SEQUENCES["FLAIR"].signal(WHITE_MATTER)
+    assert abs(SEQUENCES["FLAIR"](CSF)) < 0.01 * SEQUENCES["FLAIR"](WHITE_MATTER)
 
 
 def test_data_set_is_one_of_nnunet(tmp_path):

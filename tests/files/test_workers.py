@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nnunetv2_rmr.files.workers import Beside, WorkerDied, ahead, as_ready, new_pool
+from nnunetv2_rmr.files.workers import Beside, WorkerDied, ahead, in_order, new_pool
 
 
 def square(x: int) -> int:
@@ -41,35 +41,28 @@ def leaves_a_file(folder: str, i: int) -> None:
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_every_job_comes_with_its_own_result(processes):
-    assert dict(as_ready(square, [(3,), (1,), (2,)], processes)) == {0: 9, 1: 1, 2: 4}
+    assert list(in_order(square, [(3,), (1,), (2,)], processes)) == [9, 1, 4]
 
 
 def test_one_process_works_only_when_asked():
-    ready = as_ready(refuses_one, [(0,), (1,)], 1)
-    assert next(ready) == (0, 0)
+    results = in_order(refuses_one, [(0,), (1,)], 1)
+    assert next(results) == 0
     with pytest.raises(ValueError, match="one"):
-        next(ready)
+        next(results)
 
 
 def test_no_jobs_give_nothing():
-    assert list(as_ready(square, [], 4)) == []
+    assert list(in_order(square, [], 4)) == []
 
 
 def test_workers_have_one_thread_and_end_at_ctrl_c_without_a_traceback():
-    assert all(found == ("1", True) for _, found in as_ready(threads_and_interrupts, [(0,), (1,)], 2))
+    assert all(found == ("1", True) for found in in_order(threads_and_interrupts, [(0,), (1,)], 2))
 
 
-def test_a_killed_worker_is_reported_and_finished_jobs_are_kept():
-    results = dict(as_ready(killed_at_two, [(0,), (1,), (2,)], 2))
-    assert (results[0], results[1]) == (0, 1)
-    assert isinstance(results[2], WorkerDied) and "use fewer processes" in str(results[2])
-
-
-@pytest.mark.parametrize("of_two", [as_ready, ahead])
-def test_only_the_job_whose_worker_is_killed_goes_without_a_result(of_two):
-    results = list(of_two(killed_at_two, [(i,) for i in (2, 0, 1, 3, 4, 5)], 2))
-    results = [result for _, result in sorted(results, key=lambda r: r[0])] if of_two is as_ready else results
+def test_only_the_job_whose_worker_is_killed_goes_without_a_result():
+    results = list(ahead(killed_at_two, [(i,) for i in (2, 0, 1, 3, 4, 5)], 2))
     assert isinstance(results[0], WorkerDied) and results[1:] == [0, 1, 3, 4, 5]
+    assert "use fewer processes" in str(results[0])
 
 
 def test_work_ahead_comes_in_order_and_not_before_it_is_asked_for(tmp_path):
@@ -113,11 +106,4 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path):
 
 def test_what_a_job_raises_is_raised():
     with pytest.raises(ValueError, match="one"):
-        list(as_ready(refuses_one, [(0,), (1,), (2,)], 2))
-
-
-def test_jobs_that_nobody_waits_for_are_not_begun(tmp_path):
-    ready = as_ready(leaves_a_file, [(str(tmp_path), i) for i in range(40)], 2)
-    next(ready)
-    ready.close()
-    assert len(list(tmp_path.iterdir())) < 10
+        list(in_order(refuses_one, [(0,), (1,), (2,)], 2))

@@ -20,7 +20,7 @@ from nnunetv2_rmr.cli import view as view_cli
 from nnunetv2_rmr.evaluation.benchmark.fusion import summarise_fusion
 from nnunetv2_rmr.evaluation.segmentation_metrics import label_names
 from nnunetv2_rmr.files.atomic import write_json
-from nnunetv2_rmr.files.refused import ImportRefused
+from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.report import verdict as words
 from nnunetv2_rmr.report.data import Benchmark, Difference, ReportRefused
 from nnunetv2_rmr.report.html import switched, tag
@@ -310,7 +310,7 @@ def test_bytes_span_the_range_and_clip():
                                                 (np.full((4, 4, 4), 300.0), "no segmentation")])
 def test_what_is_no_segmentation_is_refused(tmp_path, image, message):
     write_nifti(tmp_path / "a.nii.gz", image.astype(np.float32), np.eye(4))
-    with pytest.raises(ImportRefused, match=message):
+    with pytest.raises(BadCaseError, match=message):
         label_bytes(load(tmp_path / "a.nii.gz"))
 
 
@@ -318,9 +318,9 @@ def test_another_grid_and_nan_are_refused(tmp_path):
     write_nifti(tmp_path / "a.nii.gz", np.ones((4, 4, 4), np.float32), np.eye(4))
     write_nifti(tmp_path / "b.nii.gz", np.ones((4, 4, 4), np.float32), np.diag([2.0, 1, 1, 1]))
     write_nifti(tmp_path / "c.nii.gz", np.full((4, 4, 4), np.nan, np.float32), np.eye(4))
-    with pytest.raises(ImportRefused, match=r"b\.nii\.gz.*grid"):
+    with pytest.raises(BadCaseError, match=r"b\.nii\.gz.*grid"):
         load(tmp_path / "b.nii.gz", on=load(tmp_path / "a.nii.gz"))
-    with pytest.raises(ImportRefused, match=r"c\.nii\.gz.*NaN"):
+    with pytest.raises(BadCaseError, match=r"c\.nii\.gz.*NaN"):
         load(tmp_path / "c.nii.gz")
 
 

@@ -19,8 +19,7 @@ from nnunetv2_rmr.evaluation.benchmark.records import RESTORED_TO, CaseRecords
 from nnunetv2_rmr.evaluation.restoration import restoration_scores
 from nnunetv2_rmr.evaluation.scan_degradations import image_difference
 from nnunetv2_rmr.evaluation.segmentation_metrics import LabelOrRegion, segmentation_scores
-from nnunetv2_rmr.files.input_check import check_array, check_files
-from nnunetv2_rmr.files.label_map import read_label_map
+from nnunetv2_rmr.files.input_check import check_array, check_files, read_label_map
 from nnunetv2_rmr.fusion.body import body_mask
 
 

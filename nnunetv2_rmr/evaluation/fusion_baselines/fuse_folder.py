@@ -13,7 +13,7 @@ from nnunetv2_rmr.evaluation.fusion_baselines.fuse import fuse, pywavelets
 from nnunetv2_rmr.evaluation.fusion_metrics.intensities import bounding_box, to_unit_range
 from nnunetv2_rmr.evaluation.image_folder import FolderRefused, ImageFolder
 from nnunetv2_rmr.files.atomic import remove_leftovers
-from nnunetv2_rmr.files.workers import WorkerDied, as_ready
+from nnunetv2_rmr.files.workers import WorkerDied, in_order
 from nnunetv2_rmr.fusion.body import body_mask
 from nnunetv2_rmr.inference.fused_writer import write_image
 from nnunetv2_rmr.settings import reference_channel
@@ -62,7 +62,7 @@ def fuse_folder(request: FuseRequest) -> dict[str, str]:
                             "already; --overwrite replaces")
     remove_leftovers([request.output])
     failures = {}
-    ready = as_ready(_fuse_or_say_why, [(request, case) for case in cases], request.num_processes)
+    ready = enumerate(in_order(_fuse_or_say_why, [(request, case) for case in cases], request.num_processes))
     for i, reason in tqdm(ready, total=len(cases), desc="cases", disable=None):
         if isinstance(reason, str | WorkerDied):
             failures[cases[i]] = str(reason)

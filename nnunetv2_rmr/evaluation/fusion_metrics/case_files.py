@@ -10,8 +10,7 @@ import numpy as np
 
 from nnunetv2_rmr.evaluation.image_folder import FolderRefused, ImageFolder
 from nnunetv2_rmr.evaluation.segmentation_metrics import LabelOrRegion, labels_and_regions
-from nnunetv2_rmr.files.input_check import BadCaseError, check_array
-from nnunetv2_rmr.files.label_map import read_label_map
+from nnunetv2_rmr.files.input_check import BadCaseError, check_array, read_label_map
 
 BODY, NO_MASK = "body", "none"  # instead of a folder of masks
 

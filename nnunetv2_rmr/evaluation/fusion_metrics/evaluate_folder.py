@@ -12,7 +12,7 @@ from nnunetv2_rmr.evaluation.fusion_metrics.evaluate_case import MODES, Request,
 from nnunetv2_rmr.evaluation.fusion_metrics.rules import rules
 from nnunetv2_rmr.evaluation.fusion_metrics.summary import summarise
 from nnunetv2_rmr.files.input_check import BadCaseError
-from nnunetv2_rmr.files.workers import WorkerDied, as_ready
+from nnunetv2_rmr.files.workers import WorkerDied, in_order
 
 
 def evaluate_folder(fused_folder: Path, images_folder: Path, mask: str = BODY, mode: str = "3d",
@@ -32,7 +32,7 @@ def evaluate_folder(fused_folder: Path, images_folder: Path, mask: str = BODY, m
     processes = min(num_processes, len(folders.cases))
     request = Request(folders, mode, tuple(dict.fromkeys(baselines)), max(1, (os.cpu_count() or 1) // processes))
     results, failed = {}, {}
-    ready = as_ready(_evaluate_or_say_why, [(case, request) for case in folders.cases], num_processes)
+    ready = enumerate(in_order(_evaluate_or_say_why, [(case, request) for case in folders.cases], num_processes))
     for i, outcome in tqdm(ready, total=len(folders.cases), desc="evaluating", unit="case", disable=not progress):
         if isinstance(outcome, str | WorkerDied):
             failed[folders.cases[i]] = str(outcome)

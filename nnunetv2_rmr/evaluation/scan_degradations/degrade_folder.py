@@ -17,7 +17,7 @@ from nnunetv2_rmr.evaluation.scan_degradations.base import body_mask
 from nnunetv2_rmr.evaluation.scan_degradations.degrade_scans import SEVERITIES, degrade_scans, image_difference, try_out
 from nnunetv2_rmr.evaluation.scan_degradations.kinds import SCAN_DEGRADATIONS
 from nnunetv2_rmr.files.atomic import remove_leftovers, replacing, write_json
-from nnunetv2_rmr.files.workers import WorkerDied, as_ready
+from nnunetv2_rmr.files.workers import WorkerDied, in_order
 from nnunetv2_rmr.inference.fused_writer import write_image
 
 ALL = "all"
@@ -96,7 +96,7 @@ def degrade_folder(request: DegradeRequest) -> dict[str, str]:
     differences: dict[Copy, dict[str, dict[str, float]]] = {copy: {} for copy in copies}
     failures: dict[str, str] = {}
     cases = request.images.cases
-    ready = as_ready(_degrade_or_say_why, [(request, case) for case in cases], request.num_processes)
+    ready = enumerate(in_order(_degrade_or_say_why, [(request, case) for case in cases], request.num_processes))
     try:
         for i, result in tqdm(ready, total=len(cases), desc="cases", disable=None):
             if isinstance(result, str | WorkerDied):
