@@ -13,7 +13,6 @@ from pathlib import Path
 
 from nnunetv2_rmr.cli.nnunet_arguments import check_arguments, wrong_dataset_in_one_line
 from nnunetv2_rmr.ext_trainer import add_to_ext_trainer
-from nnunetv2_rmr.inference.checkpoints import list_checkpoints
 
 MISSING, TRUST_OPTION = "--missing", "--trust_model"
 HELP = f"""
@@ -36,7 +35,6 @@ def _run(entry_point: str) -> None:
     import torch
     from nnunetv2.inference import predict_from_raw_data
 
-    from nnunetv2_rmr.files.input_check import BadCaseError
     from nnunetv2_rmr.inference.failures import FailedCasesError
     from nnunetv2_rmr.inference.predictor import RMRPredictor
     from nnunetv2_rmr.inference.trust import trust
@@ -65,11 +63,9 @@ def _run(entry_point: str) -> None:
     try:
         with wrong_dataset_in_one_line():
             run()
-    except (FailedCasesError, BadCaseError, NotImplementedError, ValueError) as error:
-        sys.exit(f"{Path(sys.argv[0]).name}: error: {error}")
     except FileNotFoundError as error:
         sys.exit(f"{Path(sys.argv[0]).name}: error: {_explain(error)}")
-    except OSError as error:  # -o is read-only, a file, on a full disk
+    except (FailedCasesError, NotImplementedError, ValueError, OSError) as error:  # OSError: -o is read-only, full ...
         sys.exit(f"{Path(sys.argv[0]).name}: error: {error}")
 
 
@@ -100,6 +96,8 @@ def _explain(error: FileNotFoundError) -> str:
     """For a model or a checkpoint that is not there: which ones are, for the same data set or model."""
     file = Path(error.filename or "")
     if file.parent.name.startswith("fold_"):
+        from nnunetv2_rmr.inference.trust import list_checkpoints
+
         return (f"no {file.parent.name}/{file.name} in {file.parent.parent}; there are (options -f and -chk): "
                 + list_checkpoints(file.parent.parent))
     if file.name not in ("dataset.json", "plans.json"):

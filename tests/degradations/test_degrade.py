@@ -23,7 +23,7 @@ from nnunetv2_rmr.degradations import (
     degrade_case,
     split_clean_degraded,
 )
-from nnunetv2_rmr.degradations.degrade import drawn_by
+from nnunetv2_rmr.degradations.degrade import degradation_arguments
 from nnunetv2_rmr.settings import RMRSettings
 
 KINDS = list(DEGRADATIONS)
@@ -140,7 +140,8 @@ def test_only_magnitude_images_get_rician_noise():
     assert all(mri["rician"] and not ct["rician"] for mri, ct in parameters)
     plans = make_plans(scheme="CTNormalization").plans
     plans["configurations"]["test"]["normalization_schemes"][1] = "ZScoreNormalization"
-    assert drawn_by(RMRSettings(), PlansManager(plans).get_configuration("test"))["magnitude"] == [False, True]
+    arguments = degradation_arguments(RMRSettings(), PlansManager(plans).get_configuration("test"))
+    assert arguments["magnitude"] == [False, True]
 
 
 def test_options_reach_the_degradation(image):

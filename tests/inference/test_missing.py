@@ -15,7 +15,7 @@ from torch import nn
 from nnunetv2_rmr.degradations import DegradeTransform
 from nnunetv2_rmr.files.input_check import BadCaseError
 from nnunetv2_rmr.fusion.fused_image import fused_image
-from nnunetv2_rmr.inference.intensity import IntensityMap
+from nnunetv2_rmr.inference.export import IntensityMap
 from nnunetv2_rmr.inference.preprocessing import ABSENT, PROPERTY, RMRConfigurationManager
 from nnunetv2_rmr.settings import RMRSettings
 from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
