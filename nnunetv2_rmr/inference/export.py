@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,9 +14,7 @@ from nnunetv2.inference.export_prediction import (
 )
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
-from nnunetv2_rmr.files.atomic import temporary_beside
-from nnunetv2_rmr.files.whole_files import refuse_half
-from nnunetv2_rmr.inference.fused_writer import write_image
+from nnunetv2_rmr.inference.fused_writer import appearing_whole, write_image
 
 
 def export_segmentation(logits: np.ndarray, properties: dict, configuration_manager: ConfigurationManager,
@@ -32,19 +29,10 @@ def export_segmentation(logits: np.ndarray, properties: dict, configuration_mana
         return convert_predicted_logits_to_segmentation_with_correct_shape(
             logits, plans_manager, configuration_manager, plans_manager.get_label_manager(dataset_json), properties,
             save_probabilities)
-    folder, case = os.path.split(output_file_truncated)
     ending = dataset_json["file_ending"]
-    temporary = temporary_beside(output_file_truncated)
-    temporary.mkdir(parents=True, exist_ok=True)
-    try:
+    with appearing_whole(output_file_truncated + ending) as temporary:
         export_prediction_from_logits(logits, properties, configuration_manager, plans_manager, dataset_json,
-                                      str(temporary / case), save_probabilities)
-        for file in temporary.iterdir():
-            refuse_half(file, output_file_truncated + ending)
-        for file in sorted(temporary.iterdir(), key=lambda file: file.name == case + ending):  # the segmentation last
-            os.replace(file, os.path.join(folder, file.name))
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+                                      temporary[:-len(ending)], save_probabilities)
     return None
 
 

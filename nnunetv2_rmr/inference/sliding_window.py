@@ -6,7 +6,6 @@ import torch
 from acvl_utils.cropping_and_padding.padding import pad_nd_image
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian
-from nnunetv2.utilities.helpers import dummy_context
 
 from nnunetv2_rmr.networks.fusing import FusingNetwork, unwrapped
 
@@ -72,30 +71,32 @@ class ImagePredictor(nnUNetPredictor):
             self._images_of_folds = self._accumulator = None
         return logits, images
 
-    @torch.inference_mode()
     def predict_images_from_preprocessed_data(self, data: torch.Tensor) -> torch.Tensor:
         """The images alone, with the present weights: (images, D, H, W), normalised, on the CPU.
 
         data: (C, D, H, W) preprocessed.
         """
-        self.network = self.network.to(self.device).eval()
-        padded, slicer = self._pad(data)
-        accumulator = self._new_accumulator(padded, on_device=False)
-        with torch.autocast(self.device.type) if self.device.type == "cuda" else dummy_context():
-            for tile in self._internal_get_sliding_window_slicers(padded.shape[1:]):
-                accumulator.add(tile, self.network(padded[tile][None].to(self.device), images=True)[1])
-        return accumulator.mean()[slicer]
+        self._images_of_folds = []
+        try:
+            self.predict_sliding_window_return_logits(data)
+            return self._images_of_folds[0]
+        finally:
+            self._images_of_folds = self._accumulator = None
 
     def predict_sliding_window_return_logits(self, input_image: torch.Tensor) -> torch.Tensor:
         logits = super().predict_sliding_window_return_logits(input_image)
         if self._images_of_folds is not None:
-            self._images_of_folds.append(self._accumulator.mean().cpu()[self._pad(input_image[:1])[1]])
+            _, unpad = pad_nd_image(input_image[:1], self.configuration_manager.patch_size, "constant", {"value": 0},
+                                    True)  # as nnU-Net pads an image smaller than the patch
+            self._images_of_folds.append(self._accumulator.mean().cpu()[(slice(None), *unpad[1:])])
         return logits
 
     def _internal_predict_sliding_window_return_logits(self, data: torch.Tensor, slicers, do_on_device: bool = True):
         # nnU-Net's calls it once more, with results on the CPU, where the GPU's memory was not enough
         if self._images_of_folds is not None:
-            self._accumulator = self._new_accumulator(data, do_on_device)
+            self._accumulator = ImageAccumulator((unwrapped(self.network).num_images, *data.shape[1:]),
+                                                 self.configuration_manager.patch_size, self.use_gaussian,
+                                                 self.device if do_on_device else torch.device("cpu"))
             self._tiles = iter(slicers)  # nnU-Net predicts the tiles in this order
         return super()._internal_predict_sliding_window_return_logits(data, slicers, do_on_device)
 
@@ -110,13 +111,3 @@ class ImagePredictor(nnUNetPredictor):
             self.network = network
         self._accumulator.add(next(self._tiles), keeper.images)
         return logits
-
-    def _new_accumulator(self, data: torch.Tensor, on_device: bool) -> ImageAccumulator:
-        return ImageAccumulator((unwrapped(self.network).num_images, *data.shape[1:]),
-                                self.configuration_manager.patch_size, self.use_gaussian,
-                                self.device if on_device else torch.device("cpu"))
-
-    def _pad(self, image: torch.Tensor) -> tuple[torch.Tensor, tuple]:
-        """As nnU-Net pads an image smaller than the patch; and the slicer that takes the padding off again."""
-        padded, slicer = pad_nd_image(image, self.configuration_manager.patch_size, "constant", {"value": 0}, True)
-        return padded, (slice(None), *slicer[1:])

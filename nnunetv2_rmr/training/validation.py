@@ -55,6 +55,7 @@ def export_validation_fusion(trainer: nnUNetTrainer) -> None:
     intensities; the log says so. What goes wrong with a case is logged, and the others are done: nothing here costs a
     training its segmentation validation.
     """
+    trainer.set_deep_supervision_enabled(False)  # as nnU-Net's own validation, which follows
     predictor = RMRPredictor(perform_everything_on_device=False, device=trainer.device, allow_tqdm=False)
     predictor.manual_initialization(trainer.network, trainer.plans_manager, trainer.configuration_manager, None,
                                     trainer.dataset_json, type(trainer).__name__, None)

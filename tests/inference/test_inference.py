@@ -10,6 +10,7 @@ import pytest
 import SimpleITK as sitk
 import tiny
 import torch
+from acvl_utils.cropping_and_padding.padding import pad_nd_image
 from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -229,7 +230,7 @@ def test_where_one_tile_covers_the_image_the_sliding_window_changes_nothing(shap
     network, x = network_for(plans), torch.randn(2, *shape)
     predictor = predictor_for(plans, network)
     predictor.predict_logits_from_preprocessed_data(x)
-    padded, slicer = predictor._pad(x)
+    padded, slicer = pad_nd_image(x, (16, 16, 16), return_slicer=True)
     with torch.no_grad():
         direct = network(padded[None], images=True)[1][0][slicer]
     images = predictor.predict_images_from_preprocessed_data(x)
