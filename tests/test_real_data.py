@@ -37,7 +37,6 @@ def brats(tmp_path_factory) -> dict[str, str]:
     """Environment of an nnU-Net with the BraTS cases imported, planned and preprocessed as data set 101."""
     root = tmp_path_factory.mktemp("brats")
     env = tiny.nnunet_env(root)
-    env["nnUNet_extTrainer"] += os.pathsep + str(tiny.ROOT / "tests" / "trainers")
     tiny.run("nnUNetv2_rmr_import", "-i", BRATS, "-d", 101, "-n", "BraTS",
              "--modality", "T1=*t1.nii.gz", "T1ce=*t1ce.nii.gz", "T2=*t2.nii.gz", "FLAIR=*flair.nii.gz",
              "--label", "*seg.nii.gz", "--map", "1=2", "2=1", "4=3",

@@ -147,10 +147,8 @@ def run(*command: object, env: dict[str, str], check: bool = True, timeout: int 
 
 
 def prepare(root: Path, number: int, **options) -> dict[str, str]:
-    """A data set below root, planned and preprocessed for 3d_tiny and the trainers of this folder; nnU-Net's
-    environment. options: of write_dataset."""
+    """A data set below root, planned and preprocessed for 3d_tiny; nnU-Net's environment. options: of write_dataset."""
     env = nnunet_env(root)
-    env["nnUNet_extTrainer"] += os.pathsep + str(Path(__file__).parent / "trainers")
     name = write_dataset(root / "raw", number, **options)
     # nnU-Net's planner does not run without data augmentation workers
     run("nnUNetv2_plan_and_preprocess", "-d", number, "-c", "3d_fullres", "-npfp", 1, "-np", 1,
@@ -160,11 +158,11 @@ def prepare(root: Path, number: int, **options) -> dict[str, str]:
 
 
 def nnunet_env(root: Path, **extra: str) -> dict[str, str]:
-    """Environment with nnU-Net's paths below root and few workers."""
+    """Environment with nnU-Net's paths below root, our trainers and those of this folder, and few workers."""
     from nnunetv2_rmr.ext_trainer import trainers_folder
 
-    env = dict(os.environ, nnUNet_extTrainer=str(trainers_folder()), nnUNet_n_proc_DA="0", OMP_NUM_THREADS="2",
-               **ENV)
+    trainers = os.pathsep.join((str(trainers_folder()), str(Path(__file__).parent / "trainers")))
+    env = dict(os.environ, nnUNet_extTrainer=trainers, nnUNet_n_proc_DA="0", OMP_NUM_THREADS="2", **ENV)
     env.setdefault("nnUNet_compile", "f")  # on a GPU it would take longer than the training
     for name in ("raw", "preprocessed", "results"):
         (root / name).mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from nnunetv2_rmr.cli.nnunet_arguments import check_arguments, wrong_dataset_in_one_line
 from nnunetv2_rmr.ext_trainer import add_to_ext_trainer
-from nnunetv2_rmr.inference.checkpoints import list_checkpoints
 
 MISSING, TRUST_OPTION = "--missing", "--trust_model"
 HELP = f"""
@@ -87,6 +86,8 @@ def _explain(error: FileNotFoundError) -> str:
     """For a model or a checkpoint that is not there: which ones are, for the same data set or model."""
     file = Path(error.filename or "")
     if file.parent.name.startswith("fold_"):
+        from nnunetv2_rmr.inference.trust import list_checkpoints
+
         return (f"no {file.parent.name}/{file.name} in {file.parent.parent}; there are (options -f and -chk): "
                 + list_checkpoints(file.parent.parent))
     if file.name not in ("dataset.json", "plans.json"):

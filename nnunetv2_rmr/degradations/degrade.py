@@ -165,7 +165,7 @@ class DegradeTransform(BasicTransform):
         return data_dict
 
 
-def drawn_by(settings: RMRSettings, configuration_manager: ConfigurationManager) -> dict[str, Any]:
+def degradation_arguments(settings: RMRSettings, configuration_manager: ConfigurationManager) -> dict[str, Any]:
     """Arguments of `DegradeTransform`: what a training with these settings draws. CT is no magnitude."""
     return {"p_clean": settings.p_clean, "probabilities": settings.degradation_probabilities,
             "options": settings.degradation_options, "modality_dropout": settings.modality_dropout,

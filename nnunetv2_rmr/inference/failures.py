@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from nnunetv2_rmr.files.atomic import replacing
 from nnunetv2_rmr.files.input_check import BadCaseError
-
-LOG = "failed_cases.log"
 
 
 class FailedCasesError(RuntimeError):
@@ -43,8 +41,9 @@ def or_failure(what: str, work: Callable, *job: Any) -> Any:
         return Failure(f"{what}: {type(error).__name__}: {str(error).strip()}", traceback.format_exc())
 
 
-def report(failures: Sequence[Failure], folder: str | None) -> None:
-    """Raises FailedCasesError if there are any. Their tracebacks go to a log in the folder; None: to the terminal."""
+def report(failures: Sequence[Failure], folder: str | None, results: Sequence[Any]) -> None:
+    """Raises FailedCasesError, with the results, if there are failures. Their tracebacks go to a log in the folder;
+    None: to the terminal."""
     if not failures:
         return
     unexpected = "\n".join(f"{failure.message}\n{failure.traceback}" for failure in failures if failure.traceback)
@@ -52,11 +51,14 @@ def report(failures: Sequence[Failure], folder: str | None) -> None:
     if unexpected and folder is None:
         print(unexpected)
     elif unexpected:
+        log = Path(folder, "failed_cases.log")
         try:
-            with replacing(os.path.join(folder, LOG)) as temporary, open(temporary, "w", encoding="utf-8") as file:
-                file.write(unexpected)
-            where = f"\ntracebacks: {os.path.join(folder, LOG)}"
+            with replacing(log) as temporary:
+                Path(temporary).write_text(unexpected, encoding="utf-8")
+            where = f"\ntracebacks: {log}"
         except OSError:  # a full disk may be why they failed
             print(unexpected)
-    raise FailedCasesError(f"{len(failures)} case(s) could not be predicted (the others are done):\n  "
-                           + "\n  ".join(failure.message for failure in failures) + where)
+    error = FailedCasesError(f"{len(failures)} case(s) could not be predicted (the others are done):\n  "
+                             + "\n  ".join(failure.message for failure in failures) + where)
+    error.results = results
+    raise error

@@ -1,77 +1,42 @@
 """Write a float image with the geometry of a case, for every reader/writer of nnU-Net whose format can hold floats."""
 
-from os.path import basename
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
-import nibabel
 import numpy as np
-import SimpleITK as sitk
-import tifffile
-from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.imageio.nibabel_reader_writer import NibabelIO, NibabelIOWithReorient
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 
-from nnunetv2_rmr.files.atomic import replacing
+from nnunetv2_rmr.files.atomic import temporary_beside
 from nnunetv2_rmr.files.nifti import misnamed_output
-from nnunetv2_rmr.files.whole_files import refuse_half, save_json_whole
+from nnunetv2_rmr.files.whole_files import refuse_half
 
-
-def _write_sitk(image: np.ndarray, filename: str, properties: dict) -> None:
-    geometry = properties["sitk_stuff"]
-    if len(geometry["spacing"]) == 2:
-        image = image[0]
-    itk_image = sitk.GetImageFromArray(image)
-    itk_image.SetSpacing(geometry["spacing"])
-    itk_image.SetOrigin(geometry["origin"])
-    itk_image.SetDirection(geometry["direction"])
-    if "original_orientation" in geometry:  # SimpleITKIOWithReorient
-        itk_image = sitk.DICOMOrient(itk_image, geometry["original_orientation"])
-    sitk.WriteImage(itk_image, filename, True)
-
-
-def _write_nibabel(image: np.ndarray, filename: str, properties: dict) -> None:
-    affine = properties["nibabel_stuff"]["original_affine"]
-    nibabel.save(nibabel.Nifti1Image(image.transpose(2, 1, 0), affine), filename)
-
-
-def _write_nibabel_reoriented(image: np.ndarray, filename: str, properties: dict) -> None:
-    affines = properties["nibabel_stuff"]
-    canonical = nibabel.Nifti1Image(image.transpose(2, 1, 0), affines["reoriented_affine"])
-    to_original = ornt_transform(axcodes2ornt("RAS"), io_orientation(affines["original_affine"]))
-    nibabel.save(canonical.as_reoriented(to_original), filename)
-
-
-def _write_tiff(image: np.ndarray, filename: str, properties: dict) -> None:
-    tifffile.imwrite(filename, image, compression="zlib")
-
-
-def _write_tiff_2d(image: np.ndarray, filename: str, properties: dict) -> None:
-    tifffile.imwrite(filename, image[0])
-
-
-# first match counts: the re-orienting classes are related to the plain ones
-_WRITERS = ((SimpleITKIO, _write_sitk), (NibabelIOWithReorient, _write_nibabel_reoriented), (NibabelIO, _write_nibabel),
-            (Tiff3DIO, _write_tiff), (NaturalImage2DIO, _write_tiff_2d))
+# of which the tests show that they write floats as they are; others may round
+_READER_WRITERS = (SimpleITKIO, NibabelIOWithReorient, NibabelIO, Tiff3DIO, NaturalImage2DIO)
 _INTEGER_ENDINGS = (".png", ".bmp")
 
 
-def _writer(reader_writer: type[BaseReaderWriter], file_ending: str):
-    if file_ending.lower() in _INTEGER_ENDINGS:
-        raise NotImplementedError(f"fused images are float32, but {file_ending} files hold integers only: "
-                                  "use a data set of .tif, .nii.gz, .nrrd or .mha files, or predict without fused "
-                                  "images")
-    for cls, write in _WRITERS:
-        if issubclass(reader_writer, cls):
-            return write
-    raise NotImplementedError(f"fused images can not be written with the reader/writer {reader_writer.__name__}: "
-                              "supported are " + ", ".join(cls.__name__ for cls, _ in _WRITERS))
+class _StaysFloat(np.ndarray):
+    """nnU-Net writes segmentations only, which it casts to integers on the way."""
+
+    def astype(self, *args, **kwargs) -> np.ndarray:
+        return self
 
 
 def check_can_write(reader_writer: type[BaseReaderWriter], file_ending: str) -> None:
     """Raises NotImplementedError if the data set's format can not hold a float image: before hours of prediction."""
-    _writer(reader_writer, file_ending)
+    if file_ending.lower() in _INTEGER_ENDINGS:
+        raise NotImplementedError(f"fused images are float32, but {file_ending} files hold integers only: use a data "
+                                  "set of .tif, .nii.gz, .nrrd or .mha files, or predict without fused images")
+    if not issubclass(reader_writer, _READER_WRITERS):
+        raise NotImplementedError(f"fused images can not be written with the reader/writer {reader_writer.__name__}: "
+                                  "supported are " + ", ".join(cls.__name__ for cls in _READER_WRITERS))
 
 
 def write_image(image: np.ndarray, filename: str, reader_writer: type[BaseReaderWriter], file_ending: str,
@@ -82,12 +47,26 @@ def write_image(image: np.ndarray, filename: str, reader_writer: type[BaseReader
     The file appears under its name only when it is complete. Raises OSError if the disk is full, ValueError
     if the case's name ends like a NIfTI file.
     """
-    write = _writer(reader_writer, file_ending)
-    if problem := misnamed_output(basename(filename)[:-len(file_ending)], file_ending):
+    check_can_write(reader_writer, file_ending)
+    if problem := misnamed_output(os.path.basename(filename)[:-len(file_ending)], file_ending):
         raise ValueError(problem)
-    with replacing(filename) as temporary:
-        write(np.ascontiguousarray(image, dtype=np.float32), temporary, properties)
-        refuse_half(temporary, filename)
-    if issubclass(reader_writer, Tiff3DIO):  # nnU-Net keeps a tiff's spacing in a file beside it
-        stem = basename(filename)[:-len(file_ending)]
-        save_json_whole({"spacing": list(properties["spacing"])}, filename[:-len(basename(filename))] + stem + ".json")
+    with appearing_whole(filename) as temporary:
+        array = np.ascontiguousarray(image, dtype=np.float32).view(_StaysFloat)
+        reader_writer().write_seg(array, temporary, properties)
+
+
+@contextmanager
+def appearing_whole(filename: str) -> Iterator[str]:
+    """Name of this file in a temporary folder. What the body writes there is moved beside `filename`, this file last,
+    when all of it is complete. Raises OSError if it is not: the disk is full, say."""
+    path = Path(filename)
+    folder = temporary_beside(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield str(folder / path.name)
+        for file in folder.iterdir():
+            refuse_half(file, filename)
+        for file in sorted(folder.iterdir(), key=lambda file: file.name == path.name):
+            os.replace(file, path.with_name(file.name))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

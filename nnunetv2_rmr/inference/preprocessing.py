@@ -10,12 +10,18 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunetv2_rmr.files.input_check import BadCaseError, absent_channels, check_array, check_files
 from nnunetv2_rmr.files.nifti import misnamed_output
+from nnunetv2_rmr.inference.export import IntensityMap
 from nnunetv2_rmr.inference.failures import Failure, or_failure
-from nnunetv2_rmr.inference.intensity import IntensityMap
 from nnunetv2_rmr.settings import RMRSettings, channel_names, reference_channel
 
 PROPERTY = "rmr_intensity_map"
 ABSENT = "rmr_absent_modalities"  # their indices; only there if there are any
+
+
+def reference_of(plans_manager: PlansManager, dataset_json: dict) -> int:
+    """Number of the modality whose intensities a model's fused images have."""
+    settings = RMRSettings.from_plans(plans_manager.plans)
+    return reference_channel(settings.reference_modality, channel_names(dataset_json))
 
 
 class RememberIntensities:
@@ -42,8 +48,7 @@ class RememberIntensities:
         if self.allow_missing:
             data, self._absent = self._complete(data, names, dataset_json["file_ending"])
         check_array(data, names, self._files, dataset_json["file_ending"], self._absent)
-        settings = RMRSettings.from_plans(plans_manager.plans)
-        self._reference = reference_channel(settings.reference_modality, names)
+        self._reference = reference_of(plans_manager, dataset_json)
         data, seg, properties = super().run_case_npy(data, seg, properties, plans_manager, configuration_manager,
                                                      dataset_json)
         properties[PROPERTY] = self._intensity_map
@@ -53,9 +58,9 @@ class RememberIntensities:
 
     def _complete(self, data: np.ndarray, names: list[str], file_ending: str) -> tuple[np.ndarray, list[int]]:
         """Zeros in the place of absent modalities, and the indices of these."""
-        if self._files and len(data) != len(self._files):  # RGB: several channels in a file
-            return data, []
         if self._files:
+            if len(data) != len(self._files):  # RGB: several channels in a file
+                return data, []
             absent = absent_channels(self._files, names, file_ending)
             complete = np.zeros((len(names), *data.shape[1:]), dtype=data.dtype)
             complete[[i for i in range(len(names)) if i not in absent]] = data
@@ -69,8 +74,9 @@ class RememberIntensities:
         normalised = super()._normalize(data, seg, configuration_manager, foreground_intensity_properties_per_channel)
         normalised[self._absent] = 0  # CT's normalisation makes something else of zeros
         if configuration_manager.normalization_schemes[reference] == "CTNormalization":
-            self._intensity_map = IntensityMap.of_ct(foreground_intensity_properties_per_channel[str(reference)],
-                                                     inside)
+            # by the plans' mean and deviation: known whatever was clipped, and for a case without its CT, too
+            of_training = foreground_intensity_properties_per_channel[str(reference)]
+            self._intensity_map = IntensityMap(float(of_training["std"]), float(of_training["mean"]), inside)
         elif reference in self._absent:
             # whose mean and deviation nobody knows: MRI units differ from scan to scan, and the plans hold statistics
             # of the lesions' voxels only. Normalised intensities stay as they are

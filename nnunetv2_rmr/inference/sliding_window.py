@@ -1,11 +1,17 @@
-"""Accumulates images tile by tile, in float32, with nnU-Net's Gaussian weights."""
+"""nnU-Net's sliding window, in whose one pass the network also gives its images."""
+
+from __future__ import annotations
 
 import torch
+from acvl_utils.cropping_and_padding.padding import pad_nd_image
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian
+
+from nnunetv2_rmr.networks.fusing import FusingNetwork, unwrapped
 
 
 class ImageAccumulator:
-    """Weighted mean of overlapping tiles.
+    """Weighted mean of overlapping tiles, in float32, with nnU-Net's Gaussian weights.
 
     shape: (images, D, H, W), of the (padded) volume; patch_size: of a tile, two numbers for 2D configurations.
     """
@@ -23,3 +29,85 @@ class ImageAccumulator:
 
     def mean(self) -> torch.Tensor:
         return self.sum / self.weight_sum
+
+
+class _KeepsImages:
+    """Stands in for the network during one tile: its first, un-mirrored call also yields the images.
+
+    So nnU-Net's own mirroring code runs unchanged and the images cost one pass through their head, no second forward.
+    """
+
+    def __init__(self, network: FusingNetwork):
+        self.network, self.images = network, None
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        if self.images is not None:
+            return self.network(x)
+        logits, self.images = self.network(x, images=True)
+        return logits
+
+
+class ImagePredictor(nnUNetPredictor):
+    """Predicts logits as nnUNetPredictor does and, of a FusingNetwork, images besides."""
+
+    # on the class, because a stock predictor can become one of these after its own __init__
+    _images_of_folds: list[torch.Tensor] | None = None  # None: nobody asks for images
+    _accumulator: ImageAccumulator | None = None
+
+    @property
+    def fuses(self) -> bool:
+        """Whether the loaded model has a fused image to give."""
+        return isinstance(unwrapped(self.network), FusingNetwork)
+
+    def predict_logits_and_images(self, data: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Of a preprocessed case (C, D, H, W): nnU-Net's logits (classes, D, H, W) and the images (images, D, H, W),
+        both means over the folds and on the CPU. None for the images of a network that has none.
+        """
+        self._images_of_folds = [] if self.fuses else None
+        try:
+            logits = super().predict_logits_from_preprocessed_data(data)
+            images = sum(self._images_of_folds) / len(self._images_of_folds) if self.fuses else None
+        finally:
+            self._images_of_folds = self._accumulator = None
+        return logits, images
+
+    def predict_images_from_preprocessed_data(self, data: torch.Tensor) -> torch.Tensor:
+        """The images alone, with the present weights: (images, D, H, W), normalised, on the CPU.
+
+        data: (C, D, H, W) preprocessed.
+        """
+        self._images_of_folds = []
+        try:
+            self.predict_sliding_window_return_logits(data)
+            return self._images_of_folds[0]
+        finally:
+            self._images_of_folds = self._accumulator = None
+
+    def predict_sliding_window_return_logits(self, input_image: torch.Tensor) -> torch.Tensor:
+        logits = super().predict_sliding_window_return_logits(input_image)
+        if self._images_of_folds is not None:
+            _, unpad = pad_nd_image(input_image[:1], self.configuration_manager.patch_size, "constant", {"value": 0},
+                                    True)  # as nnU-Net pads an image smaller than the patch
+            self._images_of_folds.append(self._accumulator.mean().cpu()[(slice(None), *unpad[1:])])
+        return logits
+
+    def _internal_predict_sliding_window_return_logits(self, data: torch.Tensor, slicers, do_on_device: bool = True):
+        # nnU-Net's calls it once more, with results on the CPU, where the GPU's memory was not enough
+        if self._images_of_folds is not None:
+            self._accumulator = ImageAccumulator((unwrapped(self.network).num_images, *data.shape[1:]),
+                                                 self.configuration_manager.patch_size, self.use_gaussian,
+                                                 self.device if do_on_device else torch.device("cpu"))
+            self._tiles = iter(slicers)  # nnU-Net predicts the tiles in this order
+        return super()._internal_predict_sliding_window_return_logits(data, slicers, do_on_device)
+
+    def _internal_maybe_mirror_and_predict(self, x: torch.Tensor) -> torch.Tensor:
+        if self._images_of_folds is None:
+            return super()._internal_maybe_mirror_and_predict(x)
+        network = self.network
+        self.network = keeper = _KeepsImages(network)
+        try:
+            logits = super()._internal_maybe_mirror_and_predict(x)
+        finally:
+            self.network = network
+        self._accumulator.add(next(self._tiles), keeper.images)
+        return logits

@@ -8,19 +8,26 @@ import os
 import pickle
 import pydoc
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import patch
 
+import dynamic_network_architectures
+import nnunetv2
 import numpy as np
 import torch
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+from nnunetv2.preprocessing.normalization.default_normalization_schemes import ImageNormalization
+from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+from nnunetv2.run import load_pretrained_weights
+from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch import nn
 
 ENVIRONMENT = "nnUNet_rmr_trust_model"
-OPTION = "--trust_model"
-ADVICE = f"if you trust who made this model, give {OPTION}, or set {ENVIRONMENT}=1"
+ADVICE = f"if you trust who made this model, give --trust_model, or set {ENVIRONMENT}=1"
 PACKAGES = ("torch.nn.", "dynamic_network_architectures.", "nnunetv2.", "nnunetv2_rmr.networks.")
 _load = torch.load
 
@@ -39,7 +46,24 @@ def trust() -> None:
     os.environ[ENVIRONMENT] = "1"
 
 
+def list_checkpoints(model_folder: Path) -> str:
+    """'fold_0/checkpoint_final.pth, ...', or 'none', to end a message about one that is missing."""
+    return ", ".join(sorted(f"{f.parent.name}/{f.name}" for f in model_folder.glob("fold_*/*.pth"))) or "none"
+
+
 # ---- checkpoints ----------------------------------------------------------------------------------------------------
+
+class ReadsDataOnly:
+    """To be mixed into a trainer of nnU-Net's: neither --c, --val nor -pretrained_weights runs what a file holds."""
+
+    def initialize(self) -> None:
+        super().initialize()
+        read_pretrained_weights_as_data()
+
+    def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
+        with reading_data_only():
+            super().load_checkpoint(filename_or_checkpoint)
+
 
 @contextmanager
 def reading_data_only() -> Iterator[None]:
@@ -52,45 +76,34 @@ def reading_data_only() -> Iterator[None]:
 
 
 def read_pretrained_weights_as_data() -> None:
-    """From now on nnU-Net's -pretrained_weights, in this process, does so, too."""
-    from nnunetv2.run import load_pretrained_weights
-
-    load = load_pretrained_weights.torch.load
-    if not trusted() and not getattr(load, "data_only", False):
-        def load_data_only(file, **options):
-            return load_data(file, load=load, **options)
-
-        load_data_only.data_only = True
-        load_pretrained_weights.torch = SimpleNamespace(load=load_data_only, device=torch.device)
+    """From now on nnU-Net's -pretrained_weights, in this process, does so, too; to the CPU first."""
+    if not trusted():
+        load_pretrained_weights.torch = SimpleNamespace(load=lambda file, **_: load_data(file, "cpu"),
+                                                        device=torch.device)
 
 
-def load_data(file: str | os.PathLike, map_location=None, weights_only: bool = True, load: Callable = _load):
+def load_data(file: str | os.PathLike, map_location=None, weights_only: bool = True) -> dict:
     """torch.load of tensors and what else nnU-Net keeps in its checkpoints. Raises ModelRefused.
 
     weights_only: for nnU-Net, which says False; it has no effect.
     """
-    location = {} if map_location is None else {"map_location": map_location}
     try:
-        with torch.serialization.safe_globals(_plain_types()):
-            found = load(file, **location, weights_only=True)
-    except (FileNotFoundError, PermissionError, torch.OutOfMemoryError):
+        with torch.serialization.safe_globals(_PLAIN_TYPES):
+            found = _load(file, map_location, weights_only=True)
+    except (FileNotFoundError, PermissionError, MemoryError, torch.OutOfMemoryError):
         raise
-    except pickle.UnpicklingError as error:
-        if named := re.search(r"GLOBAL ([\w.]+)", str(error)):
-            raise ModelRefused(f"{file}: holds {named[1]}, which is more than data and could run code; {ADVICE}"
-                               ) from None
-        raise ModelRefused(f"{file}: can not be read, it is damaged or no checkpoint") from None
-    except (RuntimeError, EOFError, OSError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-        raise ModelRefused(f"{file}: can not be read, it is damaged or no checkpoint "
-                           f"({str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__})"
-                           ) from None
+    except Exception as error:
+        named = re.search(r"GLOBAL ([\w.]+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
+        raise ModelRefused(
+            f"{file}: holds {named[1]}, which is more than data and could run code; {ADVICE}" if named else
+            f"{file}: can not be read, it is damaged or no checkpoint ({type(error).__name__})") from None
     weights = found.get("network_weights") if isinstance(found, dict) else None
     if not isinstance(weights, dict) or not all(isinstance(weight, torch.Tensor) for weight in weights.values()):
         raise ModelRefused(f"{file}: is no checkpoint of nnU-Net's, it holds no network_weights")
     return found
 
 
-class _PlainType:
+class _NumberType:
     """Stands for numpy.dtype in files: of numbers only, and whatever else a file says of it is passed over, since NumPy
     would believe it, that raw bytes are pointers, say."""
 
@@ -104,15 +117,14 @@ class _PlainType:
             self.code = state[1] + self.code.lstrip("=|")
 
 
-def _number(kind: _PlainType, data: bytes) -> np.generic:
+def _number(kind: _NumberType, data: bytes) -> np.generic:
     """Stands for the function that makes NumPy's numbers in files."""
     return np.frombuffer(data, kind.code)[0]
 
 
-def _plain_types() -> list:
-    """What nnU-Net's checkpoints hold beside tensors and Python's own types; NumPy 1 and 2 have other names for it."""
-    return [torch.device, (_PlainType, "numpy.dtype"),
-            *((_number, f"{module}.scalar") for module in ("numpy.core.multiarray", "numpy._core.multiarray"))]
+# What nnU-Net's checkpoints hold beside tensors and Python's own types; NumPy 1 and 2 have other names for it.
+_PLAIN_TYPES = [torch.device, (_NumberType, "numpy.dtype"), (_number, "numpy.core.multiarray.scalar"),
+                (_number, "numpy._core.multiarray.scalar")]
 
 
 # ---- plans ----------------------------------------------------------------------------------------------------------
@@ -120,29 +132,32 @@ def _plain_types() -> list:
 def check_model_folder(folder: str | os.PathLike) -> None:
     """Raises ModelRefused if its plans.json or dataset.json can not be used, or if the plans name what is neither a
     torch.nn.Module nor a part of nnU-Net's; FileNotFoundError if one is not there."""
-    files = {}
-    for name, needed in (("dataset.json", ("labels", "file_ending")), ("plans.json", ("configurations", "plans_name"))):
-        file = Path(folder, name)
-        try:
-            files[name] = json.loads(file.read_text(encoding="utf-8"))
-            lacking = [key for key in needed if key not in files[name]]
-        except FileNotFoundError:
-            raise
-        except (OSError, ValueError, TypeError) as error:
-            raise ModelRefused(f"{file}: can not be read ({error})") from None
-        if lacking:
-            raise ModelRefused(f"{file}: is none of nnU-Net's, {' and '.join(lacking)} missing")
-    if not {"channel_names", "modality"} & set(files["dataset.json"]):
+    dataset_json = _read_json(Path(folder, "dataset.json"), "labels", "file_ending")
+    if not {"channel_names", "modality"} & set(dataset_json):
         raise ModelRefused(f"{Path(folder, 'dataset.json')}: channel_names missing")
+    file = Path(folder, "plans.json")
+    plans = _read_json(file, "configurations", "plans_name")
     try:
-        _refuse_strange_sizes(files["plans.json"]["configurations"])
+        _refuse_strange_sizes(plans["configurations"])
         if not trusted():
-            refuse_strange_callables(files["plans.json"], files["dataset.json"])
+            refuse_strange_callables(plans, dataset_json)
     except ModelRefused as error:
-        raise ModelRefused(f"{Path(folder, 'plans.json')}: {error}") from None
+        raise ModelRefused(f"{file}: {error}") from None
     except (KeyError, TypeError, AttributeError) as error:
-        raise ModelRefused(f"{Path(folder, 'plans.json')}: is not as nnU-Net makes it ({type(error).__name__}: "
-                           f"{error})") from None
+        raise ModelRefused(f"{file}: is not as nnU-Net makes it ({type(error).__name__}: {error})") from None
+
+
+def _read_json(file: Path, *needed: str) -> dict:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        lacking = [key for key in needed if key not in content]
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, TypeError) as error:
+        raise ModelRefused(f"{file}: can not be read ({error})") from None
+    if lacking:
+        raise ModelRefused(f"{file}: is none of nnU-Net's, {' and '.join(lacking)} missing")
+    return content
 
 
 def _refuse_strange_sizes(configurations: dict) -> None:
@@ -155,11 +170,6 @@ def _refuse_strange_sizes(configurations: dict) -> None:
 
 def refuse_strange_callables(plans: dict, dataset_json: dict) -> None:
     """Raises ModelRefused for the first name in them that stands for something else than it should."""
-    from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
-    from nnunetv2.preprocessing.normalization.default_normalization_schemes import ImageNormalization
-    from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
-    from nnunetv2.utilities.label_handling.label_handling import LabelManager
-
     for reader in (plans.get("image_reader_writer"), dataset_json.get("overwrite_image_reader_writer")):
         _refuse_unless(reader if reader != "None" else None, "imageio", BaseReaderWriter)
     _refuse_unless(plans.get("label_manager"), "utilities.label_handling", LabelManager)
@@ -187,21 +197,14 @@ def _is_module_class(name: object) -> bool:
     except pydoc.ErrorDuringImport:
         return True  # MONAI is not there, say; whoever builds this network will hear of it
     if found is None:  # where nnU-Net looks for networks that have moved
-        import dynamic_network_architectures
-        from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
-
         found = recursive_find_python_class(os.path.join(dynamic_network_architectures.__path__[0], "architectures"),
                                             name.split(".")[-1], "dynamic_network_architectures.architectures")
-        if found is None:
-            return True  # nnU-Net will say that there is none
-    return isinstance(found, type) and issubclass(found, nn.Module)
+    # None: nnU-Net will say that there is none
+    return found is None or (isinstance(found, type) and issubclass(found, nn.Module))
 
 
 def _refuse_unless(name: object, package: str, base: type | None) -> None:
     """base: what the class of that name, in a package of nnU-Net's, is derived from; None: it is a function there."""
-    import nnunetv2
-    from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
-
     if name is None:
         return
     folder = os.path.join(nnunetv2.__path__[0], *package.split("."))

@@ -2,20 +2,10 @@
 
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from nnunetv2_rmr.degradations.degrade import add_degradations, drawn_by
+from nnunetv2_rmr.degradations.degrade import add_degradations, degradation_arguments
+from nnunetv2_rmr.inference.trust import ReadsDataOnly
 from nnunetv2_rmr.settings import RMRSettings, channel_names
 from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
-from nnunetv2_rmr.training.reads_data_only import ReadsDataOnly
-
-
-class OnlyDegraded:
-    """Last transform: (2C + E, *spatial) as DegradeTransform leaves it -> the degraded modalities and the extras."""
-
-    def __init__(self, num_modalities: int):
-        self.num_modalities = num_modalities
-
-    def __call__(self, **data_dict) -> dict:
-        return data_dict | {"image": data_dict["image"][self.num_modalities:]}
 
 
 class nnUNetTrainer_RMRDegradations(ReadsDataOnly, nnUNetTrainer):
@@ -31,6 +21,16 @@ class nnUNetTrainer_RMRDegradations(ReadsDataOnly, nnUNetTrainer):
         transforms = add_degradations(
             super().get_training_transforms(*args, **kwargs), num_modalities=num_modalities,
             spacing=self.configuration_manager.spacing, clean_targets=True,
-            **drawn_by(settings, self.configuration_manager))
+            **degradation_arguments(settings, self.configuration_manager))
         transforms.transforms.append(OnlyDegraded(num_modalities))
         return transforms
+
+
+class OnlyDegraded:
+    """Last transform: (2C + E, *spatial) as DegradeTransform leaves it -> the degraded modalities and the extras."""
+
+    def __init__(self, num_modalities: int):
+        self.num_modalities = num_modalities
+
+    def __call__(self, **data_dict) -> dict:
+        return data_dict | {"image": data_dict["image"][self.num_modalities:]}

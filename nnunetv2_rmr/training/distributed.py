@@ -54,15 +54,8 @@ def let_nnunet_train_on(device: torch.device) -> None:
     from nnunetv2.run import load_pretrained_weights, run_training
     from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as module
 
-    make_trainer = run_training.get_trainer_from_args
-
-    def make_placed_trainer(*args, **kwargs):
-        trainer = make_trainer(*args, **kwargs)
-        _place(trainer, device)
-        return trainer
-
-    run_training.get_trainer_from_args = make_placed_trainer  # the commands look it up under this name
-
+    make_trainer = run_training.get_trainer_from_args  # the commands look it up under this name
+    run_training.get_trainer_from_args = lambda *args, **kwargs: _place(make_trainer(*args, **kwargs), device)
     device_ids = [device.index] if device.type == "cuda" else None
     load_pretrained_weights.dist = SimpleNamespace(is_initialized=lambda: False)
     load_pretrained_weights.torch = SimpleNamespace(load=partial(torch.load, map_location="cpu"))
@@ -71,8 +64,8 @@ def let_nnunet_train_on(device: torch.device) -> None:
         torch.nn.SyncBatchNorm.convert_sync_batchnorm = classmethod(lambda cls, network, process_group=None: network)
 
 
-def _place(trainer, device: torch.device) -> None:
-    """Give a new trainer this process's device, and let rank 0 alone write the split.
+def _place(trainer, device: torch.device):
+    """Give a new trainer this process's device, let rank 0 alone write the split, and return the trainer.
 
     The trainers' `local_rank` stays the number among all processes, as nnU-Net uses it: to let one write files, and to
     share out validation cases.
@@ -85,3 +78,4 @@ def _place(trainer, device: torch.device) -> None:
         trainer.do_split()
     # nccl would guess the GPU of its first communication from the number among all processes
     dist.barrier(device_ids=[device.index] if dist.get_backend() == "nccl" else None)
+    return trainer

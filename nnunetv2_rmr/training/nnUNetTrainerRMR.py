@@ -14,9 +14,10 @@ from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import distributed as dist
 
-from nnunetv2_rmr.degradations.degrade import add_degradations, drawn_by
+from nnunetv2_rmr.degradations.degrade import add_degradations, degradation_arguments
 from nnunetv2_rmr.files.atomic import remove_leftovers
-from nnunetv2_rmr.inference.stock import let_stock_predictor_save_fused
+from nnunetv2_rmr.inference.predictor import let_stock_predictor_save_fused
+from nnunetv2_rmr.inference.trust import ReadsDataOnly
 from nnunetv2_rmr.losses.restoration import CONSISTENCY, TERMS, RMRLoss
 from nnunetv2_rmr.networks.fusing import unwrapped
 from nnunetv2_rmr.networks.mean_teacher import MeanTeacher
@@ -31,10 +32,8 @@ from nnunetv2_rmr.settings import (
     refuse_version_0_1,
 )
 from nnunetv2_rmr.training.panel import save_panel
-from nnunetv2_rmr.training.progress import plot_loss_terms
-from nnunetv2_rmr.training.reads_data_only import ReadsDataOnly
+from nnunetv2_rmr.training.progress import plot_loss_terms, track_picture
 from nnunetv2_rmr.training.reproducible import SeedNextSample, seed_everything, seed_from_environment
-from nnunetv2_rmr.training.tracking import log_picture
 from nnunetv2_rmr.training.unlabelled import (
     find_unlabelled,
     number_in_batch,
@@ -134,7 +133,7 @@ class nnUNetTrainerRMR(ReadsDataOnly, nnUNetTrainer):
         transforms = add_degradations(
             super().get_training_transforms(*args, **kwargs), num_modalities=len(channel_names(self.dataset_json)),
             spacing=self.configuration_manager.spacing, clean_targets=self.clean_targets,
-            **drawn_by(self.settings, self.configuration_manager))
+            **degradation_arguments(self.settings, self.configuration_manager))
         return self._seeded(transforms, stream=0, batches_before=self.current_epoch * self.num_iterations_per_epoch)
 
     def get_validation_transforms(self, *args, **kwargs):
@@ -171,24 +170,7 @@ class nnUNetTrainerRMR(ReadsDataOnly, nnUNetTrainer):
     def on_epoch_end(self):
         # to log the loss terms one by one, and to draw them and a panel; before nnU-Net's, which saves a checkpoint: a
         # training that goes on from there has all pictures
-        self._log_terms(self.loss.take())
-        if self.local_rank == 0:
-            self._draw(self.current_epoch)
-        super().on_epoch_end()
-
-    def _draw(self, epoch: int) -> None:
-        remove_leftovers([self.output_folder, join(self.output_folder, "panels")])  # of a training that was killed
-        plot_loss_terms(self.logger.local_logger.my_fantastic_logging, self.loss_terms,
-                        join(self.output_folder, "progress_rmr.png"))
-        every = self.settings.panel_every
-        if every is None:
-            every = max(1, self.num_epochs // 10)
-        if every > 0 and ((epoch + 1) % every == 0 or epoch == self.num_epochs - 1):
-            panel = join(self.output_folder, "panels", f"epoch_{epoch:04d}.png")
-            save_panel(self, self._last_batch, panel)
-            log_picture(self.logger, "panel", panel, epoch)
-
-    def _log_terms(self, terms: dict[str, float]) -> None:
+        terms = self.loss.take()
         if self.is_ddp:
             gathered = [None] * dist.get_world_size()
             dist.all_gather_object(gathered, terms)
@@ -197,6 +179,19 @@ class nnUNetTrainerRMR(ReadsDataOnly, nnUNetTrainer):
             self.logger.log(f"loss_{name}", value, self.current_epoch)
         self.print_to_log_file("loss terms, unweighted:", ", ".join(
             f"{name} {value:.4f}" for name, value in terms.items() if not np.isnan(value)))
+        if self.local_rank == 0:
+            self._draw(self.current_epoch)
+        super().on_epoch_end()
+
+    def _draw(self, epoch: int) -> None:
+        remove_leftovers([self.output_folder, join(self.output_folder, "panels")])  # of a training that was killed
+        plot_loss_terms(self.logger.local_logger.my_fantastic_logging, self.loss_terms,
+                        join(self.output_folder, "progress_rmr.png"))
+        every = max(1, self.num_epochs // 10) if self.settings.panel_every is None else self.settings.panel_every
+        if every > 0 and ((epoch + 1) % every == 0 or epoch == self.num_epochs - 1):
+            panel = join(self.output_folder, "panels", f"epoch_{epoch:04d}.png")
+            save_panel(self, self._last_batch, panel)
+            track_picture(self.logger, "panel", panel, epoch)
 
     def save_checkpoint(self, filename: str) -> None:
         # nnU-Net writes in place: a process killed meanwhile would leave a broken checkpoint and lose the one before

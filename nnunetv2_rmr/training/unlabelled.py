@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from unittest.mock import patch
 
 import numpy as np
@@ -86,13 +87,7 @@ def number_in_batch(fraction: float, batch_size: int) -> int:
 @contextmanager
 def partly_unlabelled_batches(unlabelled: nnUNetBaseDataset, num_unlabelled: int) -> Iterator[None]:
     """Within it, the loader that nnU-Net's get_dataloaders makes first, that of the training cases, is ours."""
-    made = []
-
-    def make(*args, **kwargs) -> nnUNetDataLoader:
-        first = not made
-        made.append(PartlyLabelledLoader(*args, **kwargs, unlabelled=unlabelled, num_unlabelled=num_unlabelled) if first
-                    else nnUNetDataLoader(*args, **kwargs))
-        return made[-1]
-
-    with patch.object(stock, "nnUNetDataLoader", make):
+    classes = iter((partial(PartlyLabelledLoader, unlabelled=unlabelled, num_unlabelled=num_unlabelled),
+                    nnUNetDataLoader))
+    with patch.object(stock, "nnUNetDataLoader", lambda *args, **kwargs: next(classes)(*args, **kwargs)):
         yield

@@ -1,17 +1,16 @@
-"""Final validation: fused images of its cases and how robust they are; and whole files or none, nnU-Net's, too."""
+"""Final validation: fused images of its cases, and how well degraded copies of them are restored."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import get_context
+from functools import partial
 from os.path import join
 from unittest.mock import patch
 
 import numpy as np
 import torch
-from batchgenerators.utilities.file_and_folder_operations import maybe_mkdir_p
 from nnunetv2.configuration import default_num_processes
 from nnunetv2.evaluation import evaluate_predictions
 from nnunetv2.paths import nnUNet_raw
@@ -21,16 +20,16 @@ from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 from torch import distributed as dist
 
-from nnunetv2_rmr.degradations.degrade import degrade_case, drawn_by
+from nnunetv2_rmr.degradations.degrade import degradation_arguments, degrade_case
 from nnunetv2_rmr.evaluation.restoration import restoration_scores
 from nnunetv2_rmr.files.atomic import remove_leftovers, write_json
 from nnunetv2_rmr.files.input_check import BadCaseError
 from nnunetv2_rmr.files.whole_files import save_json_whole
+from nnunetv2_rmr.files.workers import Beside, new_pool
 from nnunetv2_rmr.fusion.fused_image import fused_image, fusion_target
-from nnunetv2_rmr.inference.export_fused import export_fused
-from nnunetv2_rmr.inference.export_segmentation import export_segmentation
+from nnunetv2_rmr.inference.export import IntensityMap, export_fused, export_segmentation
+from nnunetv2_rmr.inference.failures import Failure, or_failure
 from nnunetv2_rmr.inference.fused_writer import check_can_write
-from nnunetv2_rmr.inference.intensity import IntensityMap
 from nnunetv2_rmr.inference.predictor import RMRPredictor
 from nnunetv2_rmr.inference.preprocessing import PROPERTY, RMRConfigurationManager
 
@@ -56,33 +55,40 @@ def export_validation_fusion(trainer: nnUNetTrainer) -> None:
     intensities; the log says so. What goes wrong with a case is logged, and the others are done: nothing here costs a
     training its segmentation validation.
     """
+    trainer.set_deep_supervision_enabled(False)  # as nnU-Net's own validation, which follows
     predictor = RMRPredictor(perform_everything_on_device=False, device=trainer.device, allow_tqdm=False)
     predictor.manual_initialization(trainer.network, trainer.plans_manager, trainer.configuration_manager, None,
                                     trainer.dataset_json, type(trainer).__name__, None)
-    _, keys = trainer.do_split()
-    all_keys = sorted(keys)
-    keys = all_keys[trainer.local_rank::dist.get_world_size()] if trainer.is_ddp else all_keys
+    processes = dist.get_world_size() if trainer.is_ddp else 1
+    all_keys = sorted(trainer.do_split()[1])
+    keys = all_keys[trainer.local_rank::processes] if trainer.is_ddp else all_keys
     dataset = trainer.dataset_class(trainer.preprocessed_dataset_folder, keys,
                                     folder_with_segs_from_previous_stage=trainer.folder_with_segs_from_previous_stage)
-    finish = _Finish(trainer, _raw_files(trainer), _can_write(trainer))
-    every_process_has = len(all_keys) // dist.get_world_size() if trainer.is_ddp else 0
-    scores, waiting = {}, []
-    with _pool(len(keys)) as pool:
+    finish = _Finish(trainer)
+    # a worker takes seconds to start, as it imports torch
+    workers = min(AHEAD, default_num_processes) if len(keys) > 1 and default_num_processes > 1 else 0
+    with Beside(partial(new_pool, workers) if workers else partial(ThreadPoolExecutor, 1), AHEAD) as finishing:
         for number, key in enumerate(keys, 1):
             trainer.print_to_log_file(f"fusing {key}")
-            try:
-                waiting.append((key, pool.submit(finish, key, *_predict(trainer, predictor, dataset, key,
-                                                                        seed=all_keys.index(key)))))
-            except Exception as error:
-                _log_failure(trainer, key, error)
-            if len(waiting) > AHEAD:
-                _collect(trainer, *waiting.pop(0), scores)
-            if number % BARRIER_EVERY == 0 and number <= every_process_has:
+            images = or_failure(key, _predict, trainer, predictor, dataset, key, all_keys.index(key))
+            if isinstance(images, Failure):
+                finishing.submit(Failure, images.message)
+            else:
+                finishing.submit(or_failure, key, finish, key, *images)
+            if number % BARRIER_EVERY == 0 and number <= len(all_keys) // processes and trainer.is_ddp:
                 dist.barrier()  # whoever is ahead would wait at the end, longer than NCCL allows
-        for key, job in waiting:
-            _collect(trainer, key, job, scores)
+        results = dict(zip(keys, finishing.results()))
+    scores = {}
+    for key, result in results.items():
+        if isinstance(result, tuple):
+            scores[key], message = result
+            if message:
+                trainer.print_to_log_file(message)
+        else:
+            trainer.print_to_log_file(f"ERROR: no fused image of the validation case "
+                                      f"{getattr(result, 'message', f'{key}: {result}')}")
     if trainer.is_ddp:
-        gathered = [None] * dist.get_world_size()
+        gathered = [None] * processes
         dist.all_gather_object(gathered, scores)
         scores = {key: value for part in gathered for key, value in part.items()}
     if trainer.local_rank == 0 and scores:
@@ -95,7 +101,7 @@ def _predict(trainer: nnUNetTrainer, predictor: RMRPredictor, dataset, key: str,
     clean = torch.from_numpy(np.asarray(data[:], dtype=np.float32))
     inside = torch.from_numpy(np.asarray(seg[:])[0] >= 0)
     degraded = degrade_case(clean, inside, trainer.configuration_manager.spacing, seed=seed,
-                            **drawn_by(trainer.settings, trainer.configuration_manager))
+                            **degradation_arguments(trainer.settings, trainer.configuration_manager))
     extra = clean[:0]
     if trainer.is_cascaded:  # as nnU-Net's validation has it
         extra = torch.from_numpy(convert_labelmap_to_one_hot(
@@ -107,11 +113,16 @@ def _predict(trainer: nnUNetTrainer, predictor: RMRPredictor, dataset, key: str,
 class _Finish:
     """What is left of a case when the network is done with it. Without the trainer, so it can go to another process."""
 
-    def __init__(self, trainer: nnUNetTrainer, raw_files: dict[str, list[str]], write: bool):
+    def __init__(self, trainer: nnUNetTrainer):
         self.plans, self.configuration = trainer.plans_manager, trainer.configuration_manager
         self.dataset_json, self.reference = trainer.dataset_json, trainer.reference
         self.folder = join(trainer.output_folder, "validation")
-        self.raw_files, self.write = raw_files, write
+        self.raw_files, self.write = _raw_files(trainer), True
+        try:
+            check_can_write(self.plans.image_reader_writer_class, self.dataset_json["file_ending"])
+        except NotImplementedError as error:  # no reason to lose a finished training
+            trainer.print_to_log_file(f"The fused images of the validation are not written: {error}")
+            self.write = False
 
     def __call__(self, key: str, clean: torch.Tensor, degraded: torch.Tensor, of_clean: torch.Tensor,
                  of_degraded: torch.Tensor, inside: torch.Tensor, properties: dict) -> tuple[dict, str]:
@@ -121,12 +132,12 @@ class _Finish:
         aimed_at, given = (fusion_target(seen, len(images), spacing, self.reference) for images, seen in pairs)
         scores = restoration_scores(restored, aimed_at, inside)
         scores["input"] = restoration_scores(given, aimed_at, inside)
-        said = ""
+        message = ""
         if self.write:
-            intensity_map, said = self._intensity_map(key)
+            intensity_map, message = self._intensity_map(key)
             export_fused(fused, properties, intensity_map, self.plans, self.configuration,
                          self.dataset_json["file_ending"], join(self.folder, key))
-        return scores, said
+        return scores, message
 
     def _intensity_map(self, key: str) -> tuple[IntensityMap | None, str]:
         """How the case was normalised: by repeating nnU-Net's preprocessing, since its files do not hold raw values."""
@@ -141,41 +152,28 @@ class _Finish:
         return properties[PROPERTY], ""
 
 
-def _pool(cases: int) -> Executor:
-    """A worker takes seconds to start, as it imports torch: none for a single case or on nnUNet_def_n_proc=1."""
-    if cases > 1 and default_num_processes > 1:
-        return ProcessPoolExecutor(min(AHEAD, default_num_processes), mp_context=get_context("spawn"))
-    return ThreadPoolExecutor(1)
+class _WithoutResampling(RMRConfigurationManager):
+    """Normalisation comes before resampling, which is most of preprocessing's time."""
+
+    resampling_fn_data = resampling_fn_seg = property(lambda self: lambda data, *args: data)
 
 
-def _collect(trainer: nnUNetTrainer, key: str, job: Future, scores: dict) -> None:
+def _raw_files(trainer: nnUNetTrainer) -> dict[str, list[str]]:
+    """Raw images of every training case, empty if they are not there."""
     try:
-        scores[key], said = job.result()
-    except Exception as error:
-        _log_failure(trainer, key, error)
-    else:
-        if said:
-            trainer.print_to_log_file(said)
-
-
-def _log_failure(trainer: nnUNetTrainer, key: str, error: Exception) -> None:
-    trainer.print_to_log_file(f"ERROR: no fused image of the validation case {key}: {type(error).__name__}: {error}")
-
-
-def _can_write(trainer: nnUNetTrainer) -> bool:
-    try:
-        check_can_write(trainer.plans_manager.image_reader_writer_class, trainer.dataset_json["file_ending"])
-    except NotImplementedError as error:  # no reason to lose a finished training
-        trainer.print_to_log_file(f"The fused images of the validation are not written: {error}")
-        return False
-    return True
+        cases = get_filenames_of_train_images_and_targets(
+            join(nnUNet_raw, trainer.plans_manager.dataset_name), trainer.dataset_json) if nnUNet_raw.is_set() else {}
+    except FileNotFoundError:
+        cases = {}
+    if not cases:
+        trainer.print_to_log_file("The raw images are not at hand (nnUNet_raw): the fused images of the validation are "
+                                  "in normalised intensities")
+    return {key: case["images"] for key, case in cases.items()}
 
 
 def _save(trainer: nnUNetTrainer, scores: dict[str, dict]) -> None:
-    mean = _mean_scores(scores.values()) | {"input": _mean_scores([s["input"] for s in scores.values()])}
-    folder = join(trainer.output_folder, "validation", "fused")
-    maybe_mkdir_p(folder)
-    write_json({"mean": mean, "cases": scores}, join(folder, "restoration.json"))
+    mean = mean_scores([*scores.values()]) | {"input": mean_scores([s["input"] for s in scores.values()])}
+    write_json({"mean": mean, "cases": scores}, join(trainer.output_folder, "validation", "fused", "restoration.json"))
     for name in ("PSNR", "SSIM"):
         trainer.logger.log_summary(f"final_val/restoration_{name}", mean[name])
     trainer.print_to_log_file(f"Restoration of degraded validation cases, fused image: PSNR {mean['PSNR']:.2f} dB, "
@@ -183,28 +181,7 @@ def _save(trainer: nnUNetTrainer, scores: dict[str, dict]) -> None:
                               f"SSIM {mean['input']['SSIM']:.3f})")
 
 
-def _mean_scores(scores: Collection[dict[str, float]]) -> dict[str, float]:
+def mean_scores(scores: Sequence[dict[str, float]]) -> dict[str, float]:
     """Without infinite PSNR: of a case that the draw left as it was."""
     return {name: float(np.mean([s[name] for s in scores if np.isfinite(s[name])] or [np.nan]))
             for name in ("PSNR", "SSIM")}
-
-
-def _raw_files(trainer: nnUNetTrainer) -> dict[str, list[str]]:
-    """Raw images of every training case, empty if they are not there."""
-    if nnUNet_raw.is_set():
-        try:
-            cases = get_filenames_of_train_images_and_targets(join(nnUNet_raw, trainer.plans_manager.dataset_name),
-                                                              trainer.dataset_json)
-        except FileNotFoundError:
-            pass
-        else:
-            return {key: case["images"] for key, case in cases.items()}
-    trainer.print_to_log_file("The raw images are not at hand (nnUNet_raw): the fused images of the validation are in "
-                              "normalised intensities")
-    return {}
-
-
-class _WithoutResampling(RMRConfigurationManager):
-    """Normalisation comes before resampling, which is most of preprocessing's time."""
-
-    resampling_fn_data = resampling_fn_seg = property(lambda self: lambda data, *args: data)

@@ -43,7 +43,6 @@ class Ground:
     def __init__(self, root: Path):
         self.root = root
         self.env = tiny.nnunet_env(root, nnUNet_rmr_seed="1", OMP_NUM_THREADS="1")
-        self.env["nnUNet_extTrainer"] += f":{Path(tiny.__file__).parent / 'trainers'}"
         self.model = root / "results" / DATASET / MODEL
         if not (self.model / "fold_0" / "validation" / "summary.json").exists():
             shutil.rmtree(root)

@@ -223,7 +223,6 @@ def env(tmp_path_factory) -> dict[str, str]:
     """A tiny data set with regions and an ignore label, three scans without labels, and one that is broken."""
     root = tmp_path_factory.mktemp("unlabelled")
     env = tiny.nnunet_env(root, nnUNet_rmr_seed="5", TINY_ONLY_TRAINS="1")
-    env["nnUNet_extTrainer"] += f":{tiny.ROOT / 'tests' / 'trainers'}"
     name = tiny.write_dataset(root / "raw", NUMBER, regions=True)
     raw = root / "raw" / name
     description = json.loads((raw / "dataset.json").read_text())

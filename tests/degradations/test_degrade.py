@@ -20,8 +20,8 @@ from nnunetv2_rmr.degradations.degrade import (
     DegradeTransform,
     RememberForegroundTransform,
     add_degradations,
+    degradation_arguments,
     degrade_case,
-    drawn_by,
     split_clean_degraded,
 )
 from nnunetv2_rmr.settings import RMRSettings
@@ -140,7 +140,8 @@ def test_only_magnitude_images_get_rician_noise():
     assert all(mri["rician"] and not ct["rician"] for mri, ct in parameters)
     plans = make_plans(scheme="CTNormalization").plans
     plans["configurations"]["test"]["normalization_schemes"][1] = "ZScoreNormalization"
-    assert drawn_by(RMRSettings(), PlansManager(plans).get_configuration("test"))["magnitude"] == [False, True]
+    arguments = degradation_arguments(RMRSettings(), PlansManager(plans).get_configuration("test"))
+    assert arguments["magnitude"] == [False, True]
 
 
 def test_options_reach_the_degradation(image):

@@ -10,8 +10,8 @@ import pytest
 import SimpleITK as sitk
 
 from nnunetv2_rmr.files.whole_files import is_whole
-from nnunetv2_rmr.inference import export_segmentation as module
-from nnunetv2_rmr.inference.export_segmentation import export_segmentation
+from nnunetv2_rmr.inference import export as module
+from nnunetv2_rmr.inference.export import export_segmentation
 
 PLANS = SimpleNamespace()
 

@@ -10,6 +10,7 @@ import pytest
 import SimpleITK as sitk
 import tiny
 import torch
+from acvl_utils.cropping_and_padding.padding import pad_nd_image
 from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -19,14 +20,14 @@ from small_cases import network_for, oblique_case, predictor_for
 from nnunetv2_rmr.ext_trainer import trainers_folder
 from nnunetv2_rmr.files.input_check import BadCaseError, check_files, images_in
 from nnunetv2_rmr.fusion.fused_image import fused_image
-from nnunetv2_rmr.inference.export_fused import export_fused, fused_filename, fused_to_input_grid
+from nnunetv2_rmr.inference.export import export_fused, fused_filename, fused_to_input_grid
 from nnunetv2_rmr.inference.failures import FailedCasesError, Failure
 from nnunetv2_rmr.inference.fused_writer import check_can_write, write_image
 from nnunetv2_rmr.inference.predictor import RMRPredictor
 from nnunetv2_rmr.inference.preprocessing import PROPERTY, RMRConfigurationManager
 from nnunetv2_rmr.inference.sliding_window import ImageAccumulator
 from nnunetv2_rmr.settings import RMRSettings
-from nnunetv2_rmr.training.validation import _mean_scores
+from nnunetv2_rmr.training.validation import mean_scores
 
 
 def preprocess(plans, files):
@@ -229,9 +230,9 @@ def test_where_one_tile_covers_the_image_the_sliding_window_changes_nothing(shap
     network, x = network_for(plans), torch.randn(2, *shape)
     predictor = predictor_for(plans, network)
     predictor.predict_logits_from_preprocessed_data(x)
-    padded, slicer = predictor._pad(x)
+    padded, slicer = pad_nd_image(x, (16, 16, 16), return_slicer=True)
     with torch.no_grad():
-        direct = network(padded[None], images=True)[1][0][(slice(None), *slicer)]
+        direct = network(padded[None], images=True)[1][0][slicer]
     images = predictor.predict_images_from_preprocessed_data(x)
     torch.testing.assert_close(images, direct)
     torch.testing.assert_close(predictor.take_fused(), predictor.fuse(images, x))
@@ -369,8 +370,8 @@ def test_settings_of_the_model_decide_the_reference_modality(tmp_path):
 def test_mean_scores_of_the_validation_leave_out_infinite_ones():
     scores = [{"PSNR": 20.0, "SSIM": 0.5}, {"PSNR": np.inf, "SSIM": 1.0}, {"PSNR": 30.0, "SSIM": 0.6},
               {"PSNR": -np.inf, "SSIM": 0.0}]
-    assert _mean_scores(scores) == pytest.approx({"PSNR": 25.0, "SSIM": 0.525})
-    assert np.isnan(_mean_scores(scores[1:2])["PSNR"])
+    assert mean_scores(scores) == pytest.approx({"PSNR": 25.0, "SSIM": 0.525})
+    assert np.isnan(mean_scores(scores[1:2])["PSNR"])
 
 
 def test_the_predictor_finds_our_trainers_by_itself(monkeypatch, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import SimpleITK as sitk
 import tiny
 import torch
-from conftest import PLAIN, REGIONS
+from conftest import REGIONS
 from plans import DATASET_JSON, make_plans
 from small_cases import network_for, oblique_case, predictor_for
 from torch import nn
@@ -15,7 +15,7 @@ from torch import nn
 from nnunetv2_rmr.degradations.degrade import DegradeTransform
 from nnunetv2_rmr.files.input_check import BadCaseError
 from nnunetv2_rmr.fusion.fused_image import fused_image
-from nnunetv2_rmr.inference.intensity import IntensityMap
+from nnunetv2_rmr.inference.export import IntensityMap
 from nnunetv2_rmr.inference.preprocessing import ABSENT, PROPERTY, RMRConfigurationManager
 from nnunetv2_rmr.settings import RMRSettings
 from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
@@ -181,31 +181,36 @@ def test_a_model_of_another_trainer_can_not_do_without_modalities():
         predictor.predict_from_files([["a_0000.nii.gz"]], None)
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_a_model_trained_without_dropout_warns(capsys, dropout):
+    plans = make_plans(settings=RMRSettings(modality_dropout=dropout))
+    predictor = predictor_for(plans, network_for(plans), allow_missing=True)
+    image = np.random.default_rng(0).normal(100, 20, (2, 16, 16, 16)).astype(np.float32)
+    predictor.predict_single_npy_array(image, {"spacing": (1.0, 1.0, 1.0)})
+    warned = "WARNING: this model was trained without modality dropout" in capsys.readouterr().out
+    assert warned == (dropout == 0)
+
+
 # ---- command --------------------------------------------------------------------------------------------------------
 
 @tiny.bit_by_bit
 @pytest.mark.slow
-def test_the_command_trains_with_dropout_and_predicts_without_modalities(nnunet, tmp_path):
+def test_the_command_predicts_without_modalities(trained, nnunet, tmp_path):
     raw = tmp_path / "in"
-    images = f"{nnunet['nnUNet_raw']}/Dataset{PLAIN}_Tiny/imagesTs"
+    images = f"{nnunet['nnUNet_raw']}/Dataset{REGIONS}_Tiny/imagesTs"
     shutil.copytree(images, raw)
     (raw / "caseTs00_0001.nii.gz").unlink()  # T2
     (raw / "caseTs01_0002.nii.gz").unlink()  # FLAIR, the reference modality
     for i in range(3):
         shutil.copy(f"{images}/caseTs00_{i:04d}.nii.gz", raw / f"whole_{i:04d}.nii.gz")
-    env = nnunet | {"nnUNet_results": str(tmp_path / "results"), "nnUNet_rmr_seed": "1", "TINY_ONLY_TRAINS": "1"}
-    trainer = "nnUNetTrainerRMR_tiny_dropout"
-    tiny.run("nnUNetv2_train", PLAIN, tiny.CONFIGURATION, 0, "-tr", trainer, "-device", tiny.DEVICE, env=env)
-    command = ["nnUNetv2_rmr_predict", "-i", raw, "-d", PLAIN, "-c", tiny.CONFIGURATION, "-tr", trainer, "-f", 0,
-               "-device", tiny.DEVICE, "--disable_tta"]
-    in_this_process = ("-npp", 0, "-nps", 0)
+    command = ["nnUNetv2_rmr_predict_from_modelfolder", "-i", raw, "-m", trained, "-f", 0, "-device", tiny.DEVICE,
+               "--disable_tta", "-npp", 0, "-nps", 0]
 
-    result = tiny.run(*command, "-o", tmp_path / "out", "--missing", *in_this_process, env=env)
+    result = tiny.run(*command, "-o", tmp_path / "out", "--missing", env=nnunet)
     assert "case caseTs00 is predicted without caseTs00_0001.nii.gz (T2)" in result.stdout
     assert "case caseTs01 is predicted without caseTs01_0002.nii.gz (FLAIR)" in result.stdout
     assert "caseTs01: FLAIR would give the fused image its units" in result.stdout
-    assert "WARNING: this model was trained without modality dropout" not in result.stdout
-    refused = tiny.run(*command, "-o", tmp_path / "strict", *in_this_process, env=env, check=False)
+    refused = tiny.run(*command, "-o", tmp_path / "strict", env=nnunet, check=False)
     assert refused.returncode == 1
     assert "caseTs00_0001.nii.gz (T2) missing" in refused.stdout
     assert "caseTs01_0002.nii.gz (FLAIR) missing" in refused.stdout
@@ -221,15 +226,7 @@ def test_the_command_trains_with_dropout_and_predicts_without_modalities(nnunet,
 
 
 @pytest.mark.slow
-def test_help_names_the_option_and_a_model_without_dropout_warns(trained, nnunet, tmp_path):
-    for command in ("nnUNetv2_rmr_predict", "nnUNetv2_rmr_predict_from_modelfolder"):
-        help_text = tiny.run(command, "-h", env=nnunet).stdout
-        assert "--missing" in help_text and "-step_size" in help_text
-    images = f"{nnunet['nnUNet_raw']}/Dataset{REGIONS}_Tiny/imagesTs"
-    (tmp_path / "in").mkdir()
-    shutil.copy(f"{images}/caseTs00_0000.nii.gz", tmp_path / "in")
-    result = tiny.run("nnUNetv2_rmr_predict_from_modelfolder", "-i", tmp_path / "in", "-o", tmp_path / "out",
-                      "-m", trained, "-f", 0, "-device", tiny.DEVICE, "--disable_tta", "--missing",
-                      env=nnunet)
-    assert "WARNING: this model was trained without modality dropout" in result.stdout
-    assert (tmp_path / "out" / "fused" / "caseTs00.nii.gz").is_file()
+@pytest.mark.parametrize("command", ["nnUNetv2_rmr_predict", "nnUNetv2_rmr_predict_from_modelfolder"])
+def test_help_names_the_option_beside_nnunets(nnunet, command):
+    help_text = tiny.run(command, "-h", env=nnunet).stdout
+    assert "--missing" in help_text and "-step_size" in help_text

@@ -86,22 +86,15 @@ def test_stock_command_saves_fused_volumes_if_the_environment_asks(predicted, nn
 
 
 @tiny.bit_by_bit
-def test_continue_prediction_and_parts_hold_for_both_outputs(predicted, nnunet, images, tmp_path):
+def test_what_is_predicted_on_without_workers_is_the_same_and_both_outputs_count(predicted, nnunet, images, tmp_path):
     shutil.copytree(predicted, tmp_path, dirs_exist_ok=True)
     (tmp_path / "fused" / "caseTs00.nii.gz").unlink()
     kept = (tmp_path / "fused" / "caseTs01.nii.gz").stat().st_mtime_ns
-    output = tiny.run("nnUNetv2_rmr_predict", "-i", images, "-o", tmp_path, *MODEL, "--continue_prediction",
-                      "-num_parts", 1, "-part_id", 0, env=nnunet).stdout
+    output = tiny.run("nnUNetv2_rmr_predict", "-i", images, "-o", tmp_path, *MODEL, "--continue_prediction", "-npp", 0,
+                      "-nps", 0, env=nnunet).stdout
     assert "1 case(s) are complete, 1 to go" in output
-    assert files(tmp_path / "fused") == files(predicted / "fused")
+    assert files(tmp_path) == files(predicted) and files(tmp_path / "fused") == files(predicted / "fused")
     assert (tmp_path / "fused" / "caseTs01.nii.gz").stat().st_mtime_ns == kept
-
-
-@tiny.bit_by_bit
-def test_without_worker_processes_the_same_comes_out(predicted, nnunet, images, tmp_path):
-    tiny.run("nnUNetv2_rmr_predict", "-i", images, "-o", tmp_path, *MODEL, "-npp", 0, "-nps", 0, env=nnunet)
-    assert files(tmp_path) == files(predicted)
-    assert files(tmp_path / "fused") == files(predicted / "fused")
 
 
 @pytest.mark.parametrize(("cores", "asked", "counts"), [
@@ -115,11 +108,10 @@ def test_small_machines_start_no_worker_processes_unless_told(monkeypatch, cores
     assert _without_workers(["-i", "in", *asked]) == counts
 
 
-@pytest.mark.parametrize(("part", "workers"), [(1, ()), (0, ("-npp", 0, "-nps", 0, "-p", "nnUNetPlans"))])
-def test_parts_share_the_work(trained, nnunet, images, tmp_path, part, workers):
-    tiny.run("nnUNetv2_rmr_predict", "-i", images, "-o", tmp_path, *MODEL, "-num_parts", 2, "-part_id", part, *workers,
-             env=nnunet)
-    assert set(files(tmp_path)) == set(files(tmp_path / "fused")) == {f"caseTs0{part}.nii.gz"}
+def test_parts_share_the_work(trained, nnunet, images, tmp_path):
+    tiny.run("nnUNetv2_rmr_predict", "-i", images, "-o", tmp_path, *MODEL, "-num_parts", 2, "-part_id", 1, "-npp", 0,
+             "-nps", 0, "-p", "nnUNetPlans", env=nnunet)
+    assert set(files(tmp_path)) == set(files(tmp_path / "fused")) == {"caseTs01.nii.gz"}
 
 
 @tiny.bit_by_bit

@@ -1,12 +1,10 @@
 # found by nnU-Net through nnUNet_extTrainer, beside our own folder
 import os
 import signal
-from dataclasses import replace
 
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from nnunetv2_rmr.degradations.degrade import DEGRADATIONS
 from nnunetv2_rmr.published.nnUNetTrainerRMR_paper import nnUNetTrainerRMR_paper
 from nnunetv2_rmr.training.degradations_only import nnUNetTrainer_RMRDegradations
 from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
@@ -88,22 +86,8 @@ class nnUNetTrainerRMR_tiny_still(nnUNetTrainerRMR_tiny):
         return optimizer, scheduler
 
 
-class nnUNetTrainerRMR_tiny_dropout(nnUNetTrainerRMR_tiny):
-    settings = replace(nnUNetTrainerRMR_tiny.settings, modality_dropout=0.5)
-
-
-class nnUNetTrainerRMR_tiny_everything(nnUNetTrainerRMR_tiny):
-    settings = replace(nnUNetTrainerRMR_tiny.settings, modality_dropout=0.5, p_clean=0.1, restoration_weight=5.0,
-                       degradation_probabilities={kind: 1 / len(DEGRADATIONS) for kind in DEGRADATIONS})
-
-
-class nnUNetTrainer_tiny(nnUNetTrainer):
-    def __init__(self, plans: dict, configuration: str, fold: int, dataset_json: dict,
-                 device: torch.device = torch.device("cuda")):
-        super().__init__(plans, configuration, fold, dataset_json, device)
-        self.num_epochs = 4
-        self.num_iterations_per_epoch = 6
-        self.num_val_iterations_per_epoch = 2
+class nnUNetTrainer_tiny(Tiny, nnUNetTrainer):
+    pass
 
 
 class FixedBatches:

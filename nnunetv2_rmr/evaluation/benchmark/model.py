@@ -10,10 +10,10 @@ import torch
 from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
 
 from nnunetv2_rmr.degradations.degrade import DEGRADATIONS
-from nnunetv2_rmr.inference.checkpoints import list_checkpoints
-from nnunetv2_rmr.inference.export_fused import fused_to_input_grid
+from nnunetv2_rmr.inference.export import fused_to_input_grid
 from nnunetv2_rmr.inference.predictor import RMRPredictor
 from nnunetv2_rmr.inference.preprocessing import PROPERTY
+from nnunetv2_rmr.inference.trust import list_checkpoints
 from nnunetv2_rmr.settings import RMRSettings, channel_names, distinct_names
 
 
