@@ -72,5 +72,5 @@ def _heading(benchmark: Benchmark, gain: float) -> str:
     if math.isnan(gain):
         return "Not comparable" if benchmark.others else "Examples"
     better = benchmark.others[0] if len(benchmark.others) == 1 else "the best other model"
-    found = "Improved: {} is above {}" if gain > 0 else "Not improved: {} is not above {}"
-    return found.format(better, benchmark.reference)
+    improved, what = ("Improved", "is above") if gain > 0 else ("Not improved", "is not above")
+    return f"{improved}: {better} {what} {benchmark.reference}"
