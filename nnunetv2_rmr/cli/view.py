@@ -1,4 +1,4 @@
-"""`nnUNetv2_rmr_view`: look at predictions in three planes, in a browser."""
+"""`nnUNetv2_rmr_view`: look at predictions and fused images in three planes, in a browser."""
 
 import argparse
 import sys
@@ -10,13 +10,16 @@ def parser() -> argparse.ArgumentParser:
         prog="nnUNetv2_rmr_view",
         description="Writes one HTML file with all modalities of the given cases, the fused volume and the "
                     "segmentations, in three planes with a common cursor. It opens in any browser, without network.",
-        epilog="example: nnUNetv2_rmr_view -i imagesTs -p OUT BraTS2021_01480 --open")
+        epilog="examples: nnUNetv2_rmr_view -i imagesTs -p OUT BraTS2021_01480 --open; after nnUNetv2_rmr_fuse: "
+               "nnUNetv2_rmr_view -i imagesTs --fused OUT BraTS2021_01480")
     p.add_argument("cases", nargs="+", metavar="CASE", help="case identifiers, without _0000 and file ending")
     p.add_argument("-i", dest="images", type=Path, required=True, metavar="IMAGES",
                    help="folder with the images in nnU-Net's format, CASE_0000.nii.gz ...")
-    p.add_argument("-p", dest="predictions", type=Path, required=True, metavar="PREDICTIONS",
+    p.add_argument("-p", dest="predictions", type=Path, metavar="PREDICTIONS",
                    help="folder of nnUNetv2_rmr_predict or nnUNetv2_predict; fused/CASE.nii.gz is shown if it is "
-                        "there. Its dataset.json gives the names of modalities and labels")
+                        "there. Its dataset.json, else that of the images, gives the names of modalities and labels")
+    p.add_argument("--fused", type=Path, metavar="FOLDER", help="folder with fused images, CASE.nii.gz, as of "
+                                                                "nnUNetv2_rmr_fuse (default: PREDICTIONS/fused)")
     p.add_argument("--labels", type=Path, metavar="FOLDER", help="folder with expert labels, CASE.nii.gz")
     p.add_argument("-o", dest="output", type=Path, default=Path("view.html"), metavar="FILE.html",
                    help="default: %(default)s")
@@ -27,17 +30,20 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     p = parser()
     values = p.parse_args(argv)
-    for option, folder in (("-i", values.images), ("-p", values.predictions), ("--labels", values.labels)):
+    if values.predictions is None and values.fused is None:
+        p.error("give -p, --fused or both")
+    for option, folder in (("-i", values.images), ("-p", values.predictions), ("--fused", values.fused),
+                           ("--labels", values.labels)):
         if folder is not None and not folder.is_dir():
             p.error(f"{option} {folder}: is no folder")
 
     # Here and not above: --help and usage errors should not wait for the imports
-    from nnunetv2_rmr.files.refused import BadCaseError
     from nnunetv2_rmr.report.view import write_view
 
     try:
-        problems = write_view(values.images, values.predictions, values.cases, values.output, values.labels)
-    except (BadCaseError, OSError) as error:
+        problems = write_view(values.images, values.predictions, values.cases, values.output, values.labels,
+                              values.fused)
+    except (ImportRefused, OSError) as error:
         sys.exit(f"{p.prog}: error: {error}")
     for problem in problems:
         print(f"{p.prog}: error: {problem}", file=sys.stderr)

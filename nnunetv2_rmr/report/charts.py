@@ -1,145 +1,155 @@
-"""The report's charts, as inline SVG."""
+"""The report's charts: what is drawn, and where. parts.html draws it as SVG.
+
+Not by matplotlib: a report has hundreds of small panels, whose points say what they are when pointed at.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
-from nnunetv2_rmr.report import svg
-from nnunetv2_rmr.report.data import GROUPS, Benchmark, Difference, Score
-from nnunetv2_rmr.report.html import Markup, number, tag
-from nnunetv2_rmr.report.verdict import BETTER, WORSE, interval, signed
+from matplotlib.ticker import MaxNLocator
 
-SEVERITIES = range(6)
+from nnunetv2_rmr.report.data import GROUPS, Benchmark, Score
+from nnunetv2_rmr.report.verdict import interval, number
 
-
-def legend(benchmark: Benchmark) -> Markup:
-    parts = []
-    for i, model in enumerate(benchmark.models):
-        colour, dash, shape = _look(i)
-        line = svg.polyline([(0, 7), (34, 7)], colour, dash) + svg.marker(17, 7, shape, colour)
-        parts.append(tag("span", Markup(svg.picture(34, 14, model, line)), " ", model, class_="key"))
-    return tag("p", *parts, class_="legend")
+# Okabe and Ito's colours, which the colour-blind can tell apart; markers and dashes say the same without colour.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+DASHES = ("", "6 3", "2 2", "8 3 2 3")
+MARKERS = {"circle": "M-1 0a1 1 0 1 0 2 0a1 1 0 1 0-2 0z", "square": "M-.88-.88H.88V.88H-.88z",
+           "triangle": "M0-1.25L1.08.63H-1.08z", "diamond": "M0-1.25L1.25 0 0 1.25-1.25 0z"}  # paths of about radius 1
 
 
-def _look(index: int) -> tuple[str, str, str]:
-    return tuple(choice[index % len(choice)] for choice in (svg.COLOURS, svg.DASHES, svg.MARKERS))
+@dataclass(frozen=True)
+class Look:
+    colour: str
+    dash: str
+    path: str
+
+    @classmethod
+    def of(cls, index: int) -> Look:
+        return cls(*(choice[index % len(choice)] for choice in (COLOURS, DASHES, tuple(MARKERS.values()))))
 
 
-def curves(benchmark: Benchmark, label: str, modality: str, x_axis: str) -> Markup:
-    """A small panel per corruption: mean Dice against severity or against the image difference (`x_axis`)."""
-    changes = {} if x_axis == "severity" else image_differences(benchmark, modality)
-    lines = {c: {m: _curve(benchmark, m, c, label, modality, x_axis, changes) for m in benchmark.models}
-             for c in benchmark.corruptions}
-    lines = {c: models for c, models in lines.items() if any(len(points) > 1 for points in models.values())}
-    if not lines:
-        return tag("p", "Not measured.")
-    everything = [(x, v) for models in lines.values() for points in models.values() for x, s in points
-                  for v in (s.mean, s.low, s.high) if not math.isnan(v)]
-    low = max(0.0, math.floor(10 * min(v for _, v in everything)) / 10)
-    right = 5 if x_axis == "severity" else max(x for x, _ in everything) * 1.03 or 1
-    pictures = []
+@dataclass(frozen=True)
+class Point:
+    x: float
+    score: Score
+    says: str
+
+    @property
+    def has_limits(self) -> bool:
+        return not math.isnan(self.score.low + self.score.high)
+
+
+@dataclass
+class Chart:
+    """Axes around lines of points, one line for each Look. xs, ys: from, to. kind: "bands" or "bars" show intervals,
+    "points" are without lines, around a diagonal.
+    """
+
+    kind: str
+    about: str
+    xs: tuple[float, float]
+    ys: tuple[float, float]
+    lines: list[tuple[Look, list[Point]]]
+    title: str = ""
+    x_label: str = ""
+    y_label: str = "mean Dice"
+    x_ticks: dict[float, str] = field(default_factory=dict)
+    width: float = 230
+    height: float = 165
+    description: str = ""
+    corners: tuple[str, str] = ("", "")  # texts at the upper left and the lower right
+
+    def x(self, value: float) -> float:
+        """Coordinate in the picture; left and right of the axes leave room for numbers."""
+        return round(36 + (value - self.xs[0]) / (self.xs[1] - self.xs[0]) * (self.width - 44), 1)
+
+    @property
+    def y_ticks(self) -> dict[float, str]:
+        return ticks(*self.ys)
+
+    def y(self, value: float) -> float:
+        return round(self.height - 32 - (value - self.ys[0]) / (self.ys[1] - self.ys[0]) * (self.height - 56), 1)
+
+
+def ticks(low: float, high: float) -> dict[float, str]:
+    """Round values in [low, high], and what is written there."""
+    values = MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(low, high)
+    return {float(v): f"{v:.10g}" for v in values if low - 1e-9 <= v <= high + 1e-9}
+
+
+def dice_range(values: Iterable[float]) -> tuple[float, float]:
+    """From a round value below all of them to 1."""
+    low = min((v for v in values if not math.isnan(v)), default=0.0)
+    return max(0.0, min(0.9, math.floor(10 * low) / 10)), 1.0
+
+
+def curves(benchmark: Benchmark, label: str, modality: str, x_axis: str) -> list[Chart]:
+    """A panel per corruption: mean Dice against severity or against the image difference (`x_axis`)."""
+    lines = {c: [(Look.of(i), _curve(benchmark, m, c, label, modality, x_axis))
+                 for i, m in enumerate(benchmark.models)] for c in benchmark.corruptions}
+    lines = {c: models for c, models in lines.items() if any(len(points) > 1 for _, points in models)}
+    points = [p for models in lines.values() for _, of_model in models for p in of_model]
+    ys = dice_range(v for p in points for v in (p.score.mean, p.score.low))
+    right = 5 if x_axis == "severity" else max((p.x for p in points), default=0) * 1.03 or 1
+    x_ticks = ticks(0, right) if x_axis != "severity" else {s: str(s) for s in range(6)}
+    charts = []
     for corruption, models in lines.items():
-        plot = svg.Plot((0, right), (low, max(1.0, low + 0.1)))
         info = benchmark.corruptions[corruption]
-        parts = [plot.axes(f"{corruption} ({info.get('seen', '?')})", x_axis, "mean Dice",
-                           list(SEVERITIES) if x_axis == "severity" else None)]
-        for i, points in enumerate(models.values()):
-            parts.append(svg.band([(plot.x(x), plot.y(s.low), plot.y(s.high)) for x, s in points
-                                   if not math.isnan(s.low + s.high)], _look(i)[0]))
-        for i, (model, points) in enumerate(models.items()):
-            colour, dash, shape = _look(i)
-            at = [(plot.x(x), plot.y(s.mean)) for x, s in points]
-            parts.append(svg.polyline(at, colour, dash))
-            parts += [svg.marker(*xy, shape, colour, title=f"{model}, {x_axis} {x:.3g}: {number(s.mean)} "
-                                                           f"({number(s.low)} to {number(s.high)})")
-                      for xy, (x, s) in zip(at, points)]
-        pictures.append(Markup(svg.picture(plot.width, plot.height, f"{corruption}: mean Dice against {x_axis}",
-                                           "".join(parts), info.get("description", ""))))
-    return tag("div", *pictures, class_="panels")
+        charts.append(Chart("bands", f"{corruption}: mean Dice against {x_axis}", (0, right), ys, models,
+                            f"{corruption} ({info.get('seen', '?')})", x_axis, x_ticks=x_ticks,
+                            description=info.get("description", "")))
+    return charts
 
 
-def _curve(benchmark: Benchmark, model: str, corruption: str, label: str, modality: str,
-           x_axis: str, changes: dict[tuple[str, int], float]) -> list[tuple[float, Score]]:
+def _curve(benchmark: Benchmark, model: str, corruption: str, label: str, modality: str, x_axis: str) -> list[Point]:
     points = []
-    for severity in SEVERITIES:
+    for severity in range(6):
         score = benchmark.score(model, corruption, label, severity=severity, modality=modality)
         if severity == 0 and math.isnan(score.mean):  # the clean images are everybody's severity 0
             score = benchmark.score(model, "clean", label, severity=0)
-        x = severity if x_axis == "severity" or severity == 0 else changes.get((corruption, severity), math.nan)
+        x = severity
+        if x_axis != "severity" and severity > 0:
+            x = benchmark.changes.get((modality, corruption, severity), math.nan)
         if not math.isnan(score.mean + x):
-            points.append((x, score))
+            points.append(Point(x, score, says(f"{model}, {x_axis} {x:.3g}", score)))
     return points
 
 
-def image_differences(benchmark: Benchmark, modality: str) -> dict[tuple[str, int], float]:
-    """(corruption, severity) -> mean over cases of how much the corruption changed the images."""
-    table = benchmark.cases
-    if "image_difference" not in table:
-        return {}
-    rows = table[(table["modality"] == modality) & table["image_difference"].notna()]
-    return rows.groupby(["corruption", "severity"])["image_difference"].mean().to_dict()
+def says(name: str, score: Score) -> str:
+    return f"{name}: {number(score.mean)}" + (f" ({limits})" if (limits := interval(score)) else "")
 
 
-def whisker(difference: Difference, reach: float, shows: str, digits: int) -> Markup:
-    """Dot and interval on a line from -reach to +reach, with 0 marked. shows: of `verdict.finding`."""
-    width, height = 150, 22
-
-    def x(value: float) -> float:
-        return width / 2 + value / (reach or 1) * (width / 2 - 6)
-
-    colour = {BETTER: svg.COLOURS[0], WORSE: svg.COLOURS[1]}.get(shows, "#777")
-    parts = [svg.line(4, 11, width - 4, 11, "grid"), svg.line(width / 2, 2, width / 2, height - 2, "axis")]
-    if not math.isnan(difference.low + difference.high):
-        parts.append(f'<line x1="{svg.f(x(difference.low))}" x2="{svg.f(x(difference.high))}" y1="11" y2="11" '
-                     f'stroke="{colour}" stroke-width="2.5"/>')
-    shape = "circle" if shows in (BETTER, WORSE) else "diamond"
-    parts.append(svg.marker(x(difference.difference), 11, shape, colour, 4))
-    title = f"{signed(difference.difference, digits)} ({interval(difference, digits) or 'no interval'}): {shows}"
-    return Markup(svg.picture(width, height, title, "".join(parts)))
-
-
-def groups(benchmark: Benchmark, label: str) -> Markup:
+def groups(benchmark: Benchmark, label: str) -> Chart:
     """Mean Dice of every model on clean, seen, unseen and missing, with intervals."""
-    found = benchmark.groups
-    scores = [benchmark.score(m, g, label) for m in benchmark.models for g in found]
-    low = min((v for s in scores for v in (s.mean, s.low) if not math.isnan(v)), default=0.0)
-    low = max(0.0, math.floor(10 * low) / 10)
-    plot = svg.Plot((-0.5, len(found) - 0.5), (low, max(1.0, low + 0.1)), 110 + 150 * len(found), 230)
-    parts = [plot.axes("", "", "mean Dice", [])]
-    parts += [svg.text(plot.x(i), plot.bottom + 15, GROUPS[g]) for i, g in enumerate(found)]
+    lines = []
     for i, model in enumerate(benchmark.models):
-        colour, dash, shape = _look(i)
         shift = (i - (len(benchmark.models) - 1) / 2) * 0.12
-        points = [(plot.x(j + shift), benchmark.score(model, g, label), g) for j, g in enumerate(found)]
-        points = [p for p in points if not math.isnan(p[1].mean)]
-        parts.append(svg.polyline([(x, plot.y(s.mean)) for x, s, _ in points], colour, dash))
-        for x, s, group in points:
-            if not math.isnan(s.low + s.high):
-                parts.append(f'<line x1="{svg.f(x)}" x2="{svg.f(x)}" y1="{svg.f(plot.y(s.low))}" '
-                             f'y2="{svg.f(plot.y(s.high))}" stroke="{colour}" stroke-width="2"/>')
-            title = f"{model}, {GROUPS[group]}: {number(s.mean)} ({number(s.low)} to {number(s.high)})"
-            parts.append(svg.marker(x, plot.y(s.mean), shape, colour, 4.5, title))
-    return Markup(svg.picture(plot.width, plot.height, "Mean Dice on clean, seen, unseen and missing", "".join(parts)))
+        scores = {group: benchmark.score(model, group, label) for group in benchmark.groups}
+        lines.append((Look.of(i), [Point(j + shift, score, says(f"{model}, {GROUPS[group]}", score))
+                                   for j, (group, score) in enumerate(scores.items()) if not math.isnan(score.mean)]))
+    ys = dice_range(v for _, points in lines for p in points for v in (p.score.mean, p.score.low))
+    names = {j: GROUPS[group] for j, group in enumerate(benchmark.groups)}
+    return Chart("bars", "Mean Dice on clean, seen, unseen and missing", (-0.5, len(names) - 0.5), ys, lines,
+                 x_ticks=names, width=110 + 150 * len(names), height=230)
 
 
-def scatter(benchmark: Benchmark, model: str, label: str) -> Markup:
+def scatter(benchmark: Benchmark, model: str, label: str) -> list[Chart]:
     """A panel per group: Dice of `model` against the reference's, a point per case (mean over the conditions)."""
+    reference = benchmark.reference
     table = benchmark.case_means(label).pivot(index=["seen", "case"], columns="model", values="Dice")
-    if not {model, benchmark.reference} <= set(table.columns):
-        return tag("p", "Not measured.")
-    low = max(0.0, math.floor(10 * table.min(axis=None)) / 10) if table.notna().any(axis=None) else 0.0
-    high = max(1.0, low + 0.1)
-    pictures = []
+    if not {model, reference} <= set(table.columns):
+        return []
+    limits = dice_range(table.to_numpy().ravel())
+    charts = []
     for i, group in enumerate(benchmark.groups):
-        rows = table.loc[group][[benchmark.reference, model]].dropna()
-        plot = svg.Plot((low, high), (low, high), 235, 235)
-        parts = [plot.axes(f"{group}, n = {len(rows)}", f"Dice, {benchmark.reference}", f"Dice, {model}"),
-                 svg.line(plot.x(low), plot.y(low), plot.x(high), plot.y(high), "grid strong"),
-                 svg.text(plot.x(low) + 6, plot.top + 12, f"{model} better", "start", "hint"),
-                 svg.text(plot.right - 2, plot.bottom - 6, f"{benchmark.reference} better", "end", "hint")]
-        parts += [svg.marker(plot.x(a), plot.y(b), svg.MARKERS[i], svg.COLOURS[i], 3.6,
-                             f"{case}: {benchmark.reference} {number(a)}, {model} {number(b)}")
+        rows = table.loc[group][[reference, model]].dropna()
+        points = [Point(a, Score(b), f"{case}: {reference} {number(a)}, {model} {number(b)}")
                   for case, (a, b) in zip(rows.index, rows.to_numpy())]
-        pictures.append(Markup(svg.picture(plot.width, plot.height, f"Dice per case, {GROUPS[group]}", "".join(parts))))
-    return tag("div", *pictures, class_="panels")
-
+        charts.append(Chart("points", f"Dice per case, {GROUPS[group]}", limits, limits, [(Look.of(i), points)],
+                            f"{group}, n = {len(rows)}", f"Dice, {reference}", f"Dice, {model}", ticks(*limits), 235,
+                            235, corners=(f"{model} better", f"{reference} better")))
+    return charts

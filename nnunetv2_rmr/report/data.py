@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +15,7 @@ from nnunetv2_rmr.evaluation.benchmark.statistics import finished_by_all
 GROUPS = {"clean": "clean images", "seen": "corruptions RMR trains on", "unseen": "held-out corruptions",
           "missing": "images without one modality"}
 METRICS = {"Dice": "Dice", "HD95": "HD95 (mm)", "NSD": "NSD"}
+KEY = ("model", "corruption", "severity", "modality", "label", "metric")  # of scores and differences
 MEAN = "mean"  # over labels, or over severities
 ALL = "all"  # modalities
 
@@ -49,15 +50,11 @@ class Difference:
     p: float = math.nan
 
 
-def number(value) -> float:
-    """NaN for what JSON has as null."""
-    return math.nan if value is None else float(value)
-
-
 class Benchmark:
     """results.csv, cases.csv, summary.json and examples/INDEX.json of a benchmark's folder.
 
-    Of the results without those that some model failed on, as in the summary.
+    Of the results without those that some model failed on, as in the summary. `models`: the reference first; `others`:
+    those compared with it. `groups`, `modalities`: what was measured of GROUPS and of "all" and single modalities.
 
     Raises ReportRefused if one of the first three is missing, or one of them can not be read.
     """
@@ -67,17 +64,39 @@ class Benchmark:
         self.summary = self._json("summary.json")
         self.results = finished_by_all(self._csv("results.csv", ["model", "corruption", "seen", "severity", "modality",
                                                                  "case", "label", *METRICS]))
-        self.cases = self._csv("cases.csv", ["model", "corruption", "severity", "modality", "case"])
-        examples = self.folder / "examples" / "INDEX.json"
-        self.examples = self._json("examples/INDEX.json") if examples.is_file() else []
+        self.cases = self._csv("cases.csv", ["model", "corruption", "severity", "modality", "case", "fused_PSNR",
+                                             "degraded_PSNR", "fused_SSIM", "degraded_SSIM", "image_difference"])
+        self.examples = self._json("examples/INDEX.json") if (self.folder / "examples/INDEX.json").is_file() else []
         try:
-            self.models = sorted(self.summary["models"], key=lambda name: name != self.summary["reference"])
-            self.corruptions = dict(self.summary["corruptions"])
-            self.labels = [MEAN, *self.summary["labels"]]
+            self._read_summary(self.summary)
         except KeyError as missing:
             raise ReportRefused(f"{self.folder / 'summary.json'}: has no entry {missing}") from None
-        if not self.models:
-            raise ReportRefused(f"{self.folder / 'summary.json'}: names no model")
+        measured = set(self.results["seen"])
+        self.groups = [group for group in GROUPS if group in measured]
+        corrupted = set(self.results["modality"][self.results["seen"].isin(["seen", "unseen"])])
+        self.modalities = [m for m in (ALL, *self.channels) if m in corrupted]
+        # (modality, corruption, severity) -> mean over cases of how much the images changed
+        changes = self.cases.groupby(["modality", "corruption", "severity"])["image_difference"].mean()
+        self.changes: dict[tuple[str, str, int], float] = changes.dropna().to_dict()
+
+    def _read_summary(self, summary: dict) -> None:
+        self.reference: str = summary["reference"]
+        self.models = sorted(summary["models"], key=lambda name: name != self.reference)
+        self.others = [name for name in self.models if name != self.reference]
+        self.corruptions: dict[str, dict] = summary["corruptions"]
+        self.labels: list[str] = [MEAN, *summary["labels"]]
+        self.label_values = {int(value): name for value, name in summary["label_values"].items()}
+        self.channels: list[str] = summary["modalities"]
+        self.test_cases: list[str] = summary["cases"]
+        self.confidence: float = summary["confidence"]
+        # Of predictions that could not be made: model, case, condition, error
+        self.failed: list[dict] = summary.get("failed", [])
+        self.failures = Counter(f["model"] for f in self.failed)
+        # Of each model that fuses, what its fused images are; empty, too, in summaries of older versions
+        self.fusion: dict[str, dict] = summary.get("fusion", {}).get("models", {})
+        self.costs = {cost["model"]: cost for cost in summary["cost"]}
+        self._scores = {_key(row): row for row in summary["scores"]}
+        self._differences = {_key(row): row for row in summary["differences"]}
 
     def _json(self, name: str):
         try:
@@ -97,65 +116,17 @@ class Benchmark:
             raise ReportRefused(f"{self.folder / name}: has no column {', '.join(missing)}")
         return table
 
-    @property
-    def reference(self) -> str:
-        return self.summary["reference"]
-
-    @property
-    def others(self) -> list[str]:
-        """Models compared with the reference."""
-        return [name for name in self.models if name != self.reference]
-
-    @property
-    def fusing(self) -> list[str]:
-        """Models that have fused images. Older summaries do not say; then those whose restoration was measured."""
-        if "fusion" in self.summary:
-            return [name for name in self.models if name in self.summary["fusion"]["models"]]
-        if "fused_PSNR" not in self.cases:
-            return []
-        measured = set(self.cases["model"][self.cases["fused_PSNR"].notna()])
-        return [name for name in self.models if name in measured]
-
-    @property
-    def failed(self) -> list[dict]:
-        """Predictions that could not be made: model, case, condition, error."""
-        return self.summary.get("failed", [])
-
-    @property
-    def confidence(self) -> float:
-        return self.summary.get("confidence", 0.95)
-
-    @cached_property
-    def groups(self) -> list[str]:
-        """Which of GROUPS were measured."""
-        found = set(self.results["seen"])
-        return [group for group in GROUPS if group in found]
-
-    @cached_property
-    def modalities(self) -> list[str]:
-        """'all' and the single modalities that corruptions were applied to."""
-        rows = self.results[self.results["seen"].isin(["seen", "unseen"])]
-        return [m for m in (ALL, *self.summary.get("modalities", [])) if m in set(rows["modality"])]
-
-    @cached_property
-    def _scores(self) -> dict[tuple, dict]:
-        return {_key(row): row for row in self.summary.get("scores", [])}
-
-    @cached_property
-    def _differences(self) -> dict[tuple, dict]:
-        return {_key(row): row for row in self.summary.get("differences", [])}
+    def mean_errors(self, label: str) -> dict[str, dict]:
+        """Model -> its mCE, rmCE, mCE_seen and mCE_unseen."""
+        return {e["model"]: e for e in self.summary["mean_corruption_errors"] if e["label"] == label}
 
     def score(self, model: str, corruption: str, label: str = MEAN, metric: str = "Dice",
               severity: int | str = MEAN, modality: str = ALL) -> Score:
         """Mean of a corruption or of one of GROUPS. All NaN if it was not measured."""
         row = _find(self._scores, model, corruption, severity, modality, label, metric)
-        if row is not None:
-            return Score(number(row["mean"]), number(row["low"]), number(row["high"]), int(row["n"] or 0))
-        if corruption not in GROUPS or modality != ALL:
+        if row is None:
             return Score(math.nan)
-        values = self.case_means(label, metric)
-        values = values[(values["model"] == model) & (values["seen"] == corruption)][metric].dropna()
-        return Score(float(values.mean()) if len(values) else math.nan, n=len(values))
+        return Score(or_nan(row["mean"]), or_nan(row["low"]), or_nan(row["high"]), int(row["n"] or 0))
 
     def difference(self, model: str, corruption: str, label: str = MEAN, metric: str = "Dice",
                    severity: int | str = MEAN, modality: str = ALL) -> Difference | None:
@@ -163,19 +134,24 @@ class Benchmark:
         row = _find(self._differences, model, corruption, severity, modality, label, metric)
         if row is None or row["difference"] is None:
             return None
-        return Difference(*(number(row[key]) for key in ("difference", "low", "high")),
-                          *(int(row[key] or 0) for key in ("n", "better", "worse")), number(row.get("p")))
+        return Difference(*(or_nan(row[key]) for key in ("difference", "low", "high")),
+                          *(int(row[key] or 0) for key in ("n", "better", "worse")), or_nan(row.get("p")))
 
-    def case_means(self, label: str = MEAN, metric: str = "Dice") -> pd.DataFrame:
-        """Columns model, seen, case and `metric`: mean of each case over the conditions of a group, without NaN."""
+    def case_means(self, label: str = MEAN) -> pd.DataFrame:
+        """Columns model, seen, case and Dice: mean of each case over the conditions of a group, without NaN."""
         rows = self.results if label == MEAN else self.results[self.results["label"] == label]
         conditions = ["model", "seen", "case", "corruption", "severity", "modality"]
-        per_condition = rows.groupby(conditions, as_index=False)[metric].mean()
-        return per_condition.groupby(["model", "seen", "case"], as_index=False)[metric].mean()
+        per_condition = rows.groupby(conditions, as_index=False)["Dice"].mean()
+        return per_condition.groupby(["model", "seen", "case"], as_index=False)["Dice"].mean()
+
+
+def or_nan(value: float | None) -> float:
+    """NaN for what JSON has as null."""
+    return math.nan if value is None else float(value)
 
 
 def _key(row: dict) -> tuple:
-    return tuple(str(row[k]) for k in ("model", "corruption", "severity", "modality", "label", "metric"))
+    return tuple(str(row[k]) for k in KEY)
 
 
 def _find(index: dict[tuple, dict], model: str, corruption: str, severity: int | str, modality: str, label: str,

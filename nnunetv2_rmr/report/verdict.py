@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import math
 
-from nnunetv2_rmr.report.data import GROUPS, MEAN, Benchmark, Difference
-from nnunetv2_rmr.report.html import Markup, show
+from markupsafe import Markup, escape
+
+from nnunetv2_rmr.report.data import GROUPS, MEAN, Benchmark, Difference, Score
 
 BETTER, WORSE, NOT_SHOWN = "better", "worse", "no difference shown"
 TOO_FEW, ONE_CASE, NOT_MEASURED = "too few cases", "one case only", "not measured"
+PHRASES = {BETTER: "better than {reference} on ", WORSE: "worse than {reference} on ", NOT_SHOWN: f"{NOT_SHOWN} on ",
+           TOO_FEW: "too few cases to show a difference on ",
+           ONE_CASE: "one case only, which shows nothing about {model} against {reference}: difference on "}
+BOLD = ("better than", "worse than", NOT_SHOWN, "too few cases to show a difference", ONE_CASE, "One case only")
 FEW = 20  # cases below which bootstrap intervals are called rough
 
 
@@ -34,9 +39,11 @@ def finding(difference: Difference | None, confidence: float, lower_is_better: b
     return BETTER if (difference.difference > 0) != lower_is_better else WORSE
 
 
-def percent(part: float) -> str:
-    """'95 %', '2.5 %'."""
-    return f"{100 * part:.3g} %"
+def number(value: float | None, digits: int = 3) -> str:
+    """'–' for None and NaN, '∞' for infinity."""
+    if value is None or math.isnan(value):
+        return "–"
+    return "∞" if math.isinf(value) else f"{value:.{digits}f}".replace("-", "−")
 
 
 def signed(value: float, digits: int = 3) -> str:
@@ -47,11 +54,17 @@ def signed(value: float, digits: int = 3) -> str:
     return text[1:] if float(text) == 0 else text.replace("-", "−")
 
 
-def interval(difference: Difference, digits: int = 3) -> str:
-    """'−0.004 to +0.012'; empty if there are no limits."""
-    if math.isnan(difference.low) or math.isnan(difference.high):
+def percent(part: float) -> str:
+    """'95 %', '2.5 %'."""
+    return f"{100 * part:.3g} %"
+
+
+def interval(of: Score | Difference, digits: int = 3) -> str:
+    """'0.612 to 0.740', of differences '−0.004 to +0.012'; empty if there are no limits, or a single case."""
+    if of.n < 2 or math.isnan(of.low + of.high):
         return ""
-    return f"{signed(difference.low, digits)} to {signed(difference.high, digits)}"
+    write = signed if isinstance(of, Difference) else number
+    return f"{write(of.low, digits)} to {write(of.high, digits)}"
 
 
 def p_text(difference: Difference) -> str:
@@ -63,74 +76,48 @@ def p_text(difference: Difference) -> str:
 
 def emphasised(sentence_: str) -> Markup:
     """The sentence as HTML, with what it says in bold."""
-    words = ("better than", "worse than", NOT_SHOWN, "too few cases to show a difference", ONE_CASE, "One case only")
-    html = show(sentence_)
-    for word in words:
+    html = str(escape(sentence_))
+    for word in BOLD:
         html = html.replace(word, f"<b>{word}</b>")
     return Markup(html)
 
 
-def _joined(parts: list[str], last: str = " and ") -> str:
-    return last.join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
-
-
-def _with_numbers(group: str, d: Difference, confidence: float, first: bool) -> str:
-    limits = interval(d) if d.n > 1 else ""
-    of = f"{percent(confidence)} interval " if first else ""
-    return f"{GROUPS[group]} ({'Dice ' if first else ''}{signed(d.difference)}{', ' + of + limits if limits else ''})"
-
-
-_PHRASES = {BETTER: "better than {reference} on {where}", WORSE: "worse than {reference} on {where}",
-            NOT_SHOWN: "no difference shown on {where}", TOO_FEW: "too few cases to show a difference on {where}"}
-
-
 def sentence(model: str, reference: str, differences: dict[str, Difference | None], confidence: float) -> str:
     """One sentence on a model against the reference. differences: group of GROUPS -> difference of the mean Dice."""
-    by_finding: dict[str, list[str]] = {}
-    for group, d in differences.items():
-        by_finding.setdefault(finding(d, confidence), []).append(group)
-    by_finding.pop(NOT_MEASURED, None)
-    if not by_finding:
+    parts: list[str] = []
+    findings = {group: finding(d, confidence) for group, d in differences.items()}
+    for found, phrase in PHRASES.items():
+        numbers = []
+        for group in (g for g, f in findings.items() if f == found):
+            first = not parts and not numbers
+            limits = interval(differences[group])
+            if limits:
+                limits = f", {percent(confidence)} interval {limits}" if first else f", {limits}"
+            change = ("Dice " if first else "") + signed(differences[group].difference)
+            numbers.append(f"{GROUPS[group]} ({change}{limits})")
+        if numbers:
+            parts.append(phrase.format(model=model, reference=reference) + _listed(numbers))
+    if not parts:
         return f"{model} and {reference} have no case in common: nothing can be compared."
-    if alone := by_finding.pop(ONE_CASE, None):
-        where = _joined([_with_numbers(g, differences[g], confidence, g == alone[0]) for g in alone])
-        one = f"one case only, which shows nothing about {model} against {reference}: difference on {where}"
-        if not by_finding:
-            return one[0].upper() + one[1:] + "."
-    parts, first = [], True
-    for found, phrase in _PHRASES.items():
-        if groups := by_finding.get(found):
-            texts = []
-            for group in groups:
-                texts.append(_with_numbers(group, differences[group], confidence, first))
-                first = False
-            parts.append(phrase.format(reference=reference, where=_joined(texts)))
-    if alone:
-        parts.append(one)
+    if set(findings.values()) <= {ONE_CASE, NOT_MEASURED}:
+        return parts[0][0].upper() + parts[0][1:] + "."
     return f"{model}: " + "; ".join(parts) + "."
+
+
+def _listed(parts: list[str]) -> str:
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
 def verdict(benchmark: Benchmark) -> list[str]:
     """The page's first lines: a sentence for each model that is compared, then how far they carry."""
-    confidence, n = benchmark.confidence, len(benchmark.summary.get("cases", []))
-    if not benchmark.others:
-        means = {g: benchmark.score(benchmark.reference, g).mean for g in benchmark.groups}
-        where = [f"{value:.3f} on {GROUPS[g]}" for g, value in means.items() if not math.isnan(value)]
-        return [f"{benchmark.reference} alone, nothing to compare with: mean Dice {_joined(where or ['–'])}.",
-                _cases(n, confidence, compared=False)]
-    lines = [sentence(model, benchmark.reference,
-                      {g: benchmark.difference(model, g, MEAN) for g in benchmark.groups}, confidence)
+    confidence, reference = benchmark.confidence, benchmark.reference
+    lines = [sentence(model, reference, {g: benchmark.difference(model, g, MEAN) for g in benchmark.groups}, confidence)
              for model in benchmark.others]
-    return [*lines, _cases(n, confidence, compared=True)]
-
-
-def failures(benchmark: Benchmark) -> str:
-    """What could not be predicted; empty if all could."""
-    if not benchmark.failed:
-        return ""
-    of_model = {m: n for m in benchmark.models if (n := sum(f["model"] == m for f in benchmark.failed))}
-    return ("Failed predictions: " + ", ".join(f"{n} of {m}" for m, n in of_model.items())
-            + ". What one model failed on is left out for all, so that means are over the same images.")
+    if not lines:
+        means = {g: benchmark.score(reference, g).mean for g in benchmark.groups}
+        where = [f"{value:.3f} on {GROUPS[g]}" for g, value in means.items() if not math.isnan(value)]
+        lines = [f"{reference} alone, nothing to compare with: mean Dice {_listed(where or ['–'])}."]
+    return [*lines, _cases(len(benchmark.test_cases), confidence, compared=bool(benchmark.others))]
 
 
 def _cases(n: int, confidence: float, compared: bool) -> str:

@@ -1,4 +1,4 @@
-"""A page with the viewer alone, for predictions of one's own."""
+"""A page with the viewer alone, for predictions and fused images of one's own."""
 
 from __future__ import annotations
 
@@ -6,47 +6,42 @@ import json
 from pathlib import Path
 
 from nnunetv2_rmr.evaluation.segmentation_metrics import label_names
-from nnunetv2_rmr.files.atomic import remove_leftovers, replacing
 from nnunetv2_rmr.files.endings import READABLE
 from nnunetv2_rmr.files.input_check import images_in
 from nnunetv2_rmr.files.refused import BadCaseError
-from nnunetv2_rmr.report.html import page, tag
-from nnunetv2_rmr.report.viewer import LoadedStudy, Study, load_study, viewer
+from nnunetv2_rmr.report.page import write_page
+from nnunetv2_rmr.report.viewer import LABEL, Study, load_study, viewer
 from nnunetv2_rmr.settings import channel_names, distinct_names
 
-FILE_ENDING = ".nii.gz"
 
-
-def write_view(images: Path, predictions: Path, cases: list[str], output: Path,
-               labels: Path | None = None) -> list[str]:
+def write_view(images: Path, predictions: Path | None, cases: list[str], output: Path, labels: Path | None = None,
+               fused: Path | None = None) -> list[str]:
     """Write the page of these cases to `output`; it is not written if no case can be shown.
 
-    images: folder in nnU-Net's format. predictions: folder with CASE.nii.gz, perhaps fused/CASE.nii.gz and
-    dataset.json. labels: folder with CASE.nii.gz.
+    images: folder in nnU-Net's format. predictions, labels: folders with CASE.nii.gz. fused: the same; None: shown if
+    in predictions/fused. The names of modalities and labels are in predictions/dataset.json or in that of the images.
     Returns a message for each case that can not be shown. Raises BadCaseError if dataset.json can not be used.
     """
-    description = _description(predictions)
+    description = _description([folder for folder in (predictions, images, images.absolute().parent) if folder])
     names = distinct_names(channel_names(description)) if description else []
-    ending = description.get("file_ending", FILE_ENDING)
-    shown: list[LoadedStudy] = []
+    ending = description.get("file_ending", ".nii.gz")
+    shown: list[Study] = []
     problems = []
     for case in dict.fromkeys(cases):
         try:
-            shown.append(load_study(_study(case, images, predictions, labels, names, ending)))
+            shown.append(_load(case, images, predictions, labels, fused, names, ending))
         except BadCaseError as error:
             problems.append(f"case {case}: {error}")
-    remove_leftovers([output.parent])
     if shown:
-        content = page(", ".join(s.study.case for s in shown), tag("h1", "Predictions in three planes"),
-                       viewer(shown, label_names(description)))
-        with replacing(output) as temporary:
-            Path(temporary).write_text(content, encoding="utf-8")
+        write_page(output, "view.html", title=", ".join(s.case for s in shown),
+                   viewer=viewer(shown, label_names(description)))
     return problems
 
 
-def _description(predictions: Path) -> dict:
-    file = predictions / "dataset.json"
-    if not file.is_file():
+def _description(folders: list[Path]) -> dict:
+    """The first dataset.json there is; {} without one."""
+    file = next((folder / "dataset.json" for folder in folders if (folder / "dataset.json").is_file()), None)
+    if file is None:
         return {}
     try:
         return json.loads(file.read_text(encoding="utf-8"))
@@ -54,17 +49,17 @@ def _description(predictions: Path) -> dict:
         raise BadCaseError(f"{file}: can not be read ({error})") from None
 
 
-def _study(case: str, images: Path, predictions: Path, labels: Path | None, names: list[str], ending: str) -> Study:
+def _load(case: str, images: Path, predictions: Path | None, labels: Path | None, fused: Path | None,
+          names: list[str], ending: str) -> Study:
     found = sorted((int(m[2]), images / m[0]) for m in images_in(images, ending) if m[1] == case)
     if not found:
         raise BadCaseError(f"{images / case}_0000{ending} does not exist")
-    modalities = {names[i] if i < len(names) else f"modality {i}": file for i, file in found}
-    segmentation = predictions / f"{case}{ending}"
-    if not segmentation.is_file():
-        raise BadCaseError(f"{segmentation} does not exist")
-    for fused in (predictions / "fused" / f"{case}{e}" for e in dict.fromkeys((ending, *READABLE))):
-        if fused.is_file():
-            modalities["fused"] = fused
-            break
-    segmentations = {"expert label": labels / f"{case}{ending}"} if labels else {}
-    return Study(case, case, modalities, {**segmentations, "prediction": segmentation})
+    shown = {names[i] if i < len(names) else f"modality {i}": file for i, file in found}
+    fused_files = [(fused or predictions / "fused") / f"{case}{e}" for e in dict.fromkeys((ending, *READABLE))]
+    existing = [file for file in fused_files if file.is_file()]
+    if fused and not existing:
+        raise BadCaseError(f"{fused_files[0]} does not exist")
+    if existing:
+        shown["fused"] = existing[0]
+    return load_study(case, case, shown, {name: folder / f"{case}{ending}" for name, folder in
+                                          ((LABEL, labels), ("prediction", predictions)) if folder})

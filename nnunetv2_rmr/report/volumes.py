@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 from base64 import b64encode
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,6 @@ from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.files.volumes import Grid, read_volume, refuse_unusable_values
 
 MARGIN = 3  # voxels around the body
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 @dataclass(frozen=True)
@@ -25,6 +23,7 @@ class Volume:
     array: np.ndarray  # (X, Y, Z)
     spacing: tuple[float, float, float]  # mm
     to_mm: np.ndarray  # 4 x 4, index -> position in mm, RAS as in NIfTI
+    to_file: np.ndarray  # 4 x 4, index -> index in the file
     grid: Grid  # of the file
     path: Path
 
@@ -41,10 +40,17 @@ def load(path: Path, on: Volume | None = None) -> Volume:
         raise BadCaseError(f"{path}: does not lie on the grid of {on.path} ({grid.difference(on.grid)})")
     refuse_unusable_values(path, sitk.GetArrayViewFromImage(image))
     turned = sitk.DICOMOrient(image, "LPS")
-    to_mm = np.eye(4)
-    to_mm[:3, :3] = np.reshape(turned.GetDirection(), (3, 3)) * turned.GetSpacing()
-    to_mm[:3, 3] = turned.GetOrigin()
-    return Volume(sitk.GetArrayFromImage(turned).T, turned.GetSpacing(), LPS_TO_RAS @ to_mm, grid, path)
+    to_mm = _affine(Grid.of(turned))
+    return Volume(sitk.GetArrayFromImage(turned).T, turned.GetSpacing(), to_mm, np.linalg.inv(_affine(grid)) @ to_mm,
+                  grid, path)
+
+
+def _affine(grid: Grid) -> np.ndarray:
+    """4 x 4, index -> position in mm, RAS."""
+    affine = np.eye(4)
+    affine[:3, :3] = np.reshape(grid.direction, (3, 3)) * grid.spacing
+    affine[:3, 3] = grid.origin
+    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine  # x and y point the other way in SimpleITK
 
 
 def body_box(volumes: list[Volume]) -> tuple[slice, slice, slice]:
@@ -54,15 +60,6 @@ def body_box(volumes: list[Volume]) -> tuple[slice, slice, slice]:
         return tuple(slice(0, n) for n in body.shape)
     return tuple(slice(max(0, int(i.min()) - MARGIN), min(n, int(i.max()) + 1 + MARGIN))
                  for i, n in zip(np.nonzero(body), body.shape))
-
-
-def file_indices(volume: Volume) -> np.ndarray:
-    """4 x 4, index in `volume` -> index in the file."""
-    g = volume.grid
-    file_to_mm = np.eye(4)
-    file_to_mm[:3, :3] = np.reshape(g.direction, (3, 3)) * g.spacing
-    file_to_mm[:3, 3] = g.origin
-    return np.linalg.inv(LPS_TO_RAS @ file_to_mm) @ volume.to_mm
 
 
 def grey_range(values: np.ndarray) -> tuple[float, float]:
@@ -86,16 +83,6 @@ def label_bytes(volume: Volume) -> np.ndarray:
     return rounded.astype(np.uint8)
 
 
-class Store:
-    """Volumes packed for the page, each once however often it is shown."""
-
-    def __init__(self):
-        self.packed: dict[str, str] = {}  # name -> base64 of gzip of bytes, X running fastest
-
-    def add(self, voxels: np.ndarray) -> str:
-        """voxels: uint8 (X, Y, Z). Returns the name under which the page finds them."""
-        raw = voxels.tobytes(order="F")
-        name = "v" + blake2b(raw + str(voxels.shape).encode(), digest_size=8).hexdigest()
-        if name not in self.packed:
-            self.packed[name] = b64encode(gzip.compress(raw, 6, mtime=0)).decode()
-        return name
+def packed(voxels: np.ndarray) -> str:
+    """base64 of gzip of the bytes, X running fastest. voxels: uint8 (X, Y, Z)."""
+    return b64encode(gzip.compress(voxels.tobytes(order="F"), 6, mtime=0)).decode()

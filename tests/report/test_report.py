@@ -5,6 +5,7 @@ import math
 import re
 import shutil
 import time
+from base64 import b64decode
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,12 +23,12 @@ from nnunetv2_rmr.evaluation.segmentation_metrics import label_names
 from nnunetv2_rmr.files.atomic import write_json
 from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.report import verdict as words
+from nnunetv2_rmr.report.charts import ticks
 from nnunetv2_rmr.report.data import Benchmark, Difference, ReportRefused
-from nnunetv2_rmr.report.html import switched, tag
+from nnunetv2_rmr.report.page import TEMPLATES
 from nnunetv2_rmr.report.panels import panel
-from nnunetv2_rmr.report.svg import ticks
-from nnunetv2_rmr.report.viewer import Study, load_study
-from nnunetv2_rmr.report.volumes import as_bytes, body_box, file_indices, grey_range, label_bytes, load
+from nnunetv2_rmr.report.viewer import load_study
+from nnunetv2_rmr.report.volumes import as_bytes, body_box, grey_range, label_bytes, load
 from nnunetv2_rmr.report.write import write_report
 
 
@@ -133,15 +134,6 @@ def test_group_mean_of_a_case_is_over_its_conditions_without_nan(two_models):
     assert means.item() == pytest.approx(np.nanmean(rows["Dice"]))
 
 
-def test_scores_that_the_summary_leaves_out_for_a_group_come_from_the_results(two_models, tmp_path):
-    shutil.copytree(two_models, tmp_path / "out")
-    summary = json.loads((two_models / "summary.json").read_text())
-    expected = Benchmark(two_models).score("rmr", "seen", "core")
-    (tmp_path / "out" / "summary.json").write_text(json.dumps(summary | {"scores": []}))
-    found = Benchmark(tmp_path / "out").score("rmr", "seen", "core")
-    assert (found.mean, found.n) == (pytest.approx(expected.mean), expected.n) and math.isnan(found.low)
-
-
 @pytest.mark.parametrize("name", ["summary.json", "results.csv", "cases.csv"])
 def test_a_folder_without_benchmark_is_refused_by_file_name(two_models, tmp_path, name):
     shutil.copytree(two_models, tmp_path / "out")
@@ -155,13 +147,16 @@ def test_a_folder_without_benchmark_is_refused_by_file_name(two_models, tmp_path
 
 
 def test_ticks_are_round_and_inside():
-    assert ticks(0, 1) == [0, 0.5, 1] and ticks(0.4, 1.0) == [0.4, 0.6, 0.8, 1.0]
-    assert ticks(0, 0) == [0]
+    assert list(ticks(0, 1).values()) == ["0", "0.5", "1"]
+    assert list(ticks(0.4, 1.0).values()) == ["0.4", "0.6", "0.8", "1"] and list(ticks(0.38, 0.41)) == [0.38, 0.39, 0.4,
+                                                                                                       0.41]
 
 
 def test_names_are_escaped():
-    assert tag("td", '<b>&"', title='"<') == '<td title="&quot;&lt;">&lt;b&gt;&amp;&quot;</td>'
-    assert 'data-when-label="&quot;x"' in switched({'"x': "a"}, by="label")
+    parts = TEMPLATES.get_template("parts.html").module
+    options = parts.selector("label", "Label:", {'"><b>': "<i>&", "core": "core"})
+    assert '<option value="&#34;&gt;&lt;b&gt;">&lt;i&gt;&amp;</option>' in options
+    assert "</script><b>" not in parts.viewer({"facts": {"</script><b>": "</script><b>"}, "volumes": {}})
 
 
 # ------------------------------------------------------------------------------------------------------------- pages
@@ -181,7 +176,7 @@ def test_any_number_of_models(tmp_path, models):
     page = write_report(write_benchmark(tmp_path, models=models)).read_text()
     assert "<b>&\"'third" not in page
     assert ("better / worse" in page) == (len(models) > 1)
-    assert len(models) == 1 or "&lt;b&gt;&amp;&quot;&#x27;third − vanilla" in page
+    assert len(models) == 1 or "&lt;b&gt;&amp;&#34;&#39;third − vanilla" in page
 
 
 def test_restoration_and_image_change_are_shown_of_single_modalities_if_there_are_no_others(two_models, tmp_path):
@@ -201,7 +196,7 @@ def visible(page: str) -> str:
 
 def test_a_copy_of_a_modality_is_called_so_in_bold_and_no_other_image_is(tmp_path):
     page = write_report(write_benchmark(tmp_path, models=("vanilla", "rmr", "third"), examples=False)).read_text()
-    copy, other = (re.search(f"<p[^>]*>({model}: of each modality&#x27;s own edges.*?)</p>", page)
+    copy, other = (re.search(f"<p[^>]*>({model}: of each modality&#39;s own edges.*?)</p>", page)
                    for model in ("rmr", "third"))
     assert copy[0].startswith('<p class="few">') and copy[1].endswith("<b>This is a copy of FLAIR.</b>")
     assert "T1 0.01, FLAIR 0.97" in copy[1]
@@ -229,7 +224,8 @@ def test_what_an_older_version_made_of_fused_images_is_not_measured(two_models, 
     del summary["fusion"]
     (tmp_path / "out" / "summary.json").write_text(json.dumps(summary))
     text = visible(write_report(tmp_path / "out").read_text())
-    assert "rmr: not measured (an older version predicted" in text and "Not measured: an older version" in text
+    assert "Is the fused image a fusion? Not measured: an older version" in text
+    assert "one than without it? Not measured: an older version" in text
     assert "PSNR of the fused image" not in text
 
 
@@ -279,7 +275,7 @@ def test_a_voxel_keeps_its_place_in_mm_and_in_the_file(tmp_path, name):
     (index,) = np.argwhere(volume.array == 5)
     place = [*index, 1]
     np.testing.assert_allclose((volume.to_mm @ place)[:3], (affine @ [2, 3, 7, 1])[:3], atol=1e-4)
-    np.testing.assert_allclose((file_indices(volume) @ place)[:3], [2, 3, 7], atol=1e-4)
+    np.testing.assert_allclose((volume.to_file @ place)[:3], [2, 3, 7], atol=1e-4)
     # axes to the left, back and head: the main direction of each is negative, negative, positive in RAS
     assert [int(np.abs(column).argmax()) for column in volume.to_mm[:3, :3].T] == [0, 1, 2]
     assert np.all(np.diag(volume.to_mm)[:3] * [-1, -1, 1] > 0)
@@ -288,8 +284,8 @@ def test_a_voxel_keeps_its_place_in_mm_and_in_the_file(tmp_path, name):
 def test_a_name_is_no_formula(tmp_path):
     name = "$x_{$"  # matplotlib would stop at it
     write_nifti(tmp_path / "a.nii.gz", np.random.default_rng(0).random((8, 9, 10)).astype(np.float32), AFFINES["LPS"])
-    study = load_study(Study("title", "case", {name: tmp_path / "a.nii.gz"}))
-    assert panel(study, {}, name, None).startswith(b"\x89PNG")
+    study = load_study("title", "case", {name: tmp_path / "a.nii.gz"}, {"expert label": tmp_path / "a.nii.gz"})
+    assert b64decode(panel(study, {}, name)).startswith(b"\x89PNG")
 
 
 def test_the_box_holds_the_body_and_a_margin(tmp_path):
@@ -355,6 +351,27 @@ def test_view_names_modalities_and_labels_by_the_dataset(own_predictions):
     assert [i["name"] for i in study["images"]] == ["T1", "FL<AIR", "fused"] and "FL<AIR" not in page
     assert [s["name"] for s in study["segmentations"]] == ["expert label", "prediction"]
     assert facts["labels"] == {"1": "whole", "2": "core"}
+
+
+def test_view_shows_what_fuse_wrote_without_any_prediction(own_predictions, capsys):
+    page, fused = own_predictions / "fused.html", own_predictions / "predictions" / "fused"
+    shutil.copy(own_predictions / "predictions" / "dataset.json", own_predictions / "images")
+    with pytest.raises(SystemExit) as stop:
+        view_cli.main(["-i", str(own_predictions / "images"), "--fused", str(fused), "-o", str(page), "a", "nobody"])
+    assert stop.value.code == 1 and "nobody_0000.nii.gz does not exist" in capsys.readouterr().err
+    facts = json.loads(re.search(r'class="facts">(.*?)</script>', page.read_text(), re.S)[1])
+    assert [[i["name"] for i in s["images"]] + s["segmentations"] for s in facts["studies"]] == [
+        ["T1", "FL<AIR", "fused"]]
+    (fused / "a.nii.gz").rename(fused / "b.nii.gz")
+    with pytest.raises(SystemExit, match="no case can be shown"):
+        view_cli.main(["-i", str(own_predictions / "images"), "--fused", str(fused), "-o", str(page), "a"])
+    assert "fused/a.nii.gz does not exist" in capsys.readouterr().err
+
+
+def test_view_of_neither_predictions_nor_fused_images_is_refused(own_predictions, capsys):
+    with pytest.raises(SystemExit):
+        view_cli.main(["-i", str(own_predictions / "images"), "a"])
+    assert "-p, --fused" in capsys.readouterr().err
 
 
 def test_view_reports_a_bad_case_and_shows_the_others(own_predictions, capsys):
