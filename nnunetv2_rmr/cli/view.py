@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         problems = write_view(values.images, values.predictions, values.cases, values.output, values.labels,
                               values.fused)
-    except (ImportRefused, OSError) as error:
+    except (BadCaseError, OSError) as error:
         sys.exit(f"{p.prog}: error: {error}")
     for problem in problems:
         print(f"{p.prog}: error: {problem}", file=sys.stderr)

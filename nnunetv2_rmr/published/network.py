@@ -8,69 +8,15 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
-from dynamic_network_architectures.building_blocks.helper import convert_dim_to_conv_op, get_matching_convtransp
+from dynamic_network_architectures.building_blocks.helper import convert_dim_to_conv_op
 from torch import nn
 
 from nnunetv2_rmr.networks.fusing import FusingNetwork
+from nnunetv2_rmr.published.swin_encoder import ConvPReLU, SwinEncoder
 
 FEATURES = 16  # of every modality, and of the fused ones
-CHANNELS, HEADS, WINDOW = 48, 6, 7  # of the encoders' transformer
-STAGES, BLOCKS_PER_STAGE = 2, 3
 GROWTH, LAYERS = 16, 5  # of the fusion module
 DECODER_HIDDEN, DECODER_LAYERS = 8, 4
-
-
-class ConvPReLU(nn.Sequential):
-    """3x3(x3) convolution and PReLU, size kept: (B, in_channels, *spatial) -> (B, out_channels, *spatial)."""
-
-    def __init__(self, conv_op: type[nn.Module], in_channels: int, out_channels: int):
-        super().__init__(conv_op(in_channels, out_channels, kernel_size=3, padding=1), nn.PReLU(out_channels))
-
-
-class SwinEncoder(nn.Module):
-    """Encoder of one modality, in 2D and 3D and for patches of any size.
-
-    Convolutions 1 -> 24 -> 48; embedding of 2x2(x2) patches; two stages of three Swin blocks (Liu et al. 2021,
-    arXiv:2103.14030; 48 channels, 6 heads, window 7, the second of each stage shifted by 3; MONAI's) without
-    down-sampling, layer normalisation without parameters; transposed convolution back to full resolution, added to the
-    first convolutions' output; convolutions 48 -> 24 -> FEATURES. No dropout, as published.
-
-    MONAI's blocks hold the attention of all windows, windows x 6 x 343 x 343 values: as one block after the other is
-    computed again for its gradients, only of one block at a time.
-
-    Input (B, 1, *spatial), output (B, FEATURES, *spatial). Raises ImportError without MONAI.
-    """
-
-    def __init__(self, dim: int):
-        super().__init__()
-        try:  # here and not above: nnU-Net imports every trainer, also where nobody needs this one
-            from monai.networks.nets.swin_unetr import BasicLayer
-        except ImportError as error:
-            raise ImportError(f'{error}: the Swin encoders of nnUNetTrainerRMR_paper are MONAI\'s, pip install '
-                              '"nnunetv2-rmr[monai]"') from error
-        conv_op = convert_dim_to_conv_op(dim)
-        half = CHANNELS // 2
-        self.first = nn.Sequential(ConvPReLU(conv_op, 1, half), ConvPReLU(conv_op, half, CHANNELS))
-        self.embed = conv_op(CHANNELS, CHANNELS, kernel_size=2, stride=2)
-        self.blocks = nn.Sequential(*(
-            BasicLayer(CHANNELS, BLOCKS_PER_STAGE, HEADS, (WINDOW,) * dim, drop_path=[0.0] * BLOCKS_PER_STAGE,
-                       qkv_bias=True, use_checkpoint=True) for _ in range(STAGES)))
-        self.upsample = get_matching_convtransp(conv_op)(CHANNELS, CHANNELS, kernel_size=2, stride=2, bias=False)
-        self.last = nn.Sequential(ConvPReLU(conv_op, CHANNELS, half), ConvPReLU(conv_op, half, FEATURES))
-        for module in self.blocks.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                nn.init.zeros_(module.bias)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        first = self.first(x)
-        sizes = first.shape[2:]
-        even = F.pad(first, [p for n in reversed(sizes) for p in (0, n % 2)])
-        tokens = self.blocks(self.embed(even)).movedim(1, -1)
-        tokens = F.layer_norm(tokens, tokens.shape[-1:])
-        up = self.upsample(tokens.movedim(-1, 1))
-        return self.last(first + up[(..., *(slice(n) for n in sizes))])
 
 
 class DenseFusion(nn.Module):
@@ -130,7 +76,7 @@ class PublishedRMRNet(FusingNetwork):
     def __init__(self, segmentation: nn.Module, num_modalities: int, input_channels: int, dim: int):
         super().__init__()
         self.num_modalities, self.input_channels = num_modalities, input_channels
-        self.encoders = nn.ModuleList(SwinEncoder(dim) for _ in range(num_modalities))
+        self.encoders = nn.ModuleList(SwinEncoder(dim, FEATURES) for _ in range(num_modalities))
         self.fusion = DenseFusion(dim, num_modalities * FEATURES)
         self.fusion_decoder = FusionDecoder(dim)
         self.segmentation = segmentation
