@@ -38,6 +38,7 @@ def main(argv: list[str] | None = None) -> None:
             p.error(f"{option} {folder}: is no folder")
 
     # Here and not above: --help and usage errors should not wait for the imports
+    from nnunetv2_rmr.files.refused import BadCaseError
     from nnunetv2_rmr.report.view import write_view
 
     try:
