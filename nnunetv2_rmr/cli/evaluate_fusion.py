@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from nnunetv2_rmr.cli.argument_types import exit_if_failed, whole_number
+from nnunetv2_rmr.cli.argument_types import whole_number
 from nnunetv2_rmr.evaluation.fusion_baselines import METHODS
 
 DEFAULT_OUTPUT = "fusion_metrics.json"
@@ -86,6 +86,9 @@ def main(argv: list[str] | None = None) -> None:
               "Read the first lines: a copy of one modality wins most of the others. EN, SD, SF and AG reward noise; "
               "MI, Q_MI and Q_NCIE depend on the number of sources.\n\n" + summary["verdict"]["fused"])
     if not_fused := rules["images_without_fused_image"]:
-        print(f"Not evaluated, {len(not_fused)} case(s) of {args.images} without fused image: {', '.join(not_fused)}")
+        print(f"Not evaluated, {len(not_fused)} case{'s' * (len(not_fused) > 1)} of {args.images} without fused image: "
+              + ", ".join(not_fused[:5]) + (" ..." if len(not_fused) > 5 else ""))
     print(f"Written: {output}, {csv_file}")
-    exit_if_failed(p.prog, failed, "evaluated")
+    if failed:
+        sys.exit(f"{p.prog}: {len(failed)} of {len(done) + len(failed)} cases could not be evaluated:\n  "
+                 + "\n  ".join(f"{case}: {reason}" for case, reason in failed.items()))
