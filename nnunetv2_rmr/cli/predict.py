@@ -93,7 +93,7 @@ def _explain(error: FileNotFoundError) -> str:
     if file.name not in ("dataset.json", "plans.json"):
         return str(error)
     trained = sorted(folder.parent.name for folder in file.parent.parent.glob("*__*__*/dataset.json"))
-    return (f"no trained model in {file.parent}; trained models in {file.parent.parent}: "
+    return (f"no trained model in {file.parent} (of -d, -tr, -p and -c); trained models in {file.parent.parent}: "
             + (", ".join(trained) or "none"))
 
 

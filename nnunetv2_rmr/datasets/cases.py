@@ -66,7 +66,7 @@ def find_cases(folder: Path, patterns: Mapping[str, str], layout: str = "auto",
                             f"folders ({min(in_folders)}): choose with --layout flat or --layout folders")
     found = flat or in_folders
     if silent := [_option(name, patterns) for name in patterns if name not in found.values()]:
-        some = [file for depth in ("*", "*/*") for file in _files(folder, depth)][:5]
+        some = [file for depth in ("*", "*/*", "*/*/*") for file in _files(folder, depth)][:5]
         raise ImportRefused(f"no file under {folder} is matched by {' or '.join(silent)}. Files there: "
                             f"{', '.join(some) or 'none'}. The folder has to be the one that holds the cases; put "
                             "patterns in quotes, so that the shell leaves them alone")
