@@ -75,18 +75,18 @@ def fused_to_input_grid(fused: torch.Tensor | np.ndarray, properties: dict, inte
     intensity_map: None leaves normalised intensities (the raw images are not at hand).
     Returns float32 on the grid of the input image; voxels that nnU-Net cropped away are zero, as in every modality.
     """
-    fused = np.asarray(fused, dtype=np.float32)[None]
     spacing = [properties["spacing"][i] for i in plans_manager.transpose_forward]
     target_spacing = configuration_manager.spacing
     if len(target_spacing) < len(spacing):  # 2D configurations do not resample between slices
         target_spacing = [spacing[0], *target_spacing]
     shape = properties["shape_after_cropping_and_before_resampling"]
     # the function for images (cubic by default), not the one for probabilities: this is an image
-    fused = np.asarray(configuration_manager.resampling_fn_data(fused, shape, target_spacing, spacing))[0]
+    normalised = np.asarray(fused, dtype=np.float32)[None]
+    image = np.asarray(configuration_manager.resampling_fn_data(normalised, shape, target_spacing, spacing))[0]
     if intensity_map is not None:
-        fused = intensity_map.undo(fused)
+        image = intensity_map.undo(image)
     full = np.zeros(properties["shape_before_cropping"], dtype=np.float32)
-    full = insert_crop_into_image(full, fused, properties["bbox_used_for_cropping"])
+    full = insert_crop_into_image(full, image, properties["bbox_used_for_cropping"])
     return np.ascontiguousarray(full.transpose(plans_manager.transpose_backward))
 
 

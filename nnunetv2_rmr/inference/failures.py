@@ -48,9 +48,7 @@ def report(failures: Sequence[Failure], folder: str | None, results: Sequence[An
         return
     unexpected = "\n".join(f"{failure.message}\n{failure.traceback}" for failure in failures if failure.traceback)
     where = ""
-    if unexpected and folder is None:
-        print(unexpected)
-    elif unexpected:
+    if unexpected and folder is not None:
         log = Path(folder, "failed_cases.log")
         try:
             with replacing(log) as temporary:
@@ -58,6 +56,8 @@ def report(failures: Sequence[Failure], folder: str | None, results: Sequence[An
             where = f"\ntracebacks: {log}"
         except OSError:  # a full disk may be why they failed
             print(unexpected)
+    elif unexpected:
+        print(unexpected)
     error = FailedCasesError(f"{len(failures)} case(s) could not be predicted (the others are done):\n  "
                              + "\n  ".join(failure.message for failure in failures) + where)
     error.results = results

@@ -39,7 +39,6 @@ from nnunetv2_rmr.inference.preprocessing import (
 )
 from nnunetv2_rmr.inference.sliding_window import ImagePredictor
 from nnunetv2_rmr.inference.trust import ModelRefused, check_model_folder, reading_data_only
-from nnunetv2_rmr.networks.fusing import unwrapped
 from nnunetv2_rmr.settings import RMRSettings, channel_names
 
 
@@ -62,7 +61,7 @@ class RMRPredictor(ImagePredictor):
     """
 
     # on the class, because a stock predictor can become one of these after its own __init__
-    fused_volumes: list[np.ndarray] = ()
+    fused_volumes: Sequence[np.ndarray | None] = ()
     allow_missing: bool = False
     _one_case: bool = False
     _failures: Sequence[Failure] = ()
@@ -120,7 +119,7 @@ class RMRPredictor(ImagePredictor):
 
         data: what was predicted from, (C, D, H, W).
         """
-        modalities = data[:unwrapped(self.network).num_modalities]
+        modalities = data[:self.fusing_network.num_modalities]
         # of a case, not of a tile: a modality that is zero in a tile is no more than background there
         presence = modalities.flatten(1).any(1) if self.allow_missing else None
         return fused_image(images, modalities, self.configuration_manager.spacing, self.reference, presence)
@@ -132,7 +131,7 @@ class RMRPredictor(ImagePredictor):
 
         data: (C, D, H, W), normalised or not. spacing: of its grid in mm, by default the configuration's.
         """
-        network = unwrapped(self.network)
+        network = self.fusing_network
         return fusion_target(data[:network.num_modalities], network.num_images,
                              spacing or self.configuration_manager.spacing, self.reference)
 
@@ -297,6 +296,9 @@ class RMRPredictor(ImagePredictor):
         return self.predict_logits_from_preprocessed_data(data).cpu().numpy()
 
 
+_STOCK = {name: getattr(nnUNetPredictor, name) for name in ("predict_from_files", "predict_from_files_sequential")}
+
+
 def let_stock_predictor_save_fused() -> None:
     """From now on nnU-Net's own predictor turns into an RMRPredictor when it is asked to predict with an RMR model.
 
@@ -312,10 +314,7 @@ def let_stock_predictor_save_fused() -> None:
                 return getattr(self, name)(*args, **kwargs)
             return original(self, *args, **kwargs)
 
-        predict.saves_fused = True
         return predict
 
-    for name in ("predict_from_files", "predict_from_files_sequential"):
-        original = getattr(nnUNetPredictor, name)
-        if not hasattr(original, "saves_fused"):
-            setattr(nnUNetPredictor, name, turning_into_ours(name, original))
+    for name, original in _STOCK.items():
+        setattr(nnUNetPredictor, name, turning_into_ours(name, original))

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from typing import cast
+
 import torch
 from acvl_utils.cropping_and_padding.padding import pad_nd_image
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
+from torch import nn
 
 from nnunetv2_rmr.networks.fusing import FusingNetwork, unwrapped
 
@@ -16,7 +21,7 @@ class ImageAccumulator:
     shape: (images, D, H, W), of the (padded) volume; patch_size: of a tile, two numbers for 2D configurations.
     """
 
-    def __init__(self, shape: tuple[int, ...], patch_size: tuple[int, ...], use_gaussian: bool, device: torch.device):
+    def __init__(self, shape: Sequence[int], patch_size: Sequence[int], use_gaussian: bool, device: torch.device):
         self.sum = torch.zeros(shape, dtype=torch.float32, device=device)
         self.weight_sum = torch.zeros_like(self.sum[0])
         self.weight = compute_gaussian(tuple(patch_size), sigma_scale=1 / 8, value_scaling_factor=10,
@@ -31,18 +36,23 @@ class ImageAccumulator:
         return self.sum / self.weight_sum
 
 
-class _KeepsImages:
+class _KeepsImages(nn.Module):
     """Stands in for the network during one tile: its first, un-mirrored call also yields the images.
 
     So nnU-Net's own mirroring code runs unchanged and the images cost one pass through their head, no second forward.
     """
 
-    def __init__(self, network: FusingNetwork):
-        self.network, self.images = network, None
+    images: torch.Tensor  # of the first call
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        if self.images is not None:
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+        self.called = False
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.called:
             return self.network(x)
+        self.called = True
         logits, self.images = self.network(x, images=True)
         return logits
 
@@ -50,26 +60,35 @@ class _KeepsImages:
 class ImagePredictor(nnUNetPredictor):
     """Predicts logits as nnUNetPredictor does and, of a FusingNetwork, images besides."""
 
+    network: nn.Module
+    configuration_manager: ConfigurationManager
+
     # on the class, because a stock predictor can become one of these after its own __init__
     _images_of_folds: list[torch.Tensor] | None = None  # None: nobody asks for images
     _accumulator: ImageAccumulator | None = None
+    _tiles: Iterator[tuple]
 
     @property
     def fuses(self) -> bool:
         """Whether the loaded model has a fused image to give."""
         return isinstance(unwrapped(self.network), FusingNetwork)
 
+    @property
+    def fusing_network(self) -> FusingNetwork:
+        """The network without wrappers, of a model that `fuses`."""
+        return cast(FusingNetwork, unwrapped(self.network))
+
     def predict_logits_and_images(self, data: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Of a preprocessed case (C, D, H, W): nnU-Net's logits (classes, D, H, W) and the images (images, D, H, W),
         both means over the folds and on the CPU. None for the images of a network that has none.
         """
-        self._images_of_folds = [] if self.fuses else None
+        images: list[torch.Tensor] = []
+        self._images_of_folds = images if self.fuses else None
         try:
             logits = super().predict_logits_from_preprocessed_data(data)
-            images = sum(self._images_of_folds) / len(self._images_of_folds) if self.fuses else None
         finally:
             self._images_of_folds = self._accumulator = None
-        return logits, images
+        return logits, sum(images[1:], images[0]) / len(images) if self.fuses else None
 
     def predict_images_from_preprocessed_data(self, data: torch.Tensor) -> torch.Tensor:
         """The images alone, with the present weights: (images, D, H, W), normalised, on the CPU.
@@ -85,23 +104,24 @@ class ImagePredictor(nnUNetPredictor):
 
     def predict_sliding_window_return_logits(self, input_image: torch.Tensor) -> torch.Tensor:
         logits = super().predict_sliding_window_return_logits(input_image)
-        if self._images_of_folds is not None:
+        if self._images_of_folds is not None and self._accumulator is not None:
             _, unpad = pad_nd_image(input_image[:1], self.configuration_manager.patch_size, "constant", {"value": 0},
                                     True)  # as nnU-Net pads an image smaller than the patch
-            self._images_of_folds.append(self._accumulator.mean().cpu()[(slice(None), *unpad[1:])])
+            inside = (slice(None), *unpad[1:])
+            self._images_of_folds.append(self._accumulator.mean().cpu()[inside])
         return logits
 
     def _internal_predict_sliding_window_return_logits(self, data: torch.Tensor, slicers, do_on_device: bool = True):
         # nnU-Net's calls it once more, with results on the CPU, where the GPU's memory was not enough
         if self._images_of_folds is not None:
-            self._accumulator = ImageAccumulator((unwrapped(self.network).num_images, *data.shape[1:]),
+            self._accumulator = ImageAccumulator((self.fusing_network.num_images, *data.shape[1:]),
                                                  self.configuration_manager.patch_size, self.use_gaussian,
                                                  self.device if do_on_device else torch.device("cpu"))
             self._tiles = iter(slicers)  # nnU-Net predicts the tiles in this order
         return super()._internal_predict_sliding_window_return_logits(data, slicers, do_on_device)
 
     def _internal_maybe_mirror_and_predict(self, x: torch.Tensor) -> torch.Tensor:
-        if self._images_of_folds is None:
+        if self._accumulator is None:
             return super()._internal_maybe_mirror_and_predict(x)
         network = self.network
         self.network = keeper = _KeepsImages(network)

@@ -8,7 +8,7 @@ import os
 import pickle
 import pydoc
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -52,18 +52,6 @@ def list_checkpoints(model_folder: Path) -> str:
 
 
 # ---- checkpoints ----------------------------------------------------------------------------------------------------
-
-class ReadsDataOnly:
-    """To be mixed into a trainer of nnU-Net's: neither --c, --val nor -pretrained_weights runs what a file holds."""
-
-    def initialize(self) -> None:
-        super().initialize()
-        read_pretrained_weights_as_data()
-
-    def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
-        with reading_data_only():
-            super().load_checkpoint(filename_or_checkpoint)
-
 
 @contextmanager
 def reading_data_only() -> Iterator[None]:
@@ -123,8 +111,9 @@ def _number(kind: _NumberType, data: bytes) -> np.generic:
 
 
 # What nnU-Net's checkpoints hold beside tensors and Python's own types; NumPy 1 and 2 have other names for it.
-_PLAIN_TYPES = [torch.device, (_NumberType, "numpy.dtype"), (_number, "numpy.core.multiarray.scalar"),
-                (_number, "numpy._core.multiarray.scalar")]
+_PLAIN_TYPES: list[Callable | tuple[Callable, str]] = [
+    torch.device, (_NumberType, "numpy.dtype"), (_number, "numpy.core.multiarray.scalar"),
+    (_number, "numpy._core.multiarray.scalar")]
 
 
 # ---- plans ----------------------------------------------------------------------------------------------------------

@@ -60,7 +60,8 @@ class RMRLoss(LoggedTerms):
         if outputs.taught is not None:
             finest = outputs.logits[0] if isinstance(outputs.logits, (list, tuple)) else outputs.logits
             terms[CONSISTENCY] = consistency(finest[labelled:], outputs.taught, self.regions)
-            loss = loss + self.consistency_weight * ramp(self.progress) * terms[CONSISTENCY]
+            weight = self.consistency_weight * ramp(self.progress)  # type: ignore[operator]  # else nothing is taught
+            loss = loss + weight * terms[CONSISTENCY]
         self.log(terms)
         return loss
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -29,7 +30,7 @@ def find_last_features(network: nn.Module, input_channels: int, patch_size: Sequ
     """
     shadow = copy.deepcopy(network).to("meta").eval()
     names = {module: name for name, module in shadow.named_modules()}
-    calls: list[tuple[nn.Module, torch.Tensor, object]] = []
+    calls: list[tuple[nn.Module, Any, Any]] = []  # whatever they take and give
     handles = [module.register_forward_hook(lambda m, inputs, output: calls.append((m, inputs[0], output)))
                for module in shadow.modules() if module is not shadow]
     with torch.no_grad():
@@ -48,7 +49,7 @@ def find_last_features(network: nn.Module, input_channels: int, patch_size: Sequ
 class Tap:
     """Holds on to what goes into a module, within its own `with` block; else nothing is kept alive."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._wanted = False
         self.held: torch.Tensor | None = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import cast
 
 import torch
 from torch import nn
@@ -16,7 +17,9 @@ DECAY = 0.99  # of the average, per training step; in the first steps less, so t
 class RunningAverage(nn.Module):
     """A copy of a network that follows its weights."""
 
-    def __init__(self, network: nn.Module):
+    steps: torch.Tensor
+
+    def __init__(self, network: RMRNet):
         super().__init__()
         self.network = copy.deepcopy(network).requires_grad_(False).eval()
         self.register_buffer("steps", torch.zeros(()))
@@ -26,14 +29,14 @@ class RunningAverage(nn.Module):
 
     @torch.compiler.disable
     @torch.no_grad()
-    def follow(self, network: nn.Module) -> None:
+    def follow(self, network: RMRNet) -> None:
         """Moves towards what the network has become; the first time all the way."""
         self.steps += 1
         share = (1 / self.steps).clamp_min(1 - DECAY)
-        for average, value in zip(self.network.parameters(), network.parameters(), strict=True):
-            average.lerp_(value, share)
-        for average, value in zip(self.network.buffers(), network.buffers(), strict=True):  # of batch norms
-            average.copy_(value)
+        for weight, learnt in zip(self.network.parameters(), network.parameters(), strict=True):
+            weight.lerp_(learnt, share)
+        for statistic, present in zip(self.network.buffers(), network.buffers(), strict=True):  # of batch norms
+            statistic.copy_(present)
 
 
 class MeanTeacher(FusingNetwork):
@@ -57,12 +60,16 @@ class MeanTeacher(FusingNetwork):
         self.register_load_state_dict_pre_hook(_with_student)
 
     @property
-    def segmentation(self) -> nn.Module:
+    def segmentation(self) -> nn.Module:  # type: ignore[override]  # only to be read: it is the student's
         return self.student.segmentation
 
     @property
+    def average(self) -> RunningAverage:
+        return cast(RunningAverage, self.averaged["seg_layers"])
+
+    @property
     def teacher(self) -> RMRNet:
-        return self.averaged["seg_layers"].network
+        return self.average.network
 
     def forward(self, x: torch.Tensor, images: bool = False):
         """As RMRNet's. In training TrainingOutputs, whose `taught` are the teacher's logits of unlabelled samples."""
@@ -70,7 +77,7 @@ class MeanTeacher(FusingNetwork):
             self.teacher.decoder.deep_supervision = self.decoder.deep_supervision
         if not self.training:
             return self.teacher(x, images)
-        self.averaged["seg_layers"].follow(self.student)
+        self.average.follow(self.student)
         outputs = self.student(x)
         if not self.num_unlabelled:
             return outputs

@@ -20,6 +20,6 @@ def planned_network(configuration: ConfigurationManager, input_channels: int, ou
 def takes_deep_supervision(configuration: ConfigurationManager) -> bool:
     """Whether the segmentation network that the configuration names has deep supervision (a transformer has none)."""
     network_class = pydoc.locate(configuration.network_arch_class_name)
-    if network_class is None:  # nnU-Net looks further
+    if not callable(network_class):  # not found there: nnU-Net looks further
         return True
     return getattr(network_class, "has_deep_supervision", "deep_supervision" in signature(network_class).parameters)

@@ -112,8 +112,9 @@ class RMRNet(FusingNetwork):
             features = self._tap.held
         modalities = x[:, :self.num_modalities]
         if self._coarser:
-            features = nn.functional.interpolate(features, modalities.shape[2:],
-                                                 mode=_INTERPOLATION[modalities.ndim - 2])
+            features = nn.functional.interpolate(
+                features,  # type: ignore[arg-type]  # the pass above has filled the tap
+                modalities.shape[2:], mode=_INTERPOLATION[modalities.ndim - 2])
         return logits, modalities.float() + self.image_decoder["seg_layers"](features, modalities)
 
 

@@ -1,14 +1,12 @@
 """The rival: nnU-Net with the degradations that RMR trains on, and nothing else."""
 
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-
 from nnunetv2_rmr.degradations.degrade import add_degradations, degradation_arguments
-from nnunetv2_rmr.inference.trust import ReadsDataOnly
 from nnunetv2_rmr.settings import RMRSettings, channel_names
 from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
+from nnunetv2_rmr.training.reads_data_only import ReadsDataOnly
 
 
-class nnUNetTrainer_RMRDegradations(ReadsDataOnly, nnUNetTrainer):
+class nnUNetTrainer_RMRDegradations(ReadsDataOnly):
     """nnU-Net's own network and loss, and RMR's degradations as further augmentation: RMR without the image task.
 
     Shows whether a gain comes from the method or from its augmentation. Both see the same patches.

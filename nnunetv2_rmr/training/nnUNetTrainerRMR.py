@@ -9,7 +9,6 @@ from os.path import join
 import numpy as np
 import torch
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import distributed as dist
@@ -17,7 +16,6 @@ from torch import distributed as dist
 from nnunetv2_rmr.degradations.degrade import add_degradations, degradation_arguments
 from nnunetv2_rmr.files.atomic import remove_leftovers
 from nnunetv2_rmr.inference.predictor import let_stock_predictor_save_fused
-from nnunetv2_rmr.inference.trust import ReadsDataOnly
 from nnunetv2_rmr.losses.restoration import CONSISTENCY, TERMS, RMRLoss
 from nnunetv2_rmr.networks.fusing import unwrapped
 from nnunetv2_rmr.networks.mean_teacher import MeanTeacher
@@ -33,6 +31,7 @@ from nnunetv2_rmr.settings import (
 )
 from nnunetv2_rmr.training.panel import save_panel
 from nnunetv2_rmr.training.progress import plot_loss_terms, track_picture
+from nnunetv2_rmr.training.reads_data_only import ReadsDataOnly
 from nnunetv2_rmr.training.reproducible import SeedNextSample, seed_everything, seed_from_environment
 from nnunetv2_rmr.training.unlabelled import (
     find_unlabelled,
@@ -45,7 +44,7 @@ from nnunetv2_rmr.training.validation import export_validation_fusion, whole_fil
 Z_SCORES = ("ZScoreNormalization", "CTNormalization")
 
 
-class nnUNetTrainerRMR(ReadsDataOnly, nnUNetTrainer):
+class nnUNetTrainerRMR(ReadsDataOnly):
     """nnU-Net's network, untouched, learns to segment degraded patches; a head on its last features and the raw
     modalities learns to restore every modality from them. The fused image is the gradient fusion of the restored
     modalities (fusion/), so it holds all of them whatever the head has learned.
