@@ -1,3 +1,4 @@
+# ruff: noqa: E402 (threads do not survive a fork, so there is one before anything is imported)
 """Do the tests fail if a property breaks? Breaks them one by one, in copies, and runs the tests that must notice.
 
     python tests/mutate.py [--only NAME ...] [--list] [-j N]
@@ -12,7 +13,7 @@ from __future__ import annotations
 import os
 
 for library in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ[library] = "1"  # threads do not survive a fork
+    os.environ[library] = "1"
 os.environ["nnUNet_def_n_proc"] = "1"  # and no process waits for another to start
 os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
 
@@ -51,7 +52,8 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="names of the mutations, nothing else")
     parser.add_argument("-j", type=int, default=1, metavar="N", help="processes at once, %(default)s by default")
     arguments = parser.parse_args()
-    chosen = [m for m in MUTATIONS if not arguments.only or any(part in f"{m.file} {m.name}" for part in arguments.only)]
+    chosen = [m for m in MUTATIONS
+              if not arguments.only or any(part in f"{m.file} {m.name}" for part in arguments.only)]
     if arguments.list:
         print(*(f"{m.name}   ({m.file})" for m in chosen), sep="\n")
         return 0
@@ -65,7 +67,7 @@ def main() -> int:
         whole = Path(folder, "whole")
         copy_to(whole)
         tests = list(dict.fromkeys(test for m in chosen for test in m.tests))
-        if wait_for(start(whole, tests)) != 0:
+        if os.waitpid(start(whole, tests), 0)[1] != 0:
             print(whole.with_suffix(".log").read_text(), "the tests fail without any mutation", sep="\n")
             return 1
         print(f"{len(tests)} tests or files of tests pass without any mutation", flush=True)
@@ -134,10 +136,6 @@ def start(folder: Path, tests: Sequence[str]) -> int:
     finally:
         sys.stdout.flush()
         os._exit(status)
-
-
-def wait_for(process: int) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
 if __name__ == "__main__":
