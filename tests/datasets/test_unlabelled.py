@@ -11,11 +11,14 @@ import pytest
 import tiny
 import torch
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from plans import DATASET_JSON
 from small_networks import M, rmrnet, teach, unet
 
 from nnunetv2_rmr.losses.consistency import consistency, ramp
 from nnunetv2_rmr.losses.restoration import RMRLoss
-from nnunetv2_rmr.networks.mean_teacher import DECAY, MeanTeacher
+from nnunetv2_rmr.networks.fusing import unwrapped
+from nnunetv2_rmr.networks.mean_teacher import DECAY, MeanTeacher, RunningAverage
 from nnunetv2_rmr.networks.rmrnet import TrainingOutputs
 from nnunetv2_rmr.published.nnUNetTrainerRMR_paper import nnUNetTrainerRMR_paper
 from nnunetv2_rmr.training import unlabelled
@@ -47,6 +50,15 @@ def test_the_teacher_is_the_average_of_what_the_student_was():
         for a, b in zip(expected, network.teacher.parameters()):
             torch.testing.assert_close(a, b)
         learn(network)
+
+
+def test_the_teacher_has_no_dropout_and_the_statistics_of_the_students_batch_norms():
+    assert not any(module.training for module in mean_teacher().teacher.modules())
+    student = torch.nn.BatchNorm1d(2)
+    average = RunningAverage(student)
+    student(torch.randn(8, 2) + 3)
+    average.follow(student)
+    assert torch.equal(average.network.running_mean, student.running_mean)
 
 
 def test_the_teacher_sees_unlabelled_patches_clean_and_learns_from_no_gradient():
@@ -126,6 +138,9 @@ def test_unlabelled_samples_learn_what_the_teacher_says(regions):
     found = loss(outputs_of(logits, taught), [torch.zeros(3, 2, 4, 4)] * 2)
     dice = [2 * 8 / (4 + 16)] + [0] * regions  # of the class, or of both regions, one of which the teacher sees nowhere
     assert float(found) == pytest.approx(2.0 * (1 - np.mean(dice) + np.log(2)), abs=1e-4)
+    loss.progress = 0.0
+    at_first = loss(outputs_of(logits, taught), [torch.zeros(3, 2, 4, 4)] * 2)
+    assert float(at_first) == pytest.approx(ramp(0) * float(found))
     found.backward()
     assert (logits.grad[:2] == 0).all() and (logits.grad[2, 0] > 0).all() and (logits.grad[2, 1] < 0).all()
 
@@ -199,6 +214,20 @@ def test_a_batch_always_has_both_kinds(fraction, batch, number):
 def test_a_batch_of_one_is_refused():
     with pytest.raises(ValueError, match=r"a batch of one sample .* unlabelled_fraction to 0"):
         number_in_batch(0.5, 1)
+
+
+@pytest.mark.parametrize("regions", [False, True])
+def test_weight_regions_and_number_of_unlabelled_samples_reach_loss_and_network(trainer_of, monkeypatch, regions):
+    class Learning(nnUNetTrainerRMR):
+        settings = replace(nnUNetTrainerRMR.settings, unlabelled_fraction=0.5, consistency_weight=3.0)
+
+    monkeypatch.setattr("nnunetv2_rmr.training.nnUNetTrainerRMR.find_unlabelled", lambda *_: UNLABELLED)
+    monkeypatch.setattr(nnUNetTrainer, "get_dataloaders", lambda self: None)
+    labels = {"labels": {"background": 0, "whole": [1, 2], "core": 2}, "regions_class_order": [1, 2]} if regions else {}
+    trainer = trainer_of(Learning, dataset_json=DATASET_JSON | labels)
+    trainer.get_dataloaders()
+    assert (trainer.loss.consistency_weight, trainer.loss.regions) == (3.0, regions)
+    assert unwrapped(trainer.network).num_unlabelled == 1
 
 
 def test_the_published_form_learns_from_labelled_scans_only(trainer_of, monkeypatch):

@@ -1,5 +1,6 @@
 import pickle
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -333,3 +334,12 @@ def test_of_nnunets_own_pipeline_these_three_are_moved():
     names = [type(step.transform).__name__ for step in moved.transforms[-1].also]
     assert names == ["GaussianNoiseTransform", "GaussianBlurTransform", "SimulateLowResolutionTransform"]
     assert len(moved.transforms) == len(pipeline.transforms) - 3 + 2
+
+
+def test_a_training_draws_by_its_settings_and_ct_is_no_magnitude():
+    settings = RMRSettings(p_clean=0.5, degradation_probabilities={"none": 0.5, "blur": 0.5},
+                           degradation_options={"blur": {"p_thick_slices": 0.0}}, modality_dropout=0.2)
+    configuration = SimpleNamespace(normalization_schemes=["ZScoreNormalization", "CTNormalization"])
+    assert degradation_arguments(settings, configuration) == {
+        "p_clean": 0.5, "probabilities": {"none": 0.5, "blur": 0.5}, "options": {"blur": {"p_thick_slices": 0.0}},
+        "modality_dropout": 0.2, "magnitude": [True, False]}

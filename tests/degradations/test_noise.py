@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from nnunetv2_rmr.degradations.noise import add_gaussian_noise, add_rician_noise
+from nnunetv2_rmr.degradations.noise import add_gaussian_noise, add_noise, add_rician_noise
 
 FUNCTIONS = [add_gaussian_noise, add_rician_noise]
 
@@ -57,3 +57,8 @@ def test_rician_noise_on_strong_signal_is_gaussian_with_a_small_bias():
     noisy = add_rician_noise(torch.ones(60, 60, 60), sigma, seed=1, floor=1.0 - signal)
     assert (noisy.mean() - 1).item() == pytest.approx(sigma**2 / (2 * signal), rel=0.2)
     assert noisy.std().item() == pytest.approx(sigma, rel=0.02)
+
+
+def test_noise_of_the_range_is_a_fraction_of_it(image):
+    spread = float(image.max() - image.min())
+    assert torch.equal(add_noise(image, 0.1, False, 1, of_range=True), add_noise(image, 0.1 * spread, False, 1))

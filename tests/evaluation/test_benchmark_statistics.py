@@ -14,6 +14,7 @@ from nnunetv2_rmr.evaluation.benchmark.statistics import (
     Bootstrap,
     corruption_errors,
     finished_by_all,
+    over_conditions,
     p_values,
     scores_and_differences,
     shares_of_cases,
@@ -259,3 +260,7 @@ def test_corruptions_that_a_model_was_trained_on_are_not_called_held_out_for_it(
         plans_manager=SimpleNamespace(plans={"rmr": settings}))))
     assert not_held_out({"trained_on": {"m": trained_on}}, "m", list(SCAN_DEGRADATIONS)) == named
     assert not_held_out({"trained_on": {"m": trained_on}}, "vanilla", list(SCAN_DEGRADATIONS)) == []
+
+
+def test_every_degradation_weighs_the_same_whatever_the_number_of_its_conditions():
+    assert over_conditions(np.array([[1.0], [2.0], [6.0]]), ["noise", "noise", "blur"]).tolist() == [3.75]

@@ -150,3 +150,10 @@ def test_a_modality_without_contrast_adds_nothing_to_the_gradient_fusion():
     reference = steps_and_blocks()[0]
     fused = gradient([reference, np.full_like(reference, 3)], np.ones(reference.shape, bool), (1, 1, 1), 0)
     np.testing.assert_allclose(fused, reference, atol=1e-4)
+
+
+def test_any_modality_can_be_the_reference_of_the_gradient_fusion(image):
+    mask = image > 0.4
+    sources = [np.where(mask, source, 0).astype(np.float32) for source in (image, 3 * image[::-1] ** 2)]
+    np.testing.assert_allclose(gradient(sources, mask, (1, 2, 3), 1), gradient(sources[::-1], mask, (1, 2, 3), 0),
+                               atol=1e-4)

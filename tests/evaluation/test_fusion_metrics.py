@@ -35,7 +35,7 @@ from nnunetv2_rmr.evaluation.fusion_metrics.similarity import (
 )
 from nnunetv2_rmr.evaluation.fusion_metrics.verdict import facts, facts_of, verdict
 from nnunetv2_rmr.evaluation.fusion_metrics.windows import LocalMean, box, gaussian
-from nnunetv2_rmr.fusion.body import body_mask
+from nnunetv2_rmr.fusion.body import body_mask, body_of_preprocessed
 
 
 def textured(shape: tuple[int, ...], seed: int) -> np.ndarray:
@@ -535,3 +535,9 @@ def test_wrong_input_is_refused(case):
         scores_of(fused, sources[:1], mask)
     with pytest.raises(ValueError, match="one shape"):
         scores_of(fused[1:], sources, mask)
+
+
+def test_traces_that_resampling_leaves_outside_of_the_body_are_none_of_it():
+    image = np.zeros((9, 9, 9), np.float32)
+    image[3:6, 3:6, 3:6] = 1
+    assert np.array_equal(body_of_preprocessed([image + 1e-4 * (image == 0)]), image == 1)

@@ -17,6 +17,7 @@ from nnunetv2_rmr.evaluation.scan_degradations import (
     body_mask,
     degrade_scans,
     image_difference,
+    kinds,
 )
 from nnunetv2_rmr.evaluation.scan_degradations.degrade_scans import generator
 from nnunetv2_rmr.evaluation.scan_degradations.kinds import FOURIER_SHARE
@@ -464,3 +465,17 @@ def test_severities_grow_and_are_of_a_size_on_a_real_case(name):
         differences = [image_difference(clean[channel], c[channel], body) for c in degraded]
         assert np.all(np.diff(differences) > 0), differences
         assert 0.02 < differences[0] < 0.3 and 0.15 < differences[-1] < 1.2, differences
+
+
+def test_moves_turn_by_half_as_many_degrees_as_they_shift_by_mm(monkeypatch):
+    given = {}
+
+    def keep(name: str, signal: np.ndarray, spacing: tuple, **options) -> np.ndarray:
+        given.update(options)
+        return signal
+
+    monkeypatch.setattr(kinds, "apply_torchio", keep)
+    signal = np.ones((6, 7, 8), np.float32)
+    kinds.move(signal, (1.0, 1.0, 1.0), 3.0, np.random.default_rng(0), signal > 0)
+    np.testing.assert_allclose(np.linalg.norm(given["translation"], axis=1), 3)
+    np.testing.assert_allclose(np.linalg.norm(given["degrees"], axis=1), 1.5)

@@ -392,3 +392,24 @@ def test_a_model_of_version_0_1_is_refused_before_its_weights_are_loaded(tmp_pat
     monkeypatch.setenv("nnUNet_extTrainer", "")  # the predictor adds to it
     with pytest.raises(ValueError, match=r"made by nnunetv2-rmr 0\.1, .* predict with version 0\.1\.0"):
         RMRPredictor(device=torch.device("cpu")).initialize_from_trained_model_folder(str(tmp_path), (0,))
+
+
+def test_fused_volumes_are_in_the_units_of_the_reference_modality_and_never_those_of_the_case_before():
+    plans = make_plans()
+    predictor = predictor_for(plans, network_for(plans))
+    image = np.random.default_rng(0).normal(100, 20, (2, 16, 16, 16)).astype(np.float32)
+    predictor.predict_single_npy_array(image, {"spacing": (1.0, 1.0, 1.0)})
+    assert float(predictor.fused_volumes[0].mean()) == pytest.approx(100, abs=20)
+    with pytest.raises(BadCaseError):
+        predictor.predict_single_npy_array(image[:1], {"spacing": (1.0, 1.0, 1.0)})
+    assert len(predictor.fused_volumes) == 0
+
+
+def test_across_thick_slices_the_nearest_is_taken():
+    plans = make_plans(spacing=(4, 1, 1))
+    properties = {"spacing": (8, 1, 1), "shape_before_cropping": (5, 16, 16), "bbox_used_for_cropping":
+                  [[0, 5], [0, 16], [0, 16]], "shape_after_cropping_and_before_resampling": (5, 16, 16)}
+    of_slices = np.array([0, 7, 1, 9, 2, 8, 3, 5, 6, 4])
+    fused = np.broadcast_to(of_slices[:, None, None], (10, 16, 16))
+    image = fused_to_input_grid(fused, properties, None, plans, plans.get_configuration("test"))
+    np.testing.assert_allclose(image, image.round(), atol=1e-4)

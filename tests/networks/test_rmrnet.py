@@ -20,7 +20,7 @@ from nnunetv2_rmr.fusion.gradient import gradient
 from nnunetv2_rmr.losses.restoration import RMRLoss
 from nnunetv2_rmr.networks.features import find_last_features
 from nnunetv2_rmr.networks.monai_networks import SegResNet
-from nnunetv2_rmr.networks.rmrnet import RMRNet, TrainingOutputs
+from nnunetv2_rmr.networks.rmrnet import RestorationHead, RMRNet, TrainingOutputs
 from nnunetv2_rmr.settings import RMRSettings
 from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
 
@@ -46,6 +46,38 @@ def test_the_last_features_of_any_network_are_found_and_used(network, patch, cha
         without = net(x, images=True)[1]
         handle.remove()
     assert restored.shape == x.shape and not torch.allclose(before, without)
+
+
+def test_under_deep_supervision_the_last_features_are_those_of_the_finest_logits():
+    found = [find_last_features(unet(deep_supervision=deep), M, (16, 16, 16)) for deep in (True, False)]
+    assert found[0] == found[1]
+
+
+def head_and_input() -> tuple[RestorationHead, torch.Tensor, torch.Tensor]:
+    """A head, features and modalities of two samples, whose body is the first half along an axis."""
+    torch.manual_seed(0)
+    head, features, modalities = RestorationHead(3, 2, M), torch.randn(2, 2, 8, 8, 8), torch.randn(2, M, 8, 8, 8)
+    for parameter in head.parameters():
+        nn.init.normal_(parameter)
+    modalities[:, :, 4:] = 0
+    return head, features, modalities
+
+
+def test_the_head_sees_the_raw_modalities():
+    head, features, modalities = head_and_input()
+    assert not torch.allclose(head(features, modalities), head(features, 2 * modalities), atol=0.01)
+
+
+def test_the_gate_sees_the_body_of_its_own_sample_and_nothing_else():
+    head, features, modalities = head_and_input()
+    before, changed = head(features, modalities), features.clone()
+    changed[:, :, 6:] += 5  # outside of the body, and further from it than the convolution sees
+    torch.testing.assert_close(head(changed, modalities)[:, :, :4], before[:, :, :4])
+    changed = features.clone()
+    changed[0, :, 0] += 5
+    after = head(changed, modalities)
+    assert not torch.allclose(after[0, :, 3], before[0, :, 3], atol=0.01)  # as far away, but in the body
+    torch.testing.assert_close(after[1], before[1])
 
 
 def test_a_network_whose_logits_no_module_makes_is_refused():

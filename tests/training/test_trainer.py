@@ -5,6 +5,7 @@ import torch
 from plans import DATASET_JSON, make_plans
 
 from nnunetv2_rmr import __version__
+from nnunetv2_rmr.degradations.degrade import DegradeTransform
 from nnunetv2_rmr.settings import RMRSettings
 from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
 from nnunetv2_rmr.training.reproducible import SeedNextSample
@@ -63,3 +64,27 @@ def test_with_a_seed_every_process_and_kind_of_patches_draws_samples_of_its_own(
         streams += [transforms.transforms[-1].stream for transforms in (trainer.get_training_transforms(),
                                                                         trainer.get_validation_transforms(None))]
     assert len(set(streams)) == 4
+
+
+def test_only_training_patches_are_degraded(trainer_of, least_transforms):
+    trainer = trainer_of(nnUNetTrainerRMR)
+    degrades = [any(isinstance(transform, DegradeTransform) for transform in transforms.transforms)
+                for transforms in (trainer.get_training_transforms(), trainer.get_validation_transforms(None))]
+    assert degrades == [True, False]
+
+
+def test_the_loss_hears_of_the_trainings_progress(trainer_of):
+    trainer = trainer_of(nnUNetTrainerRMR, epochs=4)
+    for trainer.current_epoch in (0, 1):
+        trainer.on_epoch_start()
+    assert trainer.loss.progress == 0.25
+
+
+@pytest.mark.parametrize(("names", "asked", "kept", "number"), [
+    (("T1", "FLAIR"), "T1", "T1", 0), (("T1", "FLAIR"), None, "FLAIR", 1), (("MRI", "MRI"), 0, 0, 0)])
+def test_the_reference_modality_is_kept_by_name_or_by_number_where_names_repeat(trainer_of, names, asked, kept, number):
+    class Asked(nnUNetTrainerRMR):
+        settings = RMRSettings(reference_modality=asked)
+
+    trainer = trainer_of(Asked, dataset_json=DATASET_JSON | {"channel_names": dict(zip("01", names))})
+    assert (trainer.reference, trainer.settings.reference_modality) == (number, kept)
