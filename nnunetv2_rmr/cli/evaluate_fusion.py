@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
                         "the extra [benchmark]")
     p.add_argument("-d", "-djfile", "--dataset_json", type=Path, metavar="FILE",
                    help="dataset.json with file ending and channel names (default: the one in or beside one of the "
-                        "folders, else .nii.gz and channel numbers)")
+                        "folders, else the images' ending and channel numbers)")
     p.add_argument("-np", dest="num_processes", type=whole_number(1), default=2, metavar="N",
                    help="cases worked on at once (default %(default)s)")
     return p

@@ -105,8 +105,17 @@ def id_problems(cases: list[Case]) -> dict[str, list[str]]:
 
 
 def _files(folder: Path, pattern: str) -> list[str]:
-    """Files that glob's pattern matches; links that lead nowhere, too, so that they are named and not passed over."""
-    found = glob(pattern.replace("[", "[[]"), root_dir=folder)
+    """Files that glob's pattern matches; links that lead nowhere, too, so that they are named and not passed over.
+
+    Raises OSError for a folder on the way that can not be read, which glob passes over.
+    """
+    pattern = pattern.replace("[", "[[]")
+    parents = pattern.split("/")[:-1]
+    for depth in range(1, len(parents) + 1):
+        for parent in glob("/".join(parents[:depth]), root_dir=folder):
+            if os.path.isdir(folder / parent):
+                os.scandir(folder / parent).close()
+    found = glob(pattern, root_dir=folder)
     return sorted(f for f in found if os.path.isfile(folder / f) or not os.path.exists(folder / f))
 
 

@@ -123,7 +123,10 @@ def _inspect_label(path: Path, name: str, request: ImportRequest, found: Inspect
     array = sitk.GetArrayViewFromImage(image)
     raw = _noting(found.problems, label_counts, path, array) or {}
     found.labels = mapped_counts(raw, request.label_map)
-    _noting(found.problems, refuse_undeclared, path, found.labels, request.declared())
+    try:
+        refuse_undeclared(path, found.labels, request.declared())
+    except BadCaseError as error:
+        found.problems.append(f"{error}. Change values with --map OLD=NEW or declare them")
     rounding_errors = array.dtype.kind == "f" and (array != array.round()).any()
     if rounding_errors or any(request.label_map.get(value, value) != value for value in raw):
         found.rewrite.add(name)

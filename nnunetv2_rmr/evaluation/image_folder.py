@@ -35,10 +35,11 @@ class ImageFolder:
     reader_writer: type[BaseReaderWriter]
 
     @classmethod
-    def open(cls, folder: Path, dataset_json: Path | None = None) -> ImageFolder:
+    def open(cls, folder: Path, dataset_json: Path | None = None, only_read: bool = False) -> ImageFolder:
         """dataset_json: None looks for it in the folder and beside it; without one, SimpleITK reads the images.
 
-        Raises FolderRefused if there is no such folder, no image in it, or its format can not hold corrupted images.
+        Raises FolderRefused if there is no such folder, no image in it, or, unless they are only read, if its format
+        can not hold what is made of the images.
         """
         if not folder.is_dir():
             raise FolderRefused(f"-i {folder}: there is no such folder")
@@ -61,9 +62,10 @@ class ImageFolder:
             names = tuple(f"{i:04d}" for i in range(1 + max(int(m[2]) for m in found)))
             reader_writer = SimpleITKIO
         try:
-            check_can_write(reader_writer, ending)
+            if not only_read:
+                check_can_write(reader_writer, ending)
         except NotImplementedError:
-            raise FolderRefused(f"-i {folder}: corrupted images are float32, and {ending} files read with "
+            raise FolderRefused(f"-i {folder}: what is made of the images is float32, and {ending} files read with "
                                 f"{reader_writer.__name__} can not be written as such: convert the images to .nii.gz "
                                 f"or .tif") from None
         return cls(folder, ending, names, tuple(sorted({m[1] for m in found})), reader_writer)

@@ -81,10 +81,13 @@ def load_data(file: str | os.PathLike, map_location=None, weights_only: bool = T
     except (FileNotFoundError, PermissionError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        named = re.search(r"GLOBAL ([\w.]+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
-        raise ModelRefused(
-            f"{file}: holds {named[1]}, which is more than data and could run code; {ADVICE}" if named else
-            f"{file}: can not be read, it is damaged or no checkpoint ({type(error).__name__})") from None
+        if not isinstance(error, pickle.UnpicklingError):
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ModelRefused(f"{file}: can not be read, it is damaged or no checkpoint ({reason})") from None
+        if named := re.search(r"GLOBAL ([\w.]+)", str(error)):
+            raise ModelRefused(f"{file}: holds {named[1]}, which is more than data and could run code; {ADVICE}"
+                               ) from None
+        raise ModelRefused(f"{file}: can not be read, it is damaged or no checkpoint") from None
     weights = found.get("network_weights") if isinstance(found, dict) else None
     if not isinstance(weights, dict) or not all(isinstance(weight, torch.Tensor) for weight in weights.values()):
         raise ModelRefused(f"{file}: is no checkpoint of nnU-Net's, it holds no network_weights")

@@ -142,6 +142,23 @@ def test_patterns_may_name_subfolders(tmp_path):
     assert cases[0].files["T1"] == [tmp_path / "t1" / "A.nii.gz"]
 
 
+@pytest.mark.parametrize(("pattern", "closed"), [("t1.nii.gz", "B"), ("*/anat/*.nii.gz", "B/anat")])
+def test_a_folder_that_can_not_be_read_is_named_and_not_passed_over(tmp_path, monkeypatch, pattern, closed):
+    for folder in ("A", "A/anat", "B", "B/anat"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "t1.nii.gz").touch()
+    scandir = os.scandir
+
+    def refusing(path="."):
+        if Path(path) == tmp_path / closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(PermissionError, match=closed):
+        find_cases(tmp_path, {"T1": pattern})
+
+
 def test_the_more_specific_pattern_gets_the_file(tmp_path):
     for name in ("t1.nii.gz", "t1ce.nii.gz", "seg.nii.gz"):
         (tmp_path / "A").mkdir(exist_ok=True)
@@ -341,7 +358,8 @@ BAD_INPUTS = {
     "other spacing": (lambda c: overwrite(c / "C_flair.nii.gz", random_image(9), spacing=(1, 1, 2.2)), "spacing (mm)"),
     "other origin": (lambda c: overwrite(c / "C_seg.nii.gz", label_with(1, 2), origin=(-9, 5.5, 3)), "origin (mm) -9 "),
     "other direction": (lambda c: overwrite(c / "C_flair.nii.gz", random_image(9), direction=OBLIQUE), "direction"),
-    "undeclared label value": (lambda c: overwrite(c / "C_seg.nii.gz", label_with(1, 7, 7)), "7 (2 voxels)"),
+    "undeclared label value": (lambda c: overwrite(c / "C_seg.nii.gz", label_with(1, 7, 7)),
+                               "7 (2 voxels); declared are 0 1 2. Change values with --map"),
     "negative label value": (lambda c: overwrite(c / "C_seg.nii.gz", label_with(-1, dtype=np.int16)), "-1 (1 voxels)"),
     "label value that is no integer": (lambda c: overwrite(c / "C_seg.nii.gz", label_with(1, 1.5, dtype=np.float32)),
                                        "no integer value (for example 1.5)"),

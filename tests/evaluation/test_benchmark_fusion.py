@@ -11,7 +11,7 @@ import tiny
 import torch
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
-from nnunetv2_rmr.evaluation.benchmark.conditions import CLEAN, Condition
+from nnunetv2_rmr.evaluation.benchmark.conditions import CLEAN, Condition, apply
 from nnunetv2_rmr.evaluation.benchmark.fusion import CaseFusion, summarise_fusion
 from nnunetv2_rmr.evaluation.benchmark.run import Case, Scoring, run_case
 from nnunetv2_rmr.evaluation.benchmark.summary import tables
@@ -195,3 +195,8 @@ def test_records_of_an_older_version_are_not_measured(case, tmp_path):
                                         "problems": []}}, "baselines": {}}
     _, cases = tables([clean, noise])
     assert cases.fused_PSNR.isna().all() and cases.image_difference.notna().any()
+
+
+def test_an_unknown_degradation_does_not_pass_for_the_clean_images():
+    with pytest.raises(ValueError, match="nosie"):
+        apply(Condition("nosie", 3), np.ones((1, 4, 4, 4)), (1, 1, 1), "case", ["T1"], 0)

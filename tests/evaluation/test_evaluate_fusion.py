@@ -273,6 +273,18 @@ def test_2d_images_are_scored(tmp_path):
         assert summary["failed_cases"] == {} and summary["n"]["fused"] == dict.fromkeys(METRICS, 1)
 
 
+def test_images_of_whole_numbers_are_scored(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("fused/a", "images/a_0000", "images/a_0001"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        image = tiny.sitk.GetImageFromArray(rng.integers(1, 256, (30, 40)).astype(np.uint8))
+        tiny.sitk.WriteImage(image, str(tmp_path / f"{name}.png"))
+    content = {"channel_names": {"0": "T1", "1": "FLAIR"}, "file_ending": ".png"}
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    summary = evaluate_folder(tmp_path / "fused", tmp_path / "images")
+    assert summary["failed_cases"] == {} and len(summary["metric_per_case"]) == 1
+
+
 @pytest.mark.parametrize(("arguments", "message"), [
     (["-fused", "nowhere"], "-fused nowhere: there is no such folder"),
     (["--mask", "nowhere"], "--mask nowhere: there is no such folder"),

@@ -50,9 +50,10 @@ def conditions(names: Sequence[str], severities: Sequence[int], modalities: Sequ
 
 def apply(condition: Condition, images: np.ndarray, spacing: Sequence[float], case: str, channels: Sequence[str],
           seed: int) -> np.ndarray:
-    """The images (C, Z, Y, X) of a case under a condition; spacing in mm, Z, Y, X. Returns a float32 copy."""
+    """The images (C, Z, Y, X) of a case under a condition; spacing in mm, Z, Y, X. Returns a float32 copy. Raises
+    ValueError for an unknown degradation, which must not pass for the clean images."""
     chosen = None if condition.modality == ALL else [list(channels).index(condition.modality)]
-    if condition.corruption in SCAN_DEGRADATIONS:
+    if condition != CLEAN and condition.corruption != MISSING:
         return degrade_scans(images, spacing, condition.corruption, condition.severity, case=case, channels=chosen,
                              seed=seed)
     images = images.astype(np.float32)

@@ -52,6 +52,8 @@ class BenchmarkModel:
                                       allow_missing=True)
         try:
             self.predictor.initialize_from_trained_model_folder(str(folder), tuple(self.folds), checkpoint)
+            self.fuses, self.target = self.predictor.fuses, self.predictor.fusion_target
+            self.reference = self.predictor.reference if self.fuses else None
         except (RuntimeError, ValueError, AttributeError, ImportError) as error:
             raise BenchmarkRefused(f"-m {name}={folder}: {str(error).strip() or type(error).__name__}") from error
         if self.predictor.configuration_manager.previous_stage_name is not None:
@@ -59,8 +61,6 @@ class BenchmarkModel:
                                    "predictions, which the benchmark does not make")
         self.dataset_json = self.predictor.dataset_json
         self.channels = distinct_names(channel_names(self.dataset_json))
-        self.fuses, self.target = self.predictor.fuses, self.predictor.fusion_target
-        self.reference = self.predictor.reference if self.fuses else None
 
     def description(self) -> dict:
         """For the results: where the model is, what it is, and its checkpoints' hashes, which identify it."""

@@ -57,7 +57,7 @@ class Folders:
                 raise FolderRefused(f"{argument} {folder}: there is no such folder")
         near = (folder / "dataset.json" for of in (fused.resolve(), images.resolve()) for folder in (of, of.parent))
         dataset_json = dataset_json or next((file for file in near if file.is_file()), None)
-        source = ImageFolder.open(images, dataset_json)
+        source = ImageFolder.open(images, dataset_json, only_read=True)
         ending, names = source.file_ending, source.names
         cases = sorted(f.name[:-len(ending)] for f in fused.iterdir()
                        if f.is_file() and f.name.endswith(ending) and not f.name.startswith("."))
