@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from nnunetv2_rmr.cli.argument_types import whole_number
+from nnunetv2_rmr.cli.argument_types import exit_if_failed, whole_number
 from nnunetv2_rmr.evaluation.fusion_baselines import METHODS
 
 DEFAULT_OUTPUT = "fusion_metrics.json"
@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> None:
             temporary_beside(output).touch()
             temporary_beside(output).unlink()
         summary = evaluate_folder(args.fused, args.images, args.mask, args.mode, args.baselines, args.dataset_json,
-                                  args.num_processes, args.labels, progress=True)
+                                  args.num_processes, args.labels)
         csv_file = write_summary(summary, output)
     except (FolderRefused, ImportError, OSError) as error:
         sys.exit(f"{p.prog}: error: {error}")
@@ -89,6 +89,4 @@ def main(argv: list[str] | None = None) -> None:
         print(f"Not evaluated, {len(not_fused)} case{'s' * (len(not_fused) > 1)} of {args.images} without fused image: "
               + ", ".join(not_fused[:5]) + (" ..." if len(not_fused) > 5 else ""))
     print(f"Written: {output}, {csv_file}")
-    if failed:
-        sys.exit(f"{p.prog}: {len(failed)} of {len(done) + len(failed)} cases could not be evaluated:\n  "
-                 + "\n  ".join(f"{case}: {reason}" for case, reason in failed.items()))
+    exit_if_failed(p.prog, failed, "evaluated")

@@ -49,13 +49,6 @@ def region(text: str) -> tuple[str, tuple[int, ...]]:
     return name, tuple(sorted({whole_number(0)(value.strip()) for value in values.strip("()[]").split(",")}))
 
 
-def dataset_id(text: str) -> int:
-    """1 to 999. Raises ArgumentTypeError."""
-    if not text.isdecimal() or not 1 <= int(text) <= 999:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1 to 999")
-    return int(text)
-
-
 def dataset_name(text: str) -> str:
     """Letters, digits, '_' and '-'. Raises ArgumentTypeError."""
     if not re.fullmatch(r"[A-Za-z0-9_-]+", text):
@@ -90,7 +83,8 @@ def parser() -> argparse.ArgumentParser:
                         "case's folder, or to FOLDER. nnU-Net chooses the normalisation by the name: CT (exactly) gets "
                         "CT normalisation, any other name z-score")
     p.add_argument("--label", required=True, metavar="PATTERN", help="pattern of the segmentation")
-    p.add_argument("-d", dest="dataset_id", type=dataset_id, required=True, metavar="ID", help="data set id, 1 to 999")
+    p.add_argument("-d", dest="dataset_id", type=whole_number(1, 999), required=True, metavar="ID",
+                   help="data set id, 1 to 999")
     p.add_argument("-n", dest="name", type=dataset_name, required=True, metavar="NAME", help="data set name")
     p.add_argument("-o", dest="output_folder", type=Path, metavar="FOLDER",
                    help="where DatasetXXX_NAME is made (default: the environment variable nnUNet_raw)")
@@ -154,7 +148,7 @@ def main(argv: list[str] | None = None) -> None:
     from nnunetv2_rmr.datasets.importer import import_dataset, summary
     from nnunetv2_rmr.datasets.request import ImportRequest
 
-    request = ImportRequest(**values, progress=True)
+    request = ImportRequest(**values)
     try:
         checked = import_dataset(request)
     except (BadCaseError, OSError) as error:

@@ -26,21 +26,18 @@ def main(argv: list[str] | None = None) -> None:
     values = p.parse_args(argv)
 
     # Here and not above: nnU-Net takes seconds to import, --help and usage errors should not.
-    from tqdm import tqdm
-
     from nnunetv2_rmr.datasets.unlabelled import preprocess_unlabelled
 
     failed = []
     for dataset in values.datasets:
         for configuration in values.configurations:
-            with tqdm(desc=f"{dataset} {configuration}", unit=" cases") as progress, wrong_dataset_in_one_line():
-                try:
-                    problems = preprocess_unlabelled(int(dataset) if dataset.isdecimal() else dataset,
-                                                     values.plans_name, configuration, values.num_processes,
-                                                     progress.update)
-                except (FileNotFoundError, ValueError) as error:
-                    sys.exit(f"{p.prog}: error: {error}")
-                print(f"{dataset} {configuration}: {progress.n - len(problems)} scans preprocessed")
+            try:
+                with wrong_dataset_in_one_line():
+                    done, problems = preprocess_unlabelled(int(dataset) if dataset.isdecimal() else dataset,
+                                                           values.plans_name, configuration, values.num_processes)
+            except (FileNotFoundError, ValueError) as error:
+                sys.exit(f"{p.prog}: error: {error}")
+            print(f"{dataset} {configuration}: {done} scans preprocessed")
             failed += [f"  {configuration}: {case}: {reason}" for case, reason in problems.items()]
     if failed:
         sys.exit(f"{p.prog}: error: {len(failed)} scans can not be used:\n" + "\n".join(failed))

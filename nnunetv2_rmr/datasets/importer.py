@@ -233,7 +233,7 @@ def _parallel(work: Callable, jobs: Sequence[tuple], request: ImportRequest, tex
     """work(*job) of every job, in order, with a progress bar."""
     results = []
     for result in tqdm(in_order(work, jobs, request.num_processes), total=len(jobs), desc=text,
-                       disable=not request.progress):
+                       disable=None):
         if isinstance(result, WorkerDied):
             raise ImportRefused(f"{text}: {result}")
         results.append(result)

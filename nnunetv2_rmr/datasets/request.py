@@ -33,7 +33,6 @@ class ImportRequest:
     skip_bad_cases: bool = False
     overwrite: bool = False
     num_processes: int = 1
-    progress: bool = False
 
     @property
     def patterns(self) -> dict[str, str]:

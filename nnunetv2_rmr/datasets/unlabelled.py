@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from batchgenerators.utilities.file_and_folder_operations import load_json
@@ -14,8 +14,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_rmr.files.atomic import remove_leftovers, temporary_beside
 from nnunetv2_rmr.files.input_check import check_array, check_files, files_of_cases, images_in
-from nnunetv2_rmr.files.workers import in_order
-from nnunetv2_rmr.inference.failures import or_failure
+from nnunetv2_rmr.files.workers import over_cases
 from nnunetv2_rmr.settings import channel_names
 
 RAW_FOLDER = "imagesUn"
@@ -45,11 +44,11 @@ def unlabelled_dataset(dataset_name: str, data_identifier: str) -> nnUNetDataset
     return found if found is not None and found.identifiers else None
 
 
-def preprocess_unlabelled(dataset: int | str, plans_name: str, configuration: str, num_processes: int,
-                          on_case: Callable[[], None] = lambda: None) -> dict[str, str]:
+def preprocess_unlabelled(dataset: int | str, plans_name: str, configuration: str,
+                          num_processes: int) -> tuple[int, dict[str, str]]:
     """Preprocess imagesUn/ for a configuration as nnU-Net does test cases, and remove what is not in it any more.
 
-    dataset: id or name. Returns, of cases that can not be used, what is wrong with them; the others are done. Raises
+    dataset: id or name. Returns how many are done and, of cases that can not be used, what is wrong with them. Raises
     FileNotFoundError if there is no imagesUn/ or no such plans, ValueError for another configuration.
     """
     name = maybe_convert_to_dataset_name(dataset)
@@ -70,24 +69,16 @@ def preprocess_unlabelled(dataset: int | str, plans_name: str, configuration: st
     remove_leftovers([folder])
     for gone in {*nnUNetDatasetBlosc2.get_identifiers(str(folder))} - {*cases}:
         _remove(folder, gone)
-    jobs = [(case, files, str(plans_file), dataset_json, configuration, folder) for case, files in cases.items()]
-    problems = {}
-    for case, problem in zip(cases, in_order(_preprocess_or_say_why, jobs, num_processes)):
-        if problem is not None:
-            problems[case] = str(problem)
-            _remove(folder, case)
-        on_case()
-    return problems
+    jobs = {case: (case, files, str(plans_file), dataset_json, configuration, folder) for case, files in cases.items()}
+    done, problems = over_cases(_preprocess_case, jobs, num_processes, f"{dataset} {configuration}")
+    for case in problems:
+        _remove(folder, case)
+    return len(done), problems
 
 
 def _remove(folder: Path, case: str) -> None:
     for ending in reversed(ENDINGS):
         (folder / f"{case}{ending}").unlink(missing_ok=True)
-
-
-def _preprocess_or_say_why(case: str, *job) -> str | None:
-    failure = or_failure(f"case {case}", _preprocess_case, case, *job)
-    return None if failure is None else failure.message
 
 
 def _preprocess_case(case: str, files: Sequence[str], plans_file: str, dataset_json: dict, configuration: str,

@@ -5,14 +5,20 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures import wait as waits
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from typing import Any
+
+from tqdm import tqdm
+
+from nnunetv2_rmr.files.refused import BadCaseError
 
 
 class WorkerDied(Exception):
@@ -21,6 +27,42 @@ class WorkerDied(Exception):
     def __init__(self):
         super().__init__("its worker process died, most likely for lack of memory: use fewer processes, or give the "
                          "machine more memory")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What is kept of a case that failed. traceback: of what is not known to be the fault of its files, or of the disk.
+    """
+
+    message: str
+    traceback: str = ""
+
+
+def or_failure(what: str, work: Callable, *job: Any) -> Any:
+    """work(*job), or why there is no `what` ("": the message does not say of what)."""
+    prefix = f"{what}: " if what else ""
+    try:
+        return work(*job)
+    except BadCaseError as error:
+        return Failure(str(error))
+    except OSError as error:
+        return Failure(f"{prefix}{error}")
+    except Exception as error:
+        return Failure(f"{prefix}{type(error).__name__}: {str(error).strip()}", traceback.format_exc())
+
+
+def over_cases(work: Callable, jobs: Mapping[str, tuple], num_processes: int,
+               text: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """work(*job) for the job of every case, with a progress bar on terminals: by case the results, and of those that
+    failed the reason."""
+    results, failures = {}, {}
+    outcomes = in_order(or_failure, [("", work, *job) for job in jobs.values()], num_processes)
+    for case, outcome in zip(jobs, tqdm(outcomes, total=len(jobs), desc=text, unit="case", disable=None)):
+        if isinstance(outcome, Failure | WorkerDied):
+            failures[case] = outcome.message if isinstance(outcome, Failure) else str(outcome)
+        else:
+            results[case] = outcome
+    return results, failures
 
 
 def in_order(work: Callable, jobs: Sequence[tuple], num_processes: int) -> Iterator:

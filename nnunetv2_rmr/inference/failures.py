@@ -1,15 +1,13 @@
-"""What is kept of a case that failed, while the others go on."""
+"""What is said of the cases of a batch that failed, when the others are done."""
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from nnunetv2_rmr.files.atomic import replacing
-from nnunetv2_rmr.files.input_check import BadCaseError
+from nnunetv2_rmr.files.workers import Failure
 
 
 class FailedCasesError(RuntimeError):
@@ -19,26 +17,6 @@ class FailedCasesError(RuntimeError):
     """
 
     results: Sequence[Any] = ()
-
-
-@dataclass(frozen=True)
-class Failure:
-    """traceback: of what is not known to be the fault of the case's files, or of the disk."""
-
-    message: str
-    traceback: str = ""
-
-
-def or_failure(what: str, work: Callable, *job: Any) -> Any:
-    """work(*job), or why there is no `what`."""
-    try:
-        return work(*job)
-    except BadCaseError as error:
-        return Failure(str(error))
-    except OSError as error:
-        return Failure(f"{what}: {error}")
-    except Exception as error:
-        return Failure(f"{what}: {type(error).__name__}: {str(error).strip()}", traceback.format_exc())
 
 
 def report(failures: Sequence[Failure], folder: str | None, results: Sequence[Any]) -> None:

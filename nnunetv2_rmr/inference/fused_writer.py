@@ -15,6 +15,7 @@ from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 
 from nnunetv2_rmr.files.atomic import temporary_beside
 from nnunetv2_rmr.files.nifti import misnamed_output
+from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.files.whole_files import refuse_half
 
 # of which the tests show that they write floats as they are; others may round
@@ -44,12 +45,12 @@ def write_image(image: np.ndarray, filename: str, reader_writer: type[BaseReader
     """Write a float image (D, H, W), (1, H, W) for 2D files, in the axis order of the reader, as float32.
 
     properties: what the reader returned for the case's images; origin, spacing and direction are restored from it.
-    The file appears under its name only when it is complete. Raises OSError if the disk is full, ValueError
-    if the case's name ends like a NIfTI file.
+    The file appears under its name only when it is complete. Raises OSError if the disk is full,
+    BadCaseError if the case's name ends like a NIfTI file.
     """
     check_can_write(reader_writer, file_ending)
     if problem := misnamed_output(os.path.basename(filename)[:-len(file_ending)], file_ending):
-        raise ValueError(problem)
+        raise BadCaseError(problem)
     with appearing_whole(filename) as temporary:
         array = np.ascontiguousarray(image, dtype=np.float32).view(_StaysFloat)
         reader_writer().write_seg(array, temporary, properties)

@@ -25,10 +25,10 @@ from nnunetv2_rmr.ext_trainer import add_to_ext_trainer
 from nnunetv2_rmr.files.atomic import remove_leftovers
 from nnunetv2_rmr.files.input_check import files_of_cases
 from nnunetv2_rmr.files.whole_files import is_whole, save_json_whole
-from nnunetv2_rmr.files.workers import Beside, WorkerDied, ahead, new_pool
+from nnunetv2_rmr.files.workers import Beside, Failure, WorkerDied, ahead, new_pool, or_failure
 from nnunetv2_rmr.fusion.fused_image import fused_image, fusion_target
 from nnunetv2_rmr.inference.export import export_fused, export_segmentation, fused_filename
-from nnunetv2_rmr.inference.failures import Failure, or_failure, report
+from nnunetv2_rmr.inference.failures import report
 from nnunetv2_rmr.inference.fused_writer import check_can_write
 from nnunetv2_rmr.inference.preprocessing import (
     ABSENT,

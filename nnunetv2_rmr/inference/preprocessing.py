@@ -10,8 +10,8 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunetv2_rmr.files.input_check import BadCaseError, absent_channels, check_array, check_files
 from nnunetv2_rmr.files.nifti import misnamed_output
+from nnunetv2_rmr.files.workers import Failure, or_failure
 from nnunetv2_rmr.inference.export import IntensityMap
-from nnunetv2_rmr.inference.failures import Failure, or_failure
 from nnunetv2_rmr.settings import RMRSettings, channel_names, reference_channel
 
 PROPERTY = "rmr_intensity_map"

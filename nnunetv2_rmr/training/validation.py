@@ -25,10 +25,9 @@ from nnunetv2_rmr.evaluation.restoration import restoration_scores
 from nnunetv2_rmr.files.atomic import remove_leftovers, write_json
 from nnunetv2_rmr.files.input_check import BadCaseError
 from nnunetv2_rmr.files.whole_files import save_json_whole
-from nnunetv2_rmr.files.workers import Beside, new_pool
+from nnunetv2_rmr.files.workers import Beside, Failure, new_pool, or_failure
 from nnunetv2_rmr.fusion.fused_image import fused_image, fusion_target
 from nnunetv2_rmr.inference.export import IntensityMap, export_fused, export_segmentation
-from nnunetv2_rmr.inference.failures import Failure, or_failure
 from nnunetv2_rmr.inference.fused_writer import check_can_write
 from nnunetv2_rmr.inference.predictor import RMRPredictor
 from nnunetv2_rmr.inference.preprocessing import PROPERTY, RMRConfigurationManager

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from nnunetv2_rmr.evaluation.fusion_baselines.fuse import fuse, pywavelets
 from nnunetv2_rmr.evaluation.fusion_metrics.intensities import bounding_box, to_unit_range
 from nnunetv2_rmr.evaluation.image_folder import FolderRefused, ImageFolder
 from nnunetv2_rmr.files.atomic import remove_leftovers
-from nnunetv2_rmr.files.workers import WorkerDied, in_order
+from nnunetv2_rmr.files.workers import over_cases
 from nnunetv2_rmr.fusion.body import body_mask
 from nnunetv2_rmr.inference.fused_writer import write_image
 from nnunetv2_rmr.settings import reference_channel
@@ -61,19 +60,7 @@ def fuse_folder(request: FuseRequest) -> dict[str, str]:
         raise FolderRefused(f"{', '.join(there[:3])}{' ...' if len(there) > 3 else ''} exist{'s' * (len(there) == 1)} "
                             "already; --overwrite replaces")
     remove_leftovers([request.output])
-    failures = {}
-    ready = enumerate(in_order(_fuse_or_say_why, [(request, case) for case in cases], request.num_processes))
-    for i, reason in tqdm(ready, total=len(cases), desc="cases", disable=None):
-        if isinstance(reason, str | WorkerDied):
-            failures[cases[i]] = str(reason)
-    return dict(sorted(failures.items()))
-
-
-def _fuse_or_say_why(request: FuseRequest, case: str) -> str | None:
-    try:
-        _fuse_case(request, case)
-    except Exception as error:  # whatever it is, the other cases are not to blame
-        return f"{error}" if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: {error}"
+    return over_cases(_fuse_case, {case: (request, case) for case in cases}, request.num_processes, "fusing")[1]
 
 
 def _fuse_case(request: FuseRequest, case: str) -> None:
@@ -82,12 +69,7 @@ def _fuse_case(request: FuseRequest, case: str) -> None:
     body = body_mask(images)
     box = bounding_box(body)
     mask = body[box]
-    mapped = []
-    for name, image in zip(source.names, images):
-        try:
-            mapped.append(to_unit_range(image[box], mask))
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
+    mapped = [to_unit_range(image[box], mask, name) for name, image in zip(source.names, images)]
     fused = np.zeros(body.shape, np.float32)
     fused[box] = fuse(request.method, mapped, mask, [float(mm) for mm in properties["spacing"]], request.reference)
     write_image(fused, str(request.file(case)), source.reader_writer, source.file_ending, properties)

@@ -59,8 +59,8 @@ def evaluate_case(case: str, request: Request) -> dict:
         raise BadCaseError(f"{folders.mask_file(case) or f'case {case}'}: the mask is empty")
     box = bounding_box(mask)
     content, mask = content[box] & mask[box], mask[box]
-    sources = [_mapped(image[box], mask, file) for image, file in zip(images.sources, files)]
-    methods = {FUSED: _mapped(images.fused[box], mask, folders.fused_file(case))}
+    sources = [to_unit_range(image[box], mask, file) for image, file in zip(images.sources, files)]
+    methods = {FUSED: to_unit_range(images.fused[box], mask, folders.fused_file(case))}
     refuse_segmentation(images.fused, folders.fused_file(case))
     reference = reference_channel(None, list(channels))
     for name in request.baselines:
@@ -68,7 +68,7 @@ def evaluate_case(case: str, request: Request) -> dict:
             methods |= {COPY + channel: source for channel, source in zip(channels, sources)}
         else:
             fused = fuse(name, sources, mask, images.spacing, reference)
-            methods[name] = _mapped(fused, mask, f"baseline {name} of case {case}")
+            methods[name] = to_unit_range(fused, mask, f"baseline {name} of case {case}")
 
     result = {"case": case, "fused_file": folders.fused_file(case), "image_files": files,
               "mask": folders.mask_file(case) or folders.mask, "n_voxels": int(np.count_nonzero(mask))}
@@ -122,10 +122,3 @@ def _add_lesion_contrast(result: dict, methods: dict[str, np.ndarray], sources: 
         result["relative_contrast"][method] = relative
         result["metrics"][method][LESION_CONTRAST] = min((v for v in relative.values() if not np.isnan(v)),
                                                          default=float("nan"))
-
-
-def _mapped(image: np.ndarray, mask: np.ndarray, source: str) -> np.ndarray:
-    try:
-        return to_unit_range(image, mask)
-    except ValueError as error:
-        raise BadCaseError(f"{source}: {error}") from None

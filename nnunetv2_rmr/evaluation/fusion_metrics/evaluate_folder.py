@@ -4,20 +4,17 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from nnunetv2_rmr.evaluation.fusion_baselines.fuse import pywavelets
 from nnunetv2_rmr.evaluation.fusion_metrics.case_files import BODY, Folders
 from nnunetv2_rmr.evaluation.fusion_metrics.evaluate_case import MODES, Request, evaluate_case
 from nnunetv2_rmr.evaluation.fusion_metrics.rules import rules
 from nnunetv2_rmr.evaluation.fusion_metrics.summary import summarise
-from nnunetv2_rmr.files.input_check import BadCaseError
-from nnunetv2_rmr.files.workers import WorkerDied, in_order
+from nnunetv2_rmr.files.workers import over_cases
 
 
 def evaluate_folder(fused_folder: Path, images_folder: Path, mask: str = BODY, mode: str = "3d",
                     baselines: Sequence[str] = (), dataset_json: Path | None = None, num_processes: int = 1,
-                    labels_folder: Path | None = None, progress: bool = False) -> dict:
+                    labels_folder: Path | None = None) -> dict:
     """Summary (see summarise) of all fused images; bad cases are in its "failed_cases" and do not stop the others.
 
     mode: "3d" or "compat", 2D axial slices. baselines: names of METHODS, fused and scored by the same rules ("copy": a
@@ -31,21 +28,6 @@ def evaluate_folder(fused_folder: Path, images_folder: Path, mask: str = BODY, m
     folders = Folders.find(fused_folder, images_folder, mask, dataset_json, labels_folder)
     processes = min(num_processes, len(folders.cases))
     request = Request(folders, mode, tuple(dict.fromkeys(baselines)), max(1, (os.cpu_count() or 1) // processes))
-    results, failed = {}, {}
-    ready = enumerate(in_order(_evaluate_or_say_why, [(case, request) for case in folders.cases], num_processes))
-    for i, outcome in tqdm(ready, total=len(folders.cases), desc="evaluating", unit="case", disable=not progress):
-        if isinstance(outcome, str | WorkerDied):
-            failed[folders.cases[i]] = str(outcome)
-        else:
-            results[folders.cases[i]] = outcome
-    return summarise([results[case] for case in sorted(results)], dict(sorted(failed.items())), request.methods,
-                     rules(request))
-
-
-def _evaluate_or_say_why(case: str, request: Request) -> dict | str:
-    try:
-        return evaluate_case(case, request)
-    except BadCaseError as error:
-        return str(error)
-    except Exception as error:  # whatever it is, the other cases are not to blame
-        return f"case {case}: {type(error).__name__}: {error}"
+    results, failed = over_cases(evaluate_case, {case: (case, request) for case in folders.cases}, num_processes,
+                                 "evaluating")
+    return summarise(list(results.values()), failed, request.methods, rules(request))

@@ -5,19 +5,16 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-
-from tqdm import tqdm
 
 from nnunetv2_rmr.evaluation.image_folder import FolderRefused, ImageFolder
 from nnunetv2_rmr.evaluation.scan_degradations.base import body_mask
 from nnunetv2_rmr.evaluation.scan_degradations.degrade_scans import SEVERITIES, degrade_scans, image_difference, try_out
 from nnunetv2_rmr.evaluation.scan_degradations.kinds import SCAN_DEGRADATIONS
 from nnunetv2_rmr.files.atomic import remove_leftovers, replacing, write_json
-from nnunetv2_rmr.files.workers import WorkerDied, in_order
+from nnunetv2_rmr.files.workers import over_cases
 from nnunetv2_rmr.inference.fused_writer import write_image
 
 ALL = "all"
@@ -93,39 +90,23 @@ def degrade_folder(request: DegradeRequest) -> dict[str, str]:
     check(request)
     copies = request.copies
     remove_leftovers(copies.values())
-    differences: dict[Copy, dict[str, dict[str, float]]] = {copy: {} for copy in copies}
-    failures: dict[str, str] = {}
-    cases = request.images.cases
-    ready = enumerate(in_order(_degrade_or_say_why, [(request, case) for case in cases], request.num_processes))
     try:
-        for i, result in tqdm(ready, total=len(cases), desc="cases", disable=None):
-            if isinstance(result, str | WorkerDied):
-                failures[cases[i]] = str(result)
-                continue
-            for copy, values in result.items():
-                differences[copy][cases[i]] = values
+        done, failures = over_cases(_write_copies, {case: (request, case) for case in request.images.cases},
+                                    request.num_processes, "degrading")
     finally:
         remove_leftovers(copies.values())  # of workers that were killed
-    for copy, values in differences.items():
-        if values:
-            _write_record(request, copy, values)
-    return dict(sorted(failures.items()))
+    for copy in copies if done else ():
+        _write_record(request, copy, {case: differences[copy] for case, differences in done.items()})
+    return failures
 
 
-def _degrade_or_say_why(request: DegradeRequest, case: str) -> dict[Copy, dict[str, float]] | str:
-    """Image differences by copy and modality; or why the case failed."""
-    try:
-        return dict(_write_copies(request, case))
-    except Exception as error:  # whatever it is, the other cases are not to blame
-        return f"{error}" if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: {error}"
-
-
-def _write_copies(request: DegradeRequest, case: str) -> Iterator[tuple[Copy, dict[str, float]]]:
+def _write_copies(request: DegradeRequest, case: str) -> dict[Copy, dict[str, float]]:
+    """Of every copy and degraded modality the image difference."""
     source = request.images
     images, properties = source.read(case)
     body = body_mask(images)
     needed = sorted({c for copy in request.copies for c in copy.channels(source.names)})
-    degraded, done = images, None
+    degraded, done, differences = images, None, {}
     for copy, folder in request.copies.items():
         if done != (copy.name, copy.severity):  # copies of one modality each share the work
             degraded = degrade_scans(images, properties["spacing"], copy.name, copy.severity, case=case,
@@ -140,7 +121,8 @@ def _write_copies(request: DegradeRequest, case: str) -> Iterator[tuple[Copy, di
                 _place(source.file(case, channel), target, request.link)
         if (spacing_file := source.folder / f"{case}.json").is_file():  # of tiff files
             _place(spacing_file, folder / spacing_file.name, request.link)
-        yield copy, {source.names[c]: image_difference(images[c], degraded[c], body) for c in channels}
+        differences[copy] = {source.names[c]: image_difference(images[c], degraded[c], body) for c in channels}
+    return differences
 
 
 def _place(source: Path, target: Path, link: str) -> None:
