@@ -110,9 +110,9 @@ def start(folder: Path, tests: Sequence[str]) -> int:
         os.chdir(folder)
         sys.path[0] = os.environ["PYTHONPATH"] = str(folder)
         status = pytest.main([*OPTIONS, *tests])
-        if not sys.modules["nnunetv2_rmr"].__file__.startswith(str(folder)):
-            status = 3
+        assert sys.modules["nnunetv2_rmr"].__file__.startswith(str(folder)), "another package was tested"
     except BaseException:
+        status = 3
         traceback.print_exc()
     finally:
         os._exit(status)
