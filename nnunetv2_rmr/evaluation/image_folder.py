@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
-from nnunetv2_rmr.evaluation.readers import reader_writer_of
-from nnunetv2_rmr.files.input_check import BadCaseError, check_array, check_files, check_numbers, images_in
+from nnunetv2_rmr.files.input_check import check_array, check_files, check_numbers, images_in
+from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.inference.fused_writer import check_can_write
 from nnunetv2_rmr.settings import channel_names
 
@@ -38,7 +39,7 @@ class ImageFolder:
     def open(cls, folder: Path, dataset_json: Path | None = None) -> ImageFolder:
         """dataset_json: None looks for it in the folder and beside it; without one, SimpleITK reads the images.
 
-        Raises FolderRefused if there is no such folder, no image in it, or its format can not hold corrupted images.
+        Raises FolderRefused if there is no such folder, no image in it, or its format can not hold degraded images.
         """
         if not folder.is_dir():
             raise FolderRefused(f"-i {folder}: there is no such folder")
@@ -63,7 +64,7 @@ class ImageFolder:
         try:
             check_can_write(reader_writer, ending)
         except NotImplementedError:
-            raise FolderRefused(f"-i {folder}: corrupted images are float32, and {ending} files read with "
+            raise FolderRefused(f"-i {folder}: what is made of them is float32, and {ending} files read with "
                                 f"{reader_writer.__name__} can not be written as such: convert the images to .nii.gz "
                                 f"or .tif") from None
         return cls(folder, ending, names, tuple(sorted({m[1] for m in found})), reader_writer)
@@ -88,6 +89,16 @@ class ImageFolder:
                                ) from error
         check_array(images, self.names, files, self.file_ending)
         return images.astype(np.float32, copy=False), properties
+
+
+def reader_writer_of(dataset_json: dict, example: str | None) -> type[BaseReaderWriter]:
+    """nnU-Net's choice by its dataset.json and one of the images, which tells formats of one ending apart (2D and 3D
+    .tif). Without one, or if it is the one broken file, by the ending alone. Raises RuntimeError if there is none.
+    """
+    try:
+        return determine_reader_writer_from_dataset_json(dataset_json, example, verbose=False)
+    except RuntimeError:
+        return determine_reader_writer_from_dataset_json(dataset_json, None, verbose=False)
 
 
 def _read(dataset_json: Path) -> dict:
