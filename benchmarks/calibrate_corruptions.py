@@ -1,4 +1,4 @@
-"""How much does every corruption change real scans at every severity, and does it always grow?
+"""How much does every degradation change real scans at every severity, and does it always grow?
 
     python benchmarks/calibrate_corruptions.py -i IMAGES -o OUT.csv [--corruption NAME ...] [--seeds 0 1] [-np 2]
 
@@ -43,13 +43,13 @@ def measure(images: ImageFolder, case: str, names: list[str], seeds: list[int]) 
             for seed in seeds:
                 for severity in SEVERITIES:
                     start = time.perf_counter()
-                    corrupted = SCAN_DEGRADATIONS[name].apply(
+                    damaged = SCAN_DEGRADATIONS[name].apply(
                         clean, tuple(properties["spacing"]), SCAN_DEGRADATIONS[name].parameters[severity - 1],
                         generator(seed, case, name, channel), body)
                     seconds = time.perf_counter() - start
                     rows.append(dict(zip(COLUMNS, (
-                        name, severity, case, modality, seed, image_difference(clean, corrupted, body),
-                        image_difference(clean_z, z_scored(corrupted, body), body), seconds))))
+                        name, severity, case, modality, seed, image_difference(clean, damaged, body),
+                        image_difference(clean_z, z_scored(damaged, body), body), seconds))))
     return rows
 
 

@@ -4,7 +4,7 @@
         --trainers nnUNetTrainer nnUNetTrainer_RMRDegradations nnUNetTrainerRMR --epochs 10 --iterations 40
 
 Trains every trainer on all training cases with nnU-Net's own command, once per seed, and predicts the test cases, which
-no training has seen, clean and corrupted, with nnUNetv2_rmr_benchmark. Writes OUT/comparison.csv and prints a table:
+no training has seen, clean and degraded, with nnUNetv2_rmr_benchmark. Writes OUT/comparison.csv and prints a table:
 mean over seeds of the mean Dice, and the paired difference to the first trainer with the 95 % interval of a t-test over
 seeds (a seed's value is the mean over cases and labels). Goes on where it was stopped. Trainers: those of
 short_trainers/. -b EXTRA passes the rest to the benchmark, e.g. -b --severities 3 --disable_tta.
@@ -34,7 +34,7 @@ def command(name: str, *arguments: object, env: dict[str, str], log: Path) -> No
 
 
 def mean_dice(results: Path) -> dict[tuple[str, str], float]:
-    """(condition, model) -> mean over labels of the mean over cases, from a benchmark's results.csv; a corruption's
+    """(condition, model) -> mean over labels of the mean over cases, from a benchmark's results.csv; a degradation's
     severities averaged."""
     values = defaultdict(list)
     with open(results) as file:

@@ -1,4 +1,4 @@
-"""Seconds to predict a case, from its files to its files, with and without the fused volume, against vanilla nnU-Net.
+"""Seconds to predict a case, from its files to its files, with and without the fused image, against vanilla nnU-Net.
 
     python benchmarks/prediction_time.py [--spacing 4 --patch 32 32 32] [--modalities 2] [--mirror] [--device cpu]
     python benchmarks/prediction_time.py --spacing 1 --patch 128 128 128 --device cuda
@@ -6,7 +6,7 @@
 The case: noise in a body of a brain's size in scans of 240 x 240 x 155 mm, as BraTS has them, at the network's spacing.
 The networks: with the weights they start with, which take as long as trained ones; as in training_step.py. So neither
 data nor models are needed. All in one process, in turns: nnU-Net's predictor with the vanilla network, nnU-Net's
-predictor with RMR's (segmentation only), and RMRPredictor (segmentation and fused volume). commands.py times whole
+predictor with RMR's (segmentation only), and RMRPredictor (segmentation and fused image). commands.py times whole
 commands with trained models.
 """
 
@@ -69,7 +69,7 @@ def main() -> None:
         files, sides = write_case(Path(folder), args.spacing, args.modalities), {}
         for name, cls, network in (("nnU-Net", nnUNetPredictor, vanilla),
                                    ("RMR, segmentation only", nnUNetPredictor, rmr),
-                                   ("RMR, with fused volume", RMRPredictor, rmr)):
+                                   ("RMR, with fused image", RMRPredictor, rmr)):
             predictor = cls(use_mirroring=args.mirror, device=torch.device(args.device), allow_tqdm=False,
                             perform_everything_on_device=args.device == "cuda")
             predictor.manual_initialization(network, manager, configuration, [network.state_dict()], dataset_json,

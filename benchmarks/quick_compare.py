@@ -19,7 +19,7 @@ smallest contrast of a label in proportion to the modality that shows it best, a
 (docs/fusion_metrics.md); beside it those of copies of single modalities (of degraded cases only of the reference
 modality) and of classical fusions, all of what the network saw.
 compare_trainers.py compares segmentations by nnU-Net's commands on the scans' own grid, with the benchmark's
-corruptions; it takes several times as long.
+degradations; it takes several times as long.
 
 Writes OUT/TRAINER_SEED.json as soon as one is done, OUT/cases.csv with every case's scores at the end, and prints
 tables of what is there: means, and the difference to the first trainer with the 95 % interval of a t-test over seeds,

@@ -28,7 +28,7 @@ from nnunetv2_rmr.ext_trainer import trainers_folder
 from nnunetv2_rmr.settings import RMRSettings
 
 DISTRIBUTION = "nnunetv2-rmr"
-EXTRAS = {"demo": "nnUNetv2_rmr_demo", "benchmark": "some corruptions and wavelet fusion", "monai": "networks of MONAI"}
+EXTRAS = {"demo": "nnUNetv2_rmr_demo", "benchmark": "degradations and wavelet fusion", "monai": "networks of MONAI"}
 NNUNET_PATHS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 EXT_TRAINER = "nnUNet_extTrainer"
 # A preprocessed dataset takes tens of GB, a trained fold about half a GB (two checkpoints).

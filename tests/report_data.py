@@ -14,18 +14,18 @@ from nnunetv2_rmr.evaluation.benchmark.statistics import p_values, shares_of_cas
 
 MODALITIES = ("T1", "FLAIR")
 LABELS = ("whole", "core")
-CORRUPTIONS = {"noise": ("seen", "Rician noise"), "blur": ("seen", "Gaussian blur"),
-               "motion": ("unseen", "head motion"), "bias_field": ("unseen", "smooth intensity inhomogeneity")}
+KINDS = {"noise": ("seen", "Rician noise"), "blur": ("seen", "Gaussian blur"),
+         "motion": ("unseen", "head motion"), "bias_field": ("unseen", "smooth intensity inhomogeneity")}
 
 
 def write_benchmark(folder: Path, *, models=("vanilla", "rmr"), cases: int = 8, seed: int = 0, gain: float = 0.04,
                     examples: bool = True, names: str = "case") -> Path:
-    """Models after the first, the reference, are better by `gain` x severity on corrupted images."""
+    """Models after the first, the reference, are better by `gain` x severity on degraded images."""
     rng = np.random.default_rng(seed)
     case_names = [f"{names}_{i:02d}" for i in range(cases)]
     conditions = [("clean", "clean", 0, "all")]
-    conditions += [(c, kind, s, m) for (c, (kind, _)), s, m in product(CORRUPTIONS.items(), range(1, 6),
-                                                                      ("all", *MODALITIES))]
+    conditions += [(c, kind, s, m) for (c, (kind, _)), s, m in product(KINDS.items(), range(1, 6),
+                                                               ("all", *MODALITIES))]
     conditions += [("missing", "missing", 1, m) for m in MODALITIES]
     severity = np.array([s for _, _, s, _ in conditions])[:, None]
     partly = np.array([1 if m == "all" else 0.5 for *_, m in conditions])[:, None]
@@ -95,13 +95,13 @@ def _summary(scores: dict, conditions, models, cases, rng) -> dict:
     means = [{"model": m, "label": label, "mCE": 0.8 if i else 1, "rmCE": 0.7 if i else 1, "mCE_seen": 0.75 if i else 1,
               "mCE_unseen": 0.85 if i else 1} for i, m in enumerate(models) for label in ("mean", *LABELS)]
     errors = [{"model": m, "corruption": c, "label": label, "CE": 0.8 if i else 1, "rCE": None}
-              for i, m in enumerate(models) for c in CORRUPTIONS for label in ("mean", *LABELS)]
+              for i, m in enumerate(models) for c in KINDS for label in ("mean", *LABELS)]
     return {"models": {m: {"folder": f"models/{m}", "trainer": "nnUNetTrainer", "plans": "nnUNetPlans",
                            "configuration": "3d_fullres", "folds": [0]} for m in models},
             "reference": models[0], "cases": cases, "labels": list(LABELS),
             "label_values": {"1": "whole", "2": "core"}, "modalities": list(MODALITIES),
             "corruptions": {name: {"seen": kind, "description": text, "parameters": [f"{s} %" for s in range(1, 6)]}
-                            for name, (kind, text) in CORRUPTIONS.items()},
+                            for name, (kind, text) in KINDS.items()},
             "n_bootstrap": 200, "seed": 0, "confidence": 0.95, "versions": {"nnunetv2": "2.8.1"},
             "notes": ["invented numbers of a test"], "scores": rows, "differences": differences,
             "corruption_errors": errors, "mean_corruption_errors": means,

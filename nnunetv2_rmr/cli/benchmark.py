@@ -12,9 +12,9 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="nnUNetv2_rmr_benchmark",
         description="Compares trained nnU-Net models (of any trainer) on clean test images and on degraded ones: "
-                    "Dice, HD95, NSD, corruption errors, restoration of fused images, time and memory, with paired "
-                    "bootstrap intervals, in tables and in a report (report.html). Started again with the same -o it "
-                    "goes on where it was stopped.")
+                    "Dice, HD95, NSD, errors relative to the reference, restoration of fused images, time and memory, "
+                    "with paired bootstrap intervals, in tables and in a report (report.html). Started again with the "
+                    "same -o it goes on where it was stopped.")
     p.add_argument("-i", type=Path, required=True, metavar="FOLDER", help="test images, CASE_0000.nii.gz ...")
     p.add_argument("-l", type=Path, required=True, metavar="FOLDER", help="their reference segmentations, CASE.nii.gz")
     p.add_argument("-m", action="append", required=True, metavar="NAME=MODELFOLDER",
@@ -71,17 +71,17 @@ def main(argv: list[str] | None = None) -> None:
     if args.trust_model:
         trust()
 
-    corruptions = args.corruptions or KNOWN
-    unknown = sorted(set(corruptions) - set(KNOWN))
+    kinds = args.corruptions or KNOWN
+    unknown = sorted(set(kinds) - set(KNOWN))
     if unknown:
         p.error(f"--corruptions {' '.join(unknown)}: choose from {', '.join(KNOWN)}")
     if args.device == "cuda" and not torch.cuda.is_available():
         p.error("-device cuda: torch finds no CUDA device; try -device cpu")
-    options = BenchmarkOptions(args.i, args.l, args.o, reference, tuple(corruptions), tuple(args.severities),
+    options = BenchmarkOptions(args.i, args.l, args.o, reference, tuple(kinds), tuple(args.severities),
                                tuple(args.modalities), args.nsd_tolerance, args.seed, args.bootstrap,
                                num_parts=args.num_parts, part_id=args.part_id)
     try:
-        try_out([name for name in corruptions if name != MISSING])
+        try_out([name for name in kinds if name != MISSING])
         models = [BenchmarkModel(name, Path(folder), args.f, args.chk, torch.device(args.device),
                                  not args.disable_tta, args.step_size) for name, folder in named.items()]
         benchmark = Benchmark(options, models)

@@ -17,7 +17,7 @@ def parser() -> argparse.ArgumentParser:
         prog="nnUNetv2_rmr_demo",
         description="Simulates brains with white-matter lesions (T1ce, T2w, FLAIR; nothing is downloaded), plans, "
                     "trains nnU-Net and RMR for the same few epochs, and lets nnUNetv2_rmr_benchmark compare them on "
-                    "clean and corrupted test cases, with a page of pictures. 5 to 8 minutes on two free CPU cores.",
+                    "clean and degraded test cases, with a page of pictures. 5 to 8 minutes on two free CPU cores.",
     )
     p.add_argument("-o", "--out", type=Path, default=Path("demo_output"), metavar="FOLDER",
                    help="folder of the results, new or empty (default %(default)s)")

@@ -1,4 +1,4 @@
-"""`nnUNetv2_rmr_fuse`: fused volumes of anybody's scans by classical methods, without any training."""
+"""`nnUNetv2_rmr_fuse`: fused images of anybody's scans by classical methods, without any training."""
 
 import argparse
 import sys
@@ -11,13 +11,13 @@ from nnunetv2_rmr.evaluation.fusion_baselines import METHODS
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="nnUNetv2_rmr_fuse",
-        description="Fuses the modalities of every case of a folder into one volume, OUT/CASE.nii.gz, by a classical "
+        description="Fuses the modalities of every case of a folder into one image, OUT/CASE.nii.gz, by a classical "
                     "method that needs no training: float32, on the grid of the input, about 0 to 1, zero outside the "
                     "body. What the methods do: docs/fusion_metrics.md. Exit status 1 if a case failed; the others are "
                     "done.")
     p.add_argument("-i", dest="images", type=Path, required=True, metavar="IMAGES",
                    help="folder with CASE_0000.nii.gz, CASE_0001.nii.gz ..., e.g. imagesTs")
-    p.add_argument("-o", dest="output", type=Path, required=True, metavar="OUT", help="folder for the fused volumes")
+    p.add_argument("-o", dest="output", type=Path, required=True, metavar="OUT", help="folder for the fused images")
     p.add_argument("--method", choices=METHODS, default="gradient", metavar="NAME",
                    help=f"{', '.join(METHODS)} (default %(default)s, which shows the edges of all modalities over the "
                         "coarse scales of the reference modality). wavelet needs PyWavelets, in the extra [benchmark]")

@@ -35,8 +35,7 @@ def _run(entry_point: str) -> None:
     import torch
     from nnunetv2.inference import predict_from_raw_data
 
-    from nnunetv2_rmr.inference.failures import FailedCasesError
-    from nnunetv2_rmr.inference.predictor import RMRPredictor
+    from nnunetv2_rmr.inference.predictor import FailedCasesError, RMRPredictor
     from nnunetv2_rmr.inference.trust import trust
 
     if trusting:

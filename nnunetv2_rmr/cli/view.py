@@ -8,7 +8,7 @@ from pathlib import Path
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="nnUNetv2_rmr_view",
-        description="Writes one HTML file with all modalities of the given cases, the fused volume and the "
+        description="Writes one HTML file with all modalities of the given cases, the fused image and the "
                     "segmentations, in three planes with a common cursor. It opens in any browser, without network.",
         epilog="examples: nnUNetv2_rmr_view -i imagesTs -p OUT BraTS2021_01480 --open; after nnUNetv2_rmr_fuse: "
                "nnUNetv2_rmr_view -i imagesTs --fused OUT BraTS2021_01480")

@@ -41,7 +41,7 @@ class Degradation(NamedTuple):
 DEGRADATIONS = {
     "noise": Degradation(noise.draw_noise, noise.add_noise),
     "blur": Degradation(resolution.draw_blur, resolution.gaussian_blur),
-    "fourier": Degradation(fourier.draw_fourier, fourier.corrupt_fourier_locally),
+    "fourier": Degradation(fourier.draw_fourier, fourier.damage_fourier_locally),
     "bias_field": Degradation(artefacts.draw_bias_field, artefacts.shade),
     "ghosting": Degradation(artefacts.draw_ghosts, artefacts.add_ghosts),
     "low_resolution": Degradation(resolution.draw_thick_slices, resolution.thicken_slices),

@@ -1,4 +1,4 @@
-"""Local corruption of the Fourier spectrum."""
+"""Local damage to the Fourier spectrum."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _shuffle_in_tiles(shape: Sequence[int], rng: np.random.Generator) -> np.ndar
     return shuffled
 
 
-def corrupt_spectrum(images: torch.Tensor, amplitude_sigma: float, rng: np.random.Generator) -> torch.Tensor:
+def damage_spectrum(images: torch.Tensor, amplitude_sigma: float, rng: np.random.Generator) -> torch.Tensor:
     """Blur the amplitude spectra and shuffle the phase spectra of whole images, keeping each one's mean and deviation.
 
     The amplitudes are blurred by a Gaussian (circular, like the spectrum). The phases are permuted at random within
@@ -84,10 +84,10 @@ def corrupt_spectrum(images: torch.Tensor, amplitude_sigma: float, rng: np.rando
     shuffled = torch.from_numpy(_shuffle_in_tiles(spectrum.shape[1:], rng)).to(images.device)
     phase = spectrum.sgn().flatten(1)[:, shuffled].reshape(spectrum.shape)
 
-    corrupted = torch.fft.irfftn(amplitude * phase, s=shape, dim=axes)
-    corrupted -= corrupted.mean(axes, keepdim=True)
-    before, after = (torch.linalg.vector_norm(x, dim=axes, keepdim=True) for x in (images - mean, corrupted))
-    return corrupted * (before / after.clamp_min(torch.finfo(images.dtype).tiny)) + mean
+    damaged = torch.fft.irfftn(amplitude * phase, s=shape, dim=axes)
+    damaged -= damaged.mean(axes, keepdim=True)
+    before, after = (torch.linalg.vector_norm(x, dim=axes, keepdim=True) for x in (images - mean, damaged))
+    return damaged * (before / after.clamp_min(torch.finfo(images.dtype).tiny)) + mean
 
 
 def _window(shape: Sequence[int]) -> torch.Tensor:
@@ -100,15 +100,15 @@ def _window(shape: Sequence[int]) -> torch.Tensor:
     return _outer(*ramps)
 
 
-def corrupt_fourier_locally(
+def damage_fourier_locally(
     image: torch.Tensor, share: float, strength: float, edge: Sequence[int], amplitude_sigma: float, seed: int
 ) -> torch.Tensor:
-    """Corrupt the spectra of random boxes: patches of ripples and lost structure, as local artefacts leave them.
+    """Damage the spectra of random boxes: patches of ripples and lost structure, as local artefacts leave them.
 
-    Each box gets its amplitude spectrum blurred and its phase spectrum shuffled (`corrupt_spectrum`) and is blended
+    Each box gets its amplitude spectrum blurred and its phase spectrum shuffled (`damage_spectrum`) and is blended
     into the image by a smooth window. Every box is computed from the untouched image; where boxes overlap, the changes
     are averaged by their windows, so that neither order nor seams exist. The mean of the image is kept. After the
-    Fourier corruption of RMR (Zhang et al. 2024, doi:10.1609/aaai.v38i7.28536), for signed data of any size.
+    Fourier degradation of RMR (Zhang et al. 2024, doi:10.1609/aaai.v38i7.28536), for signed data of any size.
 
     Args:
         image: one modality, (D, H, W) or (H, W).
@@ -124,7 +124,7 @@ def corrupt_fourier_locally(
         return image.clone()
     contents = torch.stack([image[box] for box in boxes])
     window = _window(contents.shape[1:]).to(image)
-    changes = corrupt_spectrum(contents, amplitude_sigma, rng).sub_(contents).mul_(window)
+    changes = damage_spectrum(contents, amplitude_sigma, rng).sub_(contents).mul_(window)
     change, weight = torch.zeros_like(image), torch.zeros_like(image)
     for box, box_change in zip(boxes, changes):
         change[box] += box_change
@@ -138,7 +138,7 @@ def corrupt_fourier_locally(
 def draw_fourier(shape: Sequence[int], spacing: Sequence[float], *, share: RandomScalar = (0.1, 0.4),
                  strength: RandomScalar = (0.5, 1.0), edge: RandomScalar = (12, 24),
                  amplitude_sigma: RandomScalar = AMPLITUDE_SIGMA) -> dict[str, Any]:
-    """Local Fourier corruption (`corrupt_fourier_locally`) of a random share of the volume at a random strength.
+    """Local Fourier degradation (`damage_fourier_locally`) of a random share of the volume at a random strength.
 
     edge: of the boxes / finest spacing, drawn for every axis; at most half the patch, at least 4 voxels.
     """

@@ -23,7 +23,7 @@ from nnunetv2_rmr.demo.progress import Progress
 
 LOG, BENCHMARK = "demo.log", "benchmark"
 NAMES = ("nnU-Net", "RMR")  # of TRAINERS
-CORRUPTIONS, SEVERITY = ("noise", "blur", "bias_field"), 3  # the last one is not in RMR's training
+KINDS, SEVERITY = ("noise", "blur", "bias_field"), 3  # the last one is not in RMR's training
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def expected_seconds(options: DemoOptions) -> dict[str, float]:
     # mostly of convolutions, relative to a patch of 76,800 voxels
     iteration = 0.45 * (math.prod(options.patch_size) / 76800) * (options.features / 12)
     iterations = options.epochs * (options.iterations + 0.4 * options.validation_iterations)
-    predictions = len(TRAINERS) * (1 + len(CORRUPTIONS)) * options.test_cases
+    predictions = len(TRAINERS) * (1 + len(KINDS)) * options.test_cases
     return {
         "simulate the data": 2.1 * (options.cases + options.test_cases),
         "plan and preprocess": 5,
@@ -144,4 +144,4 @@ def _benchmark(options: DemoOptions, models: dict[str, Path]):
     loaded = [BenchmarkModel(name, folder, (FOLD,), "checkpoint_final.pth", torch.device(options.device),
                              mirroring=False, step_size=0.75) for name, folder in models.items()]
     return Benchmark(BenchmarkOptions(raw / "imagesTs", raw / "labelsTs", options.out / BENCHMARK, NAMES[0],
-                                      CORRUPTIONS, (SEVERITY,), seed=options.seed), loaded)
+                                      KINDS, (SEVERITY,), seed=options.seed), loaded)

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
-from nnunetv2_rmr.evaluation.readers import reader_writer_of
-from nnunetv2_rmr.files.input_check import BadCaseError, check_array, check_files, check_numbers, images_in
+from nnunetv2_rmr.files.input_check import check_array, check_files, check_numbers, images_in
+from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.inference.fused_writer import check_can_write
 from nnunetv2_rmr.settings import channel_names
 
@@ -90,6 +91,16 @@ class ImageFolder:
                                ) from error
         check_array(images, self.names, files, self.file_ending)
         return images.astype(np.float32, copy=False), properties
+
+
+def reader_writer_of(dataset_json: dict, example: str | None) -> type[BaseReaderWriter]:
+    """nnU-Net's choice by its dataset.json and one of the images, which tells formats of one ending apart (2D and 3D
+    .tif). Without one, or if it is the one broken file, by the ending alone. Raises RuntimeError if there is none.
+    """
+    try:
+        return determine_reader_writer_from_dataset_json(dataset_json, example, verbose=False)
+    except RuntimeError:
+        return determine_reader_writer_from_dataset_json(dataset_json, None, verbose=False)
 
 
 def _read(dataset_json: Path) -> dict:

@@ -4,6 +4,8 @@ import numpy as np
 from nnunetv2.evaluation.evaluate_predictions import compute_tp_fp_fn_tn, region_or_label_to_mask
 from scipy.ndimage import binary_erosion, distance_transform_edt, find_objects, generate_binary_structure
 
+from nnunetv2_rmr.datasets.labels import values_of
+
 LabelOrRegion = int | tuple[int, ...]
 NAN = float("nan")
 
@@ -25,6 +27,11 @@ def label_names(description: dict) -> dict[int, str]:
         regions = [name for name, value in labels.items() if name != "ignore"]
         return dict(zip(order, regions))
     return {int(value): name for name, value in labels.items() if not isinstance(value, list)}
+
+
+def declared_values(labels: dict[str, LabelOrRegion], ignore_label: int | None) -> set[int]:
+    """Values that a label map with these labels and regions (see labels_and_regions) may hold."""
+    return {0, *values_of(labels)} | ({ignore_label} if ignore_label is not None else set())
 
 
 def segmentation_scores(reference: np.ndarray, prediction: np.ndarray, label: LabelOrRegion, spacing: tuple[float, ...],

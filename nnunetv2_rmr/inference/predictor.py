@@ -10,6 +10,7 @@ from functools import partial, wraps
 from inspect import signature
 from os.path import join
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -22,13 +23,12 @@ from nnunetv2.inference.sliding_window_prediction import compute_gaussian
 from nnunetv2.utilities.helpers import empty_cache
 
 from nnunetv2_rmr.ext_trainer import add_to_ext_trainer
-from nnunetv2_rmr.files.atomic import remove_leftovers
+from nnunetv2_rmr.files.atomic import remove_leftovers, replacing
 from nnunetv2_rmr.files.input_check import files_of_cases
 from nnunetv2_rmr.files.whole_files import is_whole, save_json_whole
 from nnunetv2_rmr.files.workers import Beside, Failure, WorkerDied, ahead, new_pool, or_failure
 from nnunetv2_rmr.fusion.fused_image import fused_image, fusion_target
 from nnunetv2_rmr.inference.export import export_fused, export_segmentation, fused_filename
-from nnunetv2_rmr.inference.failures import report
 from nnunetv2_rmr.inference.fused_writer import check_can_write
 from nnunetv2_rmr.inference.preprocessing import (
     ABSENT,
@@ -40,6 +40,15 @@ from nnunetv2_rmr.inference.preprocessing import (
 from nnunetv2_rmr.inference.sliding_window import ImagePredictor
 from nnunetv2_rmr.inference.trust import ModelRefused, check_model_folder, reading_data_only
 from nnunetv2_rmr.settings import RMRSettings, channel_names
+
+
+class FailedCasesError(RuntimeError):
+    """Some cases of a batch could not be predicted; all others were. The message lists them.
+
+    results: of a batch without output files, what it would have returned; of failed cases a Failure.
+    """
+
+    results: Sequence[Any] = ()
 
 
 class RMRPredictor(ImagePredictor):
@@ -266,7 +275,7 @@ class RMRPredictor(ImagePredictor):
         volumes = [image if isinstance(image, np.ndarray) else None for image in images]
         self.fused_volumes = volumes if any(volume is not None for volume in volumes) else []
         failures, folder, self._failures, self._output_folder = self._failures, self._output_folder, [], None
-        report(failures, folder, results)
+        _report(failures, folder, results)
         return results
 
     def _predict_case(self, case: str, item: dict, save_probabilities: bool, segmentations: Beside,
@@ -294,6 +303,29 @@ class RMRPredictor(ImagePredictor):
             file, data = data, torch.from_numpy(np.load(data))
             os.remove(file)
         return self.predict_logits_from_preprocessed_data(data).cpu().numpy()
+
+
+def _report(failures: Sequence[Failure], folder: str | None, results: Sequence[Any]) -> None:
+    """Raises FailedCasesError, with the results, if there are failures. Their tracebacks go to a log in the folder;
+    None: to the terminal."""
+    if not failures:
+        return
+    unexpected = "\n".join(f"{failure.message}\n{failure.traceback}" for failure in failures if failure.traceback)
+    where = ""
+    if unexpected and folder is not None:
+        log = Path(folder, "failed_cases.log")
+        try:
+            with replacing(log) as temporary:
+                Path(temporary).write_text(unexpected, encoding="utf-8")
+            where = f"\ntracebacks: {log}"
+        except OSError:  # a full disk may be why they failed
+            print(unexpected)
+    elif unexpected:
+        print(unexpected)
+    error = FailedCasesError(f"{len(failures)} case(s) could not be predicted (the others are done):\n  "
+                             + "\n  ".join(failure.message for failure in failures) + where)
+    error.results = results
+    raise error
 
 
 _STOCK = {name: getattr(nnUNetPredictor, name) for name in ("predict_from_files", "predict_from_files_sequential")}

@@ -8,8 +8,9 @@ import torch
 from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
-from nnunetv2_rmr.files.input_check import BadCaseError, absent_channels, check_array, check_files
+from nnunetv2_rmr.files.input_check import absent_channels, check_array, check_files
 from nnunetv2_rmr.files.nifti import misnamed_output
+from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.files.workers import Failure, or_failure
 from nnunetv2_rmr.inference.export import IntensityMap
 from nnunetv2_rmr.settings import RMRSettings, channel_names, reference_channel

@@ -22,7 +22,7 @@ from nnunetv2_rmr.settings import PLANS_KEY, RMRSettings, channel_names
 
 GIB = 2**30
 # Whatever the batch: the CUDA context, .67 GiB on an H200, libraries' workspaces, weights with their gradients and
-# momentum. From the same trainings as the factor in networks/memory.py.
+# momentum. From the same trainings as the factor in planning/memory.py.
 FIXED_GIB = 1.25
 
 

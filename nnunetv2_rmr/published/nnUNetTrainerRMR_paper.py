@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch.nn.parallel import DistributedDataParallel as DDP
+from torch.optim import Optimizer
 
 from nnunetv2_rmr.inference.trust import reading_data_only
 from nnunetv2_rmr.networks.fusing import unwrapped
 from nnunetv2_rmr.networks.planned import planned_network
 from nnunetv2_rmr.published.losses import TERMS, PublishedLoss
 from nnunetv2_rmr.published.network import FEATURES, PublishedRMRNet
-from nnunetv2_rmr.published.schedule import WarmupCosineLR
 from nnunetv2_rmr.settings import RMRSettings
 from nnunetv2_rmr.training.nnUNetTrainerRMR import meet_model, nnUNetTrainerRMR
 
@@ -21,6 +22,34 @@ STAGE1 = 200 / 350  # of the epochs: 200, then 150
 WARMUP = 50 / 150  # of the second stage's
 LR = 1e-4  # of both
 STAGE1_WEIGHT_DECAY, STAGE2_WEIGHT_DECAY = 5e-5, 1e-5
+
+
+class WarmupCosineLR:
+    """Linear rise over `warmup_epochs`, then half a cosine down towards zero, over the `epochs` from `first_epoch` on.
+
+    It has the two methods that nnU-Net calls on a scheduler. The rate depends on the epoch alone, so there is no state
+    to save and a resumed training goes on where it was. The first and the last epoch have small rates, but none is 0.
+    """
+
+    def __init__(self, optimizer: Optimizer, lr: float, first_epoch: int, epochs: int, warmup_epochs: int = 0):
+        self.optimizer = optimizer
+        self.lr, self.first_epoch, self.epochs, self.warmup_epochs = lr, first_epoch, epochs, warmup_epochs
+        self.step(first_epoch)
+
+    def at(self, epoch: int) -> float:
+        """Learning rate of an epoch, counted like the trainer's from the beginning of the training."""
+        done = epoch - self.first_epoch
+        if done < self.warmup_epochs:
+            return self.lr * (done + 1) / (self.warmup_epochs + 1)
+        progress = (done - self.warmup_epochs) / (self.epochs - self.warmup_epochs)
+        return self.lr * 0.5 * (1 + math.cos(math.pi * progress))
+
+    def step(self, current_epoch: int) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.at(current_epoch)
+
+    def get_last_lr(self) -> list[float]:
+        return [group["lr"] for group in self.optimizer.param_groups]
 
 
 class nnUNetTrainerRMR_paper(nnUNetTrainerRMR):

@@ -88,32 +88,32 @@ def dice_range(values: Iterable[float]) -> tuple[float, float]:
 
 
 def curves(benchmark: Benchmark, label: str, modality: str, x_axis: str) -> list[Chart]:
-    """A panel per corruption: mean Dice against severity or against the image difference (`x_axis`)."""
+    """A panel per kind of degradation: mean Dice against severity or against the image difference (`x_axis`)."""
     lines = {c: [(Look.of(i), _curve(benchmark, m, c, label, modality, x_axis))
-                 for i, m in enumerate(benchmark.models)] for c in benchmark.corruptions}
+                 for i, m in enumerate(benchmark.models)] for c in benchmark.degradations}
     lines = {c: models for c, models in lines.items() if any(len(points) > 1 for _, points in models)}
     points = [p for models in lines.values() for _, of_model in models for p in of_model]
     ys = dice_range(v for p in points for v in (p.score.mean, p.score.low))
     right = 5 if x_axis == "severity" else max((p.x for p in points), default=0) * 1.03 or 1
     x_ticks = ticks(0, right) if x_axis != "severity" else {s: str(s) for s in range(6)}
     charts = []
-    for corruption, models in lines.items():
-        info = benchmark.corruptions[corruption]
-        charts.append(Chart("bands", f"{corruption}: mean Dice against {x_axis}", (0, right), ys, models,
-                            f"{corruption} ({info.get('seen', '?')})", x_axis, x_ticks=x_ticks,
+    for kind, models in lines.items():
+        info = benchmark.degradations[kind]
+        charts.append(Chart("bands", f"{kind}: mean Dice against {x_axis}", (0, right), ys, models,
+                            f"{kind} ({info.get('seen', '?')})", x_axis, x_ticks=x_ticks,
                             description=info.get("description", "")))
     return charts
 
 
-def _curve(benchmark: Benchmark, model: str, corruption: str, label: str, modality: str, x_axis: str) -> list[Point]:
+def _curve(benchmark: Benchmark, model: str, kind: str, label: str, modality: str, x_axis: str) -> list[Point]:
     points = []
     for severity in range(6):
-        score = benchmark.score(model, corruption, label, severity=severity, modality=modality)
+        score = benchmark.score(model, kind, label, severity=severity, modality=modality)
         if severity == 0 and math.isnan(score.mean):  # the clean images are everybody's severity 0
             score = benchmark.score(model, "clean", label, severity=0)
         x = severity
         if x_axis != "severity" and severity > 0:
-            x = benchmark.changes.get((modality, corruption, severity), math.nan)
+            x = benchmark.changes.get((modality, kind, severity), math.nan)
         if not math.isnan(score.mean + x):
             points.append(Point(x, score, says(f"{model}, {x_axis} {x:.3g}", score)))
     return points

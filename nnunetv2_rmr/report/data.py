@@ -12,7 +12,7 @@ import pandas as pd
 
 from nnunetv2_rmr.evaluation.benchmark.statistics import finished_by_all
 
-GROUPS = {"clean": "clean images", "seen": "corruptions RMR trains on", "unseen": "held-out corruptions",
+GROUPS = {"clean": "clean images", "seen": "trained kinds of degradation", "unseen": "never trained kinds",
           "missing": "images without one modality"}
 METRICS = {"Dice": "Dice", "HD95": "HD95 (mm)", "NSD": "NSD"}
 KEY = ("model", "corruption", "severity", "modality", "label", "metric")  # of scores and differences
@@ -73,9 +73,9 @@ class Benchmark:
             raise ReportRefused(f"{self.folder / 'summary.json'}: has no entry {missing}") from None
         measured = set(self.results["seen"])
         self.groups = [group for group in GROUPS if group in measured]
-        corrupted = set(self.results["modality"][self.results["seen"].isin(["seen", "unseen"])])
-        self.modalities = [m for m in (ALL, *self.channels) if m in corrupted]
-        # (modality, corruption, severity) -> mean over cases of how much the images changed
+        degraded = set(self.results["modality"][self.results["seen"].isin(["seen", "unseen"])])
+        self.modalities = [m for m in (ALL, *self.channels) if m in degraded]
+        # (modality, kind, severity) -> mean over cases of how much the images changed
         changes = self.cases.groupby(["modality", "corruption", "severity"])["image_difference"].mean()
         self.changes: dict[tuple[str, str, int], float] = changes.dropna().to_dict()
 
@@ -83,7 +83,7 @@ class Benchmark:
         self.reference: str = summary["reference"]
         self.models = sorted(summary["models"], key=lambda name: name != self.reference)
         self.others = [name for name in self.models if name != self.reference]
-        self.corruptions: dict[str, dict] = summary["corruptions"]
+        self.degradations: dict[str, dict] = summary["corruptions"]
         self.labels: list[str] = [MEAN, *summary["labels"]]
         self.label_values = {int(value): name for value, name in summary["label_values"].items()}
         self.channels: list[str] = summary["modalities"]
@@ -120,18 +120,18 @@ class Benchmark:
         """Model -> its mCE, rmCE, mCE_seen and mCE_unseen."""
         return {e["model"]: e for e in self.summary["mean_corruption_errors"] if e["label"] == label}
 
-    def score(self, model: str, corruption: str, label: str = MEAN, metric: str = "Dice",
+    def score(self, model: str, kind: str, label: str = MEAN, metric: str = "Dice",
               severity: int | str = MEAN, modality: str = ALL) -> Score:
-        """Mean of a corruption or of one of GROUPS. All NaN if it was not measured."""
-        row = _find(self._scores, model, corruption, severity, modality, label, metric)
+        """Mean of a kind of degradation or of one of GROUPS. All NaN if it was not measured."""
+        row = _find(self._scores, model, kind, severity, modality, label, metric)
         if row is None:
             return Score(math.nan)
         return Score(or_nan(row["mean"]), or_nan(row["low"]), or_nan(row["high"]), int(row["n"] or 0))
 
-    def difference(self, model: str, corruption: str, label: str = MEAN, metric: str = "Dice",
+    def difference(self, model: str, kind: str, label: str = MEAN, metric: str = "Dice",
                    severity: int | str = MEAN, modality: str = ALL) -> Difference | None:
         """Of `model` to the reference; None if it was not measured."""
-        row = _find(self._differences, model, corruption, severity, modality, label, metric)
+        row = _find(self._differences, model, kind, severity, modality, label, metric)
         if row is None or row["difference"] is None:
             return None
         return Difference(*(or_nan(row[key]) for key in ("difference", "low", "high")),
@@ -154,11 +154,11 @@ def _key(row: dict) -> tuple:
     return tuple(str(row[k]) for k in KEY)
 
 
-def _find(index: dict[tuple, dict], model: str, corruption: str, severity: int | str, modality: str, label: str,
+def _find(index: dict[tuple, dict], model: str, kind: str, severity: int | str, modality: str, label: str,
           metric: str) -> dict | None:
     # these two have one severity only, of which the mean may not be listed
-    severities = {"clean": (severity, MEAN, 0), "missing": (severity, MEAN, 1)}.get(corruption, (severity,))
-    # groups are means over whatever modalities were corrupted; so is a corruption that was never applied to all at once
+    severities = {"clean": (severity, MEAN, 0), "missing": (severity, MEAN, 1)}.get(kind, (severity,))
+    # groups are means over whatever modalities were degraded; so is a kind that was never applied to all at once
     modalities = (ALL, MEAN) if modality == ALL else (modality,)
-    found = (index.get((model, corruption, str(s), m, label, metric)) for m in modalities for s in severities)
+    found = (index.get((model, kind, str(s), m, label, metric)) for m in modalities for s in severities)
     return next((row for row in found if row is not None), None)

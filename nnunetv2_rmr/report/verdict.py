@@ -6,6 +6,7 @@ import math
 
 from markupsafe import Markup, escape
 
+from nnunetv2_rmr.evaluation.fusion_metrics.verdict import listed
 from nnunetv2_rmr.report.data import GROUPS, MEAN, Benchmark, Difference, Score
 
 BETTER, WORSE, NOT_SHOWN = "better", "worse", "no difference shown"
@@ -96,16 +97,12 @@ def sentence(model: str, reference: str, differences: dict[str, Difference | Non
             change = ("Dice " if first else "") + signed(differences[group].difference)
             numbers.append(f"{GROUPS[group]} ({change}{limits})")
         if numbers:
-            parts.append(phrase.format(model=model, reference=reference) + _listed(numbers))
+            parts.append(phrase.format(model=model, reference=reference) + listed(numbers))
     if not parts:
         return f"{model} and {reference} have no case in common: nothing can be compared."
     if set(findings.values()) <= {ONE_CASE, NOT_MEASURED}:
         return parts[0][0].upper() + parts[0][1:] + "."
     return f"{model}: " + "; ".join(parts) + "."
-
-
-def _listed(parts: list[str]) -> str:
-    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
 def verdict(benchmark: Benchmark) -> list[str]:
@@ -116,7 +113,7 @@ def verdict(benchmark: Benchmark) -> list[str]:
     if not lines:
         means = {g: benchmark.score(reference, g).mean for g in benchmark.groups}
         where = [f"{value:.3f} on {GROUPS[g]}" for g, value in means.items() if not math.isnan(value)]
-        lines = [f"{reference} alone, nothing to compare with: mean Dice {_listed(where or ['–'])}."]
+        lines = [f"{reference} alone, nothing to compare with: mean Dice {listed(where or ['–'])}."]
     return [*lines, _cases(len(benchmark.test_cases), confidence, compared=bool(benchmark.others))]
 
 

@@ -29,8 +29,7 @@ from nnunetv2_rmr.settings import (
     reference_channel,
     refuse_version_0_1,
 )
-from nnunetv2_rmr.training.panel import save_panel
-from nnunetv2_rmr.training.progress import plot_loss_terms, track_picture
+from nnunetv2_rmr.training.panel import plot_loss_terms, save_panel, track_picture
 from nnunetv2_rmr.training.reads_data_only import ReadsDataOnly
 from nnunetv2_rmr.training.reproducible import SeedNextSample, seed_everything, seed_from_environment
 from nnunetv2_rmr.training.unlabelled import (

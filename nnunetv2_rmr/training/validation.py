@@ -23,7 +23,7 @@ from torch import distributed as dist
 from nnunetv2_rmr.degradations.degrade import degradation_arguments, degrade_case
 from nnunetv2_rmr.evaluation.restoration import restoration_scores
 from nnunetv2_rmr.files.atomic import remove_leftovers, write_json
-from nnunetv2_rmr.files.input_check import BadCaseError
+from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.files.whole_files import save_json_whole
 from nnunetv2_rmr.files.workers import Beside, Failure, new_pool, or_failure
 from nnunetv2_rmr.fusion.fused_image import fused_image, fusion_target

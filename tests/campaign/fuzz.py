@@ -13,7 +13,8 @@ import SimpleITK as sitk
 from campaign.outcome import Outcome
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
-from nnunetv2_rmr.files.input_check import BadCaseError, check_array, check_files
+from nnunetv2_rmr.files.input_check import check_array, check_files
+from nnunetv2_rmr.files.refused import BadCaseError
 
 SHAPE = (5, 6, 7)
 FIELDS = {"sizeof_hdr": (0, "i"), "dim0": (40, "h"), "dim1": (42, "h"), "dim2": (44, "h"), "dim3": (46, "h"),

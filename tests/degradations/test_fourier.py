@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from nnunetv2_rmr.degradations import fourier
-from nnunetv2_rmr.degradations.fourier import corrupt_fourier_locally, corrupt_spectrum, draw_boxes, draw_fourier
+from nnunetv2_rmr.degradations.fourier import damage_fourier_locally, damage_spectrum, draw_boxes, draw_fourier
 
 SETTINGS = {"share": 0.3, "strength": 1.0, "edge": (12, 12, 12), "amplitude_sigma": 0.5, "seed": 1}
 
@@ -16,51 +16,51 @@ def image():
 
 @pytest.mark.parametrize("zero", ["share", "strength"])
 def test_zero_is_identity(zero, image):
-    assert torch.equal(corrupt_fourier_locally(image, **{**SETTINGS, zero: 0.0}), image)
+    assert torch.equal(damage_fourier_locally(image, **{**SETTINGS, zero: 0.0}), image)
 
 
 def test_input_is_not_modified(image):
     before = image.clone()
-    corrupt_fourier_locally(image, **SETTINGS)
+    damage_fourier_locally(image, **SETTINGS)
     assert torch.equal(image, before)
 
 
 def test_seed_decides_everything(image):
-    first = corrupt_fourier_locally(image, **SETTINGS)
-    assert torch.equal(first, corrupt_fourier_locally(image, **SETTINGS))
-    assert not torch.equal(first, corrupt_fourier_locally(image, **{**SETTINGS, "seed": 2}))
+    first = damage_fourier_locally(image, **SETTINGS)
+    assert torch.equal(first, damage_fourier_locally(image, **SETTINGS))
+    assert not torch.equal(first, damage_fourier_locally(image, **{**SETTINGS, "seed": 2}))
 
 
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.8])
 def test_changes_the_stated_share_of_the_volume_and_at_most_one_box_more(share, image):
-    changed = (corrupt_fourier_locally(image, **{**SETTINGS, "share": share}) != image).float().mean().item()
+    changed = (damage_fourier_locally(image, **{**SETTINGS, "share": share}) != image).float().mean().item()
     # a voxel may by chance keep its value
     assert share - 0.002 <= changed <= share + 12**3 / 40**3
 
 
 def test_mean_is_kept(image):
-    corrupted = corrupt_fourier_locally(image + 5, **SETTINGS)
-    assert corrupted.mean().item() == pytest.approx((image + 5).mean().item(), abs=1e-4)
+    damaged = damage_fourier_locally(image + 5, **SETTINGS)
+    assert damaged.mean().item() == pytest.approx((image + 5).mean().item(), abs=1e-4)
 
 
 def test_signs_survive(image):
     image = image - image.mean()
-    corrupted = corrupt_fourier_locally(image, **{**SETTINGS, "share": 0.8})
-    assert corrupted.min() < 0 < corrupted.max()
-    assert (corrupted < 0).float().mean().item() == pytest.approx((image < 0).float().mean().item(), abs=0.1)
-    assert corrupted.abs().max() < 3 * image.abs().max()
+    damaged = damage_fourier_locally(image, **{**SETTINGS, "share": 0.8})
+    assert damaged.min() < 0 < damaged.max()
+    assert (damaged < 0).float().mean().item() == pytest.approx((image < 0).float().mean().item(), abs=0.1)
+    assert damaged.abs().max() < 3 * image.abs().max()
 
 
 def test_spectrum_of_a_whole_image_keeps_mean_and_deviation_and_loses_structure(image):
-    corrupted = corrupt_spectrum(image[None], 0.5, np.random.default_rng(0))[0]
-    assert corrupted.mean().item() == pytest.approx(image.mean().item(), abs=1e-4)
-    assert corrupted.std().item() == pytest.approx(image.std().item(), rel=1e-3)
-    assert torch.corrcoef(torch.stack([image.flatten(), corrupted.flatten()]))[0, 1].abs() < 0.5
+    damaged = damage_spectrum(image[None], 0.5, np.random.default_rng(0))[0]
+    assert damaged.mean().item() == pytest.approx(image.mean().item(), abs=1e-4)
+    assert damaged.std().item() == pytest.approx(image.std().item(), rel=1e-3)
+    assert torch.corrcoef(torch.stack([image.flatten(), damaged.flatten()]))[0, 1].abs() < 0.5
 
 
 def test_no_seams(image):
     """The change fades out towards the border of every box: no step there is larger than those of the change inside."""
-    change = corrupt_fourier_locally(image, **SETTINGS) - image
+    change = damage_fourier_locally(image, **SETTINGS) - image
     inside = change != 0
     border = inside[1:] != inside[:-1]
     steps = (change[1:] - change[:-1]).abs()
@@ -68,14 +68,14 @@ def test_no_seams(image):
 
 
 def test_overlapping_boxes_are_blended_whatever_their_order(monkeypatch):
-    """Two overlapping boxes, and a corruption that triples the image: nothing may be overwritten or counted twice."""
+    """Two overlapping boxes, and a damage that triples the image: nothing may be overwritten or counted twice."""
     boxes = [(slice(4, 24),) * 3, (slice(10, 30),) * 3]
-    monkeypatch.setattr(fourier, "corrupt_spectrum", lambda images, *_: 3 * images)
+    monkeypatch.setattr(fourier, "damage_spectrum", lambda images, *_: 3 * images)
     image = torch.linspace(-1, 1, 40)[:, None, None].expand(40, 40, 40)
     changes = []
     for order in (boxes, boxes[::-1]):
         monkeypatch.setattr(fourier, "draw_boxes", lambda *_, order=order: order)
-        changes.append(corrupt_fourier_locally(image, **SETTINGS) - image)
+        changes.append(damage_fourier_locally(image, **SETTINGS) - image)
     torch.testing.assert_close(*changes)
 
     # where both windows are 1 the change is that of one box: 2 x image less the constant that keeps the mean
@@ -85,7 +85,7 @@ def test_overlapping_boxes_are_blended_whatever_their_order(monkeypatch):
 
 def test_constant_image_stays_constant():
     image = torch.full((16, 16, 16), -1.5)
-    torch.testing.assert_close(corrupt_fourier_locally(image, **SETTINGS), image)
+    torch.testing.assert_close(damage_fourier_locally(image, **SETTINGS), image)
 
 
 @pytest.mark.parametrize("shape", [(32, 32, 32), (8, 64, 64), (64, 64), (3, 20, 20), (5, 7)])
@@ -93,9 +93,9 @@ def test_works_on_any_patch(shape):
     np.random.seed(0)
     spacing = (4.0, 1.0, 1.0) if shape[0] == 8 else (1.0,) * len(shape)
     image = torch.randn(shape)
-    corrupted = corrupt_fourier_locally(image, **draw_fourier(shape, spacing))
-    assert corrupted.shape == image.shape and corrupted.isfinite().all()
-    assert (corrupted != image).any()
+    damaged = damage_fourier_locally(image, **draw_fourier(shape, spacing))
+    assert damaged.shape == image.shape and damaged.isfinite().all()
+    assert (damaged != image).any()
 
 
 def test_boxes_hit_the_border_too():

@@ -10,7 +10,7 @@ import pytest
 
 from nnunetv2_rmr.cli import demo as cli
 from nnunetv2_rmr.demo.progress import Progress
-from nnunetv2_rmr.demo.run import CORRUPTIONS, DemoOptions, DemoRefused, expected_seconds, prepare_folder
+from nnunetv2_rmr.demo.run import KINDS, DemoOptions, DemoRefused, expected_seconds, prepare_folder
 
 
 def test_help_needs_no_torch():
@@ -140,7 +140,7 @@ print(json.dumps(seen))
     assert nnunet == rmr and len(set(nnunet["lesion"])) > 4, "both start alike and see the same patches"
     summary = json.loads((out / "benchmark" / "summary.json").read_text())
     assert list(summary["models"]) == ["nnU-Net", "RMR"] and summary["cases"] == ["phantom_005"]
-    assert {score["corruption"] for score in summary["scores"]} >= {"clean", *CORRUPTIONS}
+    assert {score["corruption"] for score in summary["scores"]} >= {"clean", *KINDS}
     page = (out / "benchmark" / "report.html").read_text()
     assert summary["fusion"]["models"]["RMR"]["verdict"] in unescape(re.sub("<[^>]*>", "", page))
     assert 'src="data:image/png;base64,' in page

@@ -92,7 +92,7 @@ def test_a_stable_but_wrong_image_is_not_called_restored(case, tmp_path):
     assert clean["fused_PSNR"] == pytest.approx(expected, abs=1e-3) and clean["degraded_PSNR"] is None
 
 
-def test_restoration_is_measured_beside_what_the_corrupted_images_give(case, tmp_path):
+def test_restoration_is_measured_beside_what_the_degraded_images_give(case, tmp_path):
     *_, noise = records(case, tmp_path, FakeModel(flair))
     assert noise["fused_PSNR"] == noise["degraded_PSNR"] and 0 < noise["degraded_PSNR"] < 40
     assert noise["fused_SSIM"] == noise["degraded_SSIM"] < 1

@@ -1,4 +1,4 @@
-"""Means, paired intervals and corruption errors, against values computed by hand."""
+"""Means, paired intervals and relative errors, against values computed by hand."""
 
 from dataclasses import fields
 from types import SimpleNamespace
@@ -12,10 +12,10 @@ from nnunetv2_rmr.evaluation.benchmark.model import BenchmarkModel
 from nnunetv2_rmr.evaluation.benchmark.statistics import (
     METRICS,
     Bootstrap,
-    corruption_errors,
     finished_by_all,
     over_conditions,
     p_values,
+    relative_errors,
     scores_and_differences,
     shares_of_cases,
     sign_flips,
@@ -30,14 +30,14 @@ CASES, LABELS = ["a", "b", "c"], ["whole", "core"]
 
 
 def results(**dice_of_model: dict) -> pd.DataFrame:
-    """model={(corruption, severity): {case: (whole, core)}} -> the benchmark's table; HD95 and NSD follow Dice."""
+    """model={(kind, severity): {case: (whole, core)}} -> the benchmark's table; HD95 and NSD follow Dice."""
     rows = []
     seen = {"clean": "clean", "noise": "seen", "ghosting": "unseen"}
     for model, conditions in dice_of_model.items():
-        for (corruption, severity), cases in conditions.items():
+        for (kind, severity), cases in conditions.items():
             for case, values in cases.items():
                 for label, dice in zip(LABELS, values):
-                    rows.append({"model": model, "corruption": corruption, "seen": seen[corruption],
+                    rows.append({"model": model, "corruption": kind, "seen": seen[kind],
                                  "severity": severity, "modality": "all", "case": case, "label": label,
                                  "Dice": dice, "HD95": 10 * (1 - dice), "NSD": dice})
     return pd.DataFrame(rows)
@@ -76,7 +76,7 @@ def test_mean_over_labels_is_the_mean_of_the_labels_means_as_in_nnunet():
     assert mean["low"] <= mean["mean"] <= mean["high"]
 
 
-def test_a_corruption_is_averaged_over_severities_and_a_group_over_corruptions():
+def test_a_degradation_is_averaged_over_severities_and_a_group_over_kinds():
     scores, _ = evaluate(TABLE)
     key = {"model": "vanilla", "metric": "Dice", "label": "whole", "modality": "mean", "severity": "mean"}
     assert find(scores, **key, corruption="noise")["mean"] == pytest.approx((0.6 + 0.4) / 2)
@@ -110,7 +110,7 @@ def test_a_model_that_failed_everywhere_has_no_scores_and_the_others_theirs():
     scores, _ = evaluate(table)
     assert find(scores, model="vanilla", corruption="clean", metric="Dice", label="whole")["mean"] == pytest.approx(0.7)
     assert all(np.isnan(s["mean"]) for s in scores if s["model"] == "rmr")
-    errors, _ = corruption_errors(scores, ["vanilla", "rmr"], "vanilla")
+    errors, _ = relative_errors(scores, ["vanilla", "rmr"], "vanilla")
     assert all(np.isnan(e["CE"]) for e in errors if e["model"] == "rmr")
 
 
@@ -223,14 +223,14 @@ def test_what_is_tested_is_the_difference_that_is_shown():
     values = rng.normal(size=(7, 6, 3))
     values[rng.random(values.shape) < 0.3] = NAN
     values[:, 2, 1] = NAN  # no case has this label under one condition
-    corruptions = ["noise"] * 3 + ["ghosting"] * 2 + ["blur"]
-    shown = [interval["mean"] for interval in Bootstrap(7, 10, 0).intervals(values, corruptions)]
-    np.testing.assert_allclose(shares_of_cases(values, corruptions).sum(0), shown)
+    kinds = ["noise"] * 3 + ["ghosting"] * 2 + ["blur"]
+    shown = [interval["mean"] for interval in Bootstrap(7, 10, 0).intervals(values, kinds)]
+    np.testing.assert_allclose(shares_of_cases(values, kinds).sum(0), shown)
 
 
-def test_corruption_errors_are_ratios_of_errors_to_the_references():
+def test_relative_errors_are_ratios_of_errors_to_the_references():
     scores, _ = evaluate(TABLE)
-    errors, means = corruption_errors(scores, ["vanilla", "rmr"], "vanilla")
+    errors, means = relative_errors(scores, ["vanilla", "rmr"], "vanilla")
     noise = find(errors, model="rmr", corruption="noise", label="whole", modality="mean")
     # errors: rmr 1 - (.8 + .7) / 2 = .25, vanilla .5; beyond the clean ones: .25 - .2 = .05, .5 - .3 = .2
     assert noise["CE"] == pytest.approx(0.25 / 0.5)
@@ -244,7 +244,7 @@ def test_corruption_errors_are_ratios_of_errors_to_the_references():
 def test_a_perfect_reference_does_not_divide_by_zero():
     perfect, good = (dict.fromkeys(CASES, (dice, dice)) for dice in (1.0, 0.9))
     table = results(vanilla={CLEAN: perfect, NOISE1: perfect}, rmr={CLEAN: perfect, NOISE1: good})
-    errors, _ = corruption_errors(evaluate(table)[0], ["vanilla", "rmr"], "vanilla")
+    errors, _ = relative_errors(evaluate(table)[0], ["vanilla", "rmr"], "vanilla")
     of_noise = find(errors, model="rmr", corruption="noise", label="mean", modality="all")
     assert of_noise["CE"] == pytest.approx(0.1 / 0.01)
 
@@ -255,7 +255,7 @@ def test_a_perfect_reference_does_not_divide_by_zero():
     ({"degradation_probabilities": {"bias_field": 1.0}, "p_clean": 1.0}, []),
     ({"degradation_probabilities": {"bias_field": 0.0, "noise": 1.0}}, []),
 ])
-def test_corruptions_that_a_model_was_trained_on_are_not_called_held_out_for_it(settings, named):
+def test_kinds_that_a_model_was_trained_on_are_not_called_never_trained_for_it(settings, named):
     trained_on = BenchmarkModel.trained_on.fget(SimpleNamespace(predictor=SimpleNamespace(
         plans_manager=SimpleNamespace(plans={"rmr": settings}))))
     assert not_held_out({"trained_on": {"m": trained_on}}, "m", list(SCAN_DEGRADATIONS)) == named

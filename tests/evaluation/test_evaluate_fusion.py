@@ -135,7 +135,7 @@ def test_labels_that_dataset_json_does_not_name_are_a_bad_case(folders):
     (folders[1] / "dataset.json").write_text(json.dumps(content))
     failed = evaluate_folder(*folders, labels_folder=labels)["failed_cases"]
     assert list(failed) == ["a", "b", "c"]
-    assert "labels/a.nii.gz: holds label 3, which dataset.json does not name (whole, core)" in failed["a"]
+    assert "labels/a.nii.gz: label values that are not declared: 3 " in failed["a"]
 
 
 def test_what_is_ignored_is_neither_lesion_nor_body(folders):
@@ -181,7 +181,7 @@ def test_bad_cases_are_named_and_do_not_stop_the_others(folders, tmp_path):
     tiny.write_image(np.ones(SHAPE, np.float32), fused / "d.nii.gz")  # no images at all
     with pytest.raises(SystemExit) as left:
         run("-fused", fused, "-i", images, "-o", tmp_path / "x.json", "-np", 1)
-    assert "3 of 4 cases" in str(left.value.code)  # a text: exit status 1
+    assert "3 case(s) could not be evaluated" in str(left.value.code)  # a text: exit status 1
     summary = read(tmp_path / "x.json")
     assert [case["case"] for case in summary["metric_per_case"]] == ["c"]
     assert "a_0001.nii.gz (0001) missing" in summary["failed_cases"]["a"]

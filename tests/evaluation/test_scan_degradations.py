@@ -291,7 +291,7 @@ def test_boxes_of_fourier_are_in_mm(monkeypatch, images):
         edges.append(edge)
         return image
 
-    monkeypatch.setattr(fourier, "corrupt_fourier_locally", remember)
+    monkeypatch.setattr(fourier, "damage_fourier_locally", remember)
     apply("fourier", images[0], 0.5, spacing=(1.0, 1.0, 1.0))
     apply("fourier", images[0], 0.5, spacing=(0.5, 1.0, 10.0))
     assert edges[0][0] == edges[0][1] == edges[0][2] >= 12

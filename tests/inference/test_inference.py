@@ -18,13 +18,13 @@ from plans import CHANNELS, DATASET_JSON, make_plans
 from small_cases import network_for, oblique_case, predictor_for
 
 from nnunetv2_rmr.ext_trainer import trainers_folder
-from nnunetv2_rmr.files.input_check import BadCaseError, check_files, images_in
+from nnunetv2_rmr.files.input_check import check_files, images_in
+from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.files.workers import Failure
 from nnunetv2_rmr.fusion.fused_image import fused_image
 from nnunetv2_rmr.inference.export import export_fused, fused_filename, fused_to_input_grid
-from nnunetv2_rmr.inference.failures import FailedCasesError
 from nnunetv2_rmr.inference.fused_writer import check_can_write, write_image
-from nnunetv2_rmr.inference.predictor import RMRPredictor
+from nnunetv2_rmr.inference.predictor import FailedCasesError, RMRPredictor
 from nnunetv2_rmr.inference.preprocessing import PROPERTY, RMRConfigurationManager
 from nnunetv2_rmr.inference.sliding_window import ImageAccumulator
 from nnunetv2_rmr.settings import RMRSettings

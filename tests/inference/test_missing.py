@@ -13,7 +13,7 @@ from small_cases import network_for, oblique_case, predictor_for
 from torch import nn
 
 from nnunetv2_rmr.degradations.degrade import DegradeTransform
-from nnunetv2_rmr.files.input_check import BadCaseError
+from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.fusion.fused_image import fused_image
 from nnunetv2_rmr.inference.export import IntensityMap
 from nnunetv2_rmr.inference.preprocessing import ABSENT, PROPERTY, RMRConfigurationManager

@@ -15,8 +15,7 @@ from nnunetv2_rmr.degradations.noise import add_noise
 from nnunetv2_rmr.networks.fusing import unwrapped
 from nnunetv2_rmr.published import losses
 from nnunetv2_rmr.published.network import PublishedRMRNet, Stage2Outputs
-from nnunetv2_rmr.published.nnUNetTrainerRMR_paper import nnUNetTrainerRMR_paper
-from nnunetv2_rmr.published.schedule import WarmupCosineLR
+from nnunetv2_rmr.published.nnUNetTrainerRMR_paper import WarmupCosineLR, nnUNetTrainerRMR_paper
 from nnunetv2_rmr.published.swin_encoder import SwinEncoder
 from nnunetv2_rmr.training import nnUNetTrainerRMR as default_trainer
 from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR

@@ -25,8 +25,8 @@ from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.report import verdict as words
 from nnunetv2_rmr.report.charts import ticks
 from nnunetv2_rmr.report.data import Benchmark, Difference, ReportRefused
+from nnunetv2_rmr.report.examples import panel
 from nnunetv2_rmr.report.page import TEMPLATES
-from nnunetv2_rmr.report.panels import panel
 from nnunetv2_rmr.report.viewer import load_study
 from nnunetv2_rmr.report.volumes import as_bytes, body_box, grey_range, label_bytes, load
 from nnunetv2_rmr.report.write import write_report
@@ -75,15 +75,15 @@ def test_fewest_cases_are_those_whose_unanimity_is_rare():
 def test_sentence_says_better_worse_and_not_shown():
     found = {"clean": UNCLEAR, "seen": BETTER, "unseen": WORSE, "missing": None}
     assert words.sentence("rmr", "vanilla", found, 0.95) == (
-        "rmr: better than vanilla on corruptions RMR trains on (Dice +0.040, 95 % interval +0.010 to +0.070); "
-        "worse than vanilla on held-out corruptions (−0.040, −0.070 to −0.010); "
+        "rmr: better than vanilla on trained kinds of degradation (Dice +0.040, 95 % interval +0.010 to +0.070); "
+        "worse than vanilla on never trained kinds (−0.040, −0.070 to −0.010); "
         "no difference shown on clean images (+0.010, −0.020 to +0.040).")
 
 
 def test_sentence_of_one_case_claims_nothing():
     text = words.sentence("rmr", "vanilla", {"clean": SINGLE, "seen": SINGLE}, 0.95)
     assert text == ("One case only, which shows nothing about rmr against vanilla: difference on clean images "
-                    "(Dice +0.030) and corruptions RMR trains on (+0.030).")
+                    "(Dice +0.030) and trained kinds of degradation (+0.030).")
 
 
 def test_sentence_of_few_cases_claims_nothing():
@@ -163,9 +163,9 @@ def test_names_are_escaped():
 
 def test_the_page_holds_everything(two_models):
     page = (two_models / "report.html").read_text()
-    for heading in ("Where", "Dice against severity", "Seen against unseen", "One modality missing", "Case by case",
-                    "Surface distance", "Is the fused image a fusion", "Restoration", "gained most and least",
-                    "Look for yourself", "Rules"):
+    for heading in ("Where", "Dice against severity", "Trained against never trained", "One modality missing",
+                    "Case by case", "Surface distance", "Is the fused image a fusion", "Restoration",
+                    "gained most and least", "Look for yourself", "Rules"):
         assert re.search(f"<h2>[^<]*{heading}", page), heading
     assert not re.search(r"""\s(src|href)=["'](?!data:)|url\(|@import|https?://""", page)
     assert not re.search(r"<svg (?![^>]*aria-label)", page)

@@ -10,9 +10,8 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2_rmr.evaluation.benchmark.conditions import CLEAN, Condition, apply
 from nnunetv2_rmr.evaluation.benchmark.model import BenchmarkModel
 from nnunetv2_rmr.evaluation.benchmark.run import Case
-from nnunetv2_rmr.files.atomic import replacing, write_json
-from nnunetv2_rmr.files.whole_files import refuse_half
-from nnunetv2_rmr.inference.fused_writer import write_image
+from nnunetv2_rmr.files.atomic import write_json
+from nnunetv2_rmr.inference.fused_writer import appearing_whole, write_image
 
 
 def choose(results: pd.DataFrame, models: Sequence[str], reference: str) -> list[tuple[str, Condition]]:
@@ -32,8 +31,8 @@ def choose(results: pd.DataFrame, models: Sequence[str], reference: str) -> list
     improved = (dice[others[-1]] - dice[reference]).dropna().sort_values(kind="stable")
     if improved.empty:
         return chosen
-    for case, corruption, severity, modality in (improved.index[-1], improved.index[0]):
-        chosen.append((case, Condition(corruption, int(severity), modality)))
+    for case, kind, severity, modality in (improved.index[-1], improved.index[0]):
+        chosen.append((case, Condition(kind, int(severity), modality)))
     return list(dict.fromkeys(chosen))
 
 
@@ -77,9 +76,8 @@ def _write_example(folder: Path, name: str, case: Case, condition: Condition, mo
     for i, model in enumerate(models):
         segmentation, fused = model.predict(degraded, properties, fuse=model.fuses)
         entry["predictions"][model.name] = f"{name}/prediction_{i}{ending}"
-        with replacing(folder / entry["predictions"][model.name]) as temporary:
+        with appearing_whole(str(folder / entry["predictions"][model.name])) as temporary:
             reader.write_seg(segmentation, temporary, properties)
-            refuse_half(temporary, entry["predictions"][model.name])
         if fused is not None:
             entry["fused"][model.name] = f"{name}/fused_{i}{ending}"
             write_image(fused, str(folder / entry["fused"][model.name]), writer, ending, properties)

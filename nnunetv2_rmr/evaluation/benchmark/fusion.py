@@ -1,8 +1,7 @@
 """Are the models' fused images fusions? Facts of one clean case for the records, and of all cases for the summary."""
 
-import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -10,7 +9,15 @@ from nnunetv2_rmr.evaluation.fusion_baselines import COPY
 from nnunetv2_rmr.evaluation.fusion_baselines.fuse import fuse
 from nnunetv2_rmr.evaluation.fusion_metrics.contrast import LesionContrast, relative_contrast
 from nnunetv2_rmr.evaluation.fusion_metrics.intensities import bounding_box, to_unit_range
-from nnunetv2_rmr.evaluation.fusion_metrics.verdict import Facts, copy_sentence, facts, facts_of, verdict
+from nnunetv2_rmr.evaluation.fusion_metrics.verdict import (
+    Facts,
+    copy_sentence,
+    facts,
+    facts_of,
+    mean,
+    numbers,
+    verdict,
+)
 
 
 class CaseFusion:
@@ -88,18 +95,9 @@ def _row(name: str, cases: Sequence[Facts]) -> dict:
     """
     copies = Counter(case["copy_of"] for case in cases if case["copy_of"] is not None)
     modalities = dict.fromkeys(modality for case in cases for modality in case["own_edges"])
-    smallest = [min(_numbers(entry["relative"] for entry in case["contrast"].values()), default=None) for case in cases]
+    smallest = [min(numbers(entry["relative"] for entry in case["contrast"].values()), default=None) for case in cases]
     return {"cases": len(cases), "verdict": verdict(name, cases) if cases else None,
             "copy": copy_sentence(cases) if copies else None, "copy_of": dict(copies.most_common()),
-            "own_edges": {modality: _mean(case["own_edges"].get(modality) for case in cases)
+            "own_edges": {modality: mean(case["own_edges"].get(modality) for case in cases)
                           for modality in modalities},
-            "smallest_contrast": _mean(smallest)}
-
-
-def _numbers(values: Iterable[float | None]) -> list[float]:
-    return [v for v in values if v is not None and not math.isnan(v)]
-
-
-def _mean(values: Iterable[float | None]) -> float:
-    present = _numbers(values)
-    return sum(present) / len(present) if present else math.nan
+            "smallest_contrast": mean(smallest)}

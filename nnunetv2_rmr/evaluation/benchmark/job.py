@@ -12,7 +12,7 @@ from nnunetv2_rmr.evaluation.benchmark.model import BenchmarkModel, BenchmarkRef
 from nnunetv2_rmr.evaluation.benchmark.records import gather
 from nnunetv2_rmr.evaluation.benchmark.run import Case, Scoring, run_case
 from nnunetv2_rmr.evaluation.benchmark.summary import tables, write_summary
-from nnunetv2_rmr.evaluation.readers import reader_writer_of
+from nnunetv2_rmr.evaluation.image_folder import reader_writer_of
 from nnunetv2_rmr.evaluation.segmentation_metrics import label_names, labels_and_regions
 from nnunetv2_rmr.files.atomic import remove_leftovers, write_json
 from nnunetv2_rmr.files.input_check import images_in, surplus_images
@@ -28,7 +28,7 @@ class BenchmarkOptions:
     labels: Path
     out: Path
     reference: str
-    corruptions: tuple[str, ...] = KNOWN
+    kinds: tuple[str, ...] = KNOWN
     severities: tuple[int, ...] = (1, 2, 3, 4, 5)
     modalities: tuple[str, ...] = (ALL,)
     tolerance_mm: float = 2.0
@@ -51,7 +51,7 @@ class Benchmark:
             raise BenchmarkRefused(f"--modalities {' '.join(unknown)}: choose from {ALL}, {', '.join(channels)}")
         self.cases = find_cases(options, description["file_ending"], len(channels))
         self.part = self.cases[options.part_id::options.num_parts]
-        self.planned = conditions(options.corruptions, options.severities, options.modalities, channels)
+        self.planned = conditions(options.kinds, options.severities, options.modalities, channels)
         self.keys: list[tuple[str, Condition]] = [(m.name, condition) for condition in self.planned for m in models]
         self.reader = reader_writer_of(description, str(self.cases[0].files[0]))()
         labels = labels_and_regions(description["labels"])

@@ -18,7 +18,7 @@ from nnunetv2_rmr.evaluation.benchmark.model import BenchmarkModel
 from nnunetv2_rmr.evaluation.benchmark.records import RESTORED_TO, CaseRecords
 from nnunetv2_rmr.evaluation.restoration import restoration_scores
 from nnunetv2_rmr.evaluation.scan_degradations import image_difference
-from nnunetv2_rmr.evaluation.segmentation_metrics import LabelOrRegion, segmentation_scores
+from nnunetv2_rmr.evaluation.segmentation_metrics import LabelOrRegion, declared_values, segmentation_scores
 from nnunetv2_rmr.files.input_check import check_array, check_files, read_label_map
 from nnunetv2_rmr.fusion.body import body_mask
 
@@ -57,12 +57,6 @@ class Scoring:
     ignore_label: int | None
     tolerance_mm: float
     seed: int
-
-    @property
-    def declared(self) -> set[int]:
-        """Values that a reference segmentation may hold."""
-        values = {v for label in self.labels.values() for v in (label if isinstance(label, tuple) else (label,))}
-        return values | {0} | ({self.ignore_label} if self.ignore_label is not None else set())
 
 
 def run_case(case: Case, models: Sequence[BenchmarkModel], planned: Sequence[Condition], reader: BaseReaderWriter,
@@ -119,7 +113,8 @@ class _CaseTester:
 
     def __init__(self, case: Case, channels: Sequence[str], reader: BaseReaderWriter, scoring: Scoring):
         self.name, self.channels, self.scoring = case.name, channels, scoring
-        self.images, self.properties, self.reference = case.read(channels, reader, scoring.declared)
+        self.images, self.properties, self.reference = case.read(
+            channels, reader, declared_values(scoring.labels, scoring.ignore_label))
         self.body = body_mask(self.images)
         self.spacing = tuple(float(s) for s in self.properties["spacing"])
         self._condition: Condition | None = None  # of self._degraded

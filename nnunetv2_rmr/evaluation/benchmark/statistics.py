@@ -1,4 +1,4 @@
-"""From single scores to means, paired differences with bootstrap intervals and a test, and corruption errors."""
+"""From single scores to means, paired differences with intervals and a test, and errors relative to the reference's."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ CONDITION = ["corruption", "seen", "severity", "modality"]
 GROUPS = ("clean", "seen", "unseen", "missing")
 CONFIDENCE = 0.95  # of intervals
 QUANTILES = (0.5 - CONFIDENCE / 2, 0.5 + CONFIDENCE / 2)
-SMALLEST_ERROR = 0.01  # guards the denominators of corruption errors
+SMALLEST_ERROR = 0.01  # guards the denominators of CE and rCE
 MOST_CASES_EXACT = 14  # 2^13 choices of signs, about as many as are drawn for more cases
 SIGNS_DRAWN = 9999
 
@@ -29,8 +29,8 @@ class Bootstrap:
         # how often each case is in each resample: means of resamples are then matrix products
         self.counts = np.stack([np.bincount(row, minlength=n_cases) for row in drawn]).astype(float)
 
-    def intervals(self, values: np.ndarray, corruptions: Sequence[str]) -> list[dict[str, float]]:
-        """values: (cases, conditions, labels), NaN where a case has no score. corruptions: that of every condition.
+    def intervals(self, values: np.ndarray, kinds: Sequence[str]) -> list[dict[str, float]]:
+        """values: (cases, conditions, labels), NaN where a case has no score. kinds: of degradation, one per condition.
 
         Returns {"mean", "low", "high", "n"} of every label and then of the mean over labels, which is nnU-Net's: over
         the cases first, then over the labels that any case has. Between these two, conditions are averaged, those of
@@ -42,8 +42,8 @@ class Bootstrap:
         flat, weights = np.where(valid, values, 0).reshape(n_cases, -1), valid.reshape(n_cases, -1)
         with np.errstate(invalid="ignore"):
             resampled = ((self.counts @ flat) / (self.counts @ weights)).reshape(-1, n_conditions, n_labels)
-        resampled = over_conditions(resampled, corruptions)
-        means = over_conditions(_nanmean(values, 0), corruptions)
+        resampled = over_conditions(resampled, kinds)
+        means = over_conditions(_nanmean(values, 0), kinds)
         scored = valid.any(1)
         columns = [(means[i], resampled[:, i], scored[:, i]) for i in range(n_labels)]
         columns.append((_nanmean(means, 0), _nanmean(resampled, 1), scored.any(1)))
@@ -61,22 +61,22 @@ def _nanmean(values: np.ndarray, axis: int) -> np.ndarray:
         return np.nanmean(values, axis)
 
 
-def over_conditions(values: np.ndarray, corruptions: Sequence[str]) -> np.ndarray:
+def over_conditions(values: np.ndarray, kinds: Sequence[str]) -> np.ndarray:
     """(..., conditions, labels) -> (..., labels): means over the conditions of each degradation, then over these.
     """
-    corruptions = np.asarray(corruptions)
-    of_each = [_nanmean(values[..., corruptions == name, :], -2) for name in dict.fromkeys(corruptions)]
+    kinds = np.asarray(kinds)
+    of_each = [_nanmean(values[..., kinds == name, :], -2) for name in dict.fromkeys(kinds)]
     return _nanmean(np.stack(of_each, -2), -2)
 
 
-def shares_of_cases(values: np.ndarray, corruptions: Sequence[str]) -> np.ndarray:
+def shares_of_cases(values: np.ndarray, kinds: Sequence[str]) -> np.ndarray:
     """(cases, conditions, labels) -> (cases, labels + 1): what every case adds to the means of `Bootstrap.intervals`.
 
     Of each label and of the mean over labels; 0 for a case without score, NaN where no case has one.
     """
     valid = ~np.isnan(values)
     with np.errstate(invalid="ignore"):
-        shares = over_conditions(np.where(valid, values, 0) / valid.sum(0), corruptions)
+        shares = over_conditions(np.where(valid, values, 0) / valid.sum(0), kinds)
     return np.column_stack((shares, _nanmean(shares, 1)))
 
 
@@ -113,16 +113,16 @@ def finished_by_all(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def groups_of(conditions: Sequence[tuple]) -> Iterator[tuple[tuple, list[int]]]:
-    """What is averaged: (corruption, severity, modality), numbers of the conditions (see CONDITION) in it.
+    """What is averaged: (kind, severity, modality), numbers of the conditions (see CONDITION) in it.
 
     Every condition of its own; every degradation over its severities and modalities (severity "mean", modality "mean"),
     and over its severities alone; and the groups clean, seen and unseen over their degradations (missing is both a
     degradation and a group).
     """
     groups: list[dict[tuple, list[int]]] = [{} for _ in range(4)]
-    for number, (corruption, seen, severity, modality) in enumerate(conditions):
-        if corruption != "clean":
-            keys = ((corruption, int(severity), modality), (corruption, "mean", modality), (corruption, "mean", "mean"))
+    for number, (kind, seen, severity, modality) in enumerate(conditions):
+        if kind != "clean":
+            keys = ((kind, int(severity), modality), (kind, "mean", modality), (kind, "mean", "mean"))
             for group, key in zip(groups, keys):
                 group.setdefault(key, []).append(number)
         if seen != "missing":
@@ -150,20 +150,20 @@ def scores_and_differences(results: pd.DataFrame, models: list[str], cases: list
         better = -1 if metric == "HD95" else 1
         values = rows[metric].reindex(every).to_numpy(float)
         values = values.reshape(len(models), len(cases), len(conditions), len(labels))
-        for (corruption, severity, modality), chosen in groups_of(conditions):
-            corruptions = [conditions[number][0] for number in chosen]
-            keys = [{"corruption": corruption, "severity": severity, "modality": modality, "label": label,
+        for (kind, severity, modality), chosen in groups_of(conditions):
+            kinds = [conditions[number][0] for number in chosen]
+            keys = [{"corruption": kind, "severity": severity, "modality": modality, "label": label,
                      "metric": metric} for label in (*labels, "mean")]
             for model, of_model in zip(models, values[:, :, chosen]):
                 scores += [{"model": model, **key, **interval}
-                           for key, interval in zip(keys, bootstrap.intervals(of_model, corruptions))]
+                           for key, interval in zip(keys, bootstrap.intervals(of_model, kinds))]
                 if model == reference:
                     continue
                 paired = of_model - values[models.index(reference)][:, chosen]
-                per_case = over_conditions(paired, corruptions)
+                per_case = over_conditions(paired, kinds)
                 per_case = better * np.column_stack((per_case, _nanmean(per_case, 1)))
-                ps = p_values(shares_of_cases(paired, corruptions), flips)
-                for i, (key, interval) in enumerate(zip(keys, bootstrap.intervals(paired, corruptions))):
+                ps = p_values(shares_of_cases(paired, kinds), flips)
+                for i, (key, interval) in enumerate(zip(keys, bootstrap.intervals(paired, kinds))):
                     differences.append({"model": model, **key, "difference": interval.pop("mean"), **interval,
                                         "p": float(ps[i]),
                                         "better": int((per_case[:, i] > 0).sum()),
@@ -171,7 +171,7 @@ def scores_and_differences(results: pd.DataFrame, models: list[str], cases: list
     return scores, differences
 
 
-def corruption_errors(scores: list[dict], models: list[str], reference: str) -> tuple[list[dict], list[dict]]:
+def relative_errors(scores: list[dict], models: list[str], reference: str) -> tuple[list[dict], list[dict]]:
     """CE and rCE of every degradation, and their means (Hendrycks & Dietterich 2019, with 1 - Dice as error E).
 
     CE = mean over severities of E / the same of the reference; rCE the same of E - E(clean). Denominators below

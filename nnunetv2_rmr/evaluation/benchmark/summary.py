@@ -16,8 +16,8 @@ from nnunetv2_rmr.evaluation.benchmark.statistics import (
     SIGNS_DRAWN,
     SMALLEST_ERROR,
     Bootstrap,
-    corruption_errors,
     finished_by_all,
+    relative_errors,
     scores_and_differences,
 )
 from nnunetv2_rmr.evaluation.scan_degradations import SCAN_DEGRADATIONS
@@ -51,7 +51,7 @@ def summarise(records: Sequence[dict], failed: Sequence[dict], settings: dict, r
     models, labels, cases = list(settings["models"]), list(settings["labels"]), settings["cases"]
     bootstrap = Bootstrap(len(cases), n_bootstrap, settings["seed"])
     scores, differences = scores_and_differences(results, models, cases, labels, reference, bootstrap)
-    errors, mean_errors = corruption_errors(scores, models, reference)
+    errors, mean_errors = relative_errors(scores, models, reference)
     cost = per_case.groupby("model", sort=False).agg({"seconds": "median", "peak_memory_gb": "max"})
     used = {name: kind for name in results.corruption.unique() if (kind := SCAN_DEGRADATIONS.get(name))}
     return {
@@ -74,7 +74,7 @@ def summarise(records: Sequence[dict], failed: Sequence[dict], settings: dict, r
 
 def _notes(settings: dict, used: Sequence[str], n_bootstrap: int) -> list[str]:
     """The rules by which the numbers were made."""
-    held_out = {model: not_held_out(settings, model, used) for model in settings["models"]}
+    trained_too = {model: not_held_out(settings, model, used) for model in settings["models"]}
     return [
         "Dice as nnUNetv2_evaluate_folder: NaN, not counted, where neither reference nor prediction has the label; "
         "the mean over labels is the mean of the labels' means over cases.",
@@ -95,8 +95,8 @@ def _notes(settings: dict, used: Sequence[str], n_bootstrap: int) -> list[str]:
         "(the gradient fusion of its modalities), within the body; beside it the target made of the degraded "
         "case. Clean: how far the fused image is from its target anyway.",
         "Seconds: median of preprocessing, prediction and export of a case; memory: the largest peak.",
-        *(f"{model} was trained on {', '.join(kinds)}, held out of RMR's default training but not of this model's."
-          for model, kinds in held_out.items() if kinds),
+        *(f"{model} was trained on {', '.join(kinds)}: never trained by RMR's default training, but by this model's."
+          for model, kinds in trained_too.items() if kinds),
     ]
 
 

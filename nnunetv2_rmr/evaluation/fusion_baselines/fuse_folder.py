@@ -1,4 +1,4 @@
-"""Fused volumes of a folder of images by a classical method, many cases at a time."""
+"""Fused images of a folder of images by a classical method, many cases at a time."""
 
 from __future__ import annotations
 

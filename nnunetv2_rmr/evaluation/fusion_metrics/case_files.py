@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from nnunetv2_rmr.evaluation.image_folder import FolderRefused, ImageFolder
-from nnunetv2_rmr.evaluation.segmentation_metrics import LabelOrRegion, labels_and_regions
-from nnunetv2_rmr.files.input_check import BadCaseError, check_array, read_label_map
+from nnunetv2_rmr.evaluation.segmentation_metrics import LabelOrRegion, declared_values, labels_and_regions
+from nnunetv2_rmr.files.input_check import check_array, read_label_map
+from nnunetv2_rmr.files.refused import BadCaseError
 
 BODY, NO_MASK = "body", "none"  # instead of a folder of masks
 
@@ -87,10 +88,11 @@ class Folders:
         fused_file, mask_file, label_file = self.fused_file(case), self.mask_file(case), self.label_file(case)
         data, properties = self.images.read(case, [fused_file, *filter(None, (mask_file, label_file))])
         reader = self.images.reader_writer()
+        declared = declared_values(self.regions, self.ignore_label) if self.regions else None
         try:
             fused = reader.read_images([fused_file])[0]
             mask = reader.read_seg(mask_file)[0][0] > 0 if mask_file else None
-            label = read_label_map(label_file, reader) if label_file else None
+            label = read_label_map(label_file, reader, declared) if label_file else None
         except BadCaseError:
             raise
         except Exception as error:  # readers raise whatever they like

@@ -13,7 +13,7 @@ from nnunetv2_rmr.evaluation.fusion_metrics.case_files import NO_MASK, Folders, 
 from nnunetv2_rmr.evaluation.fusion_metrics.contrast import LesionContrast, relative_contrast
 from nnunetv2_rmr.evaluation.fusion_metrics.intensities import bounding_box, to_unit_range
 from nnunetv2_rmr.evaluation.fusion_metrics.scores import fusion_scores, slices_that_count, slicewise_scores
-from nnunetv2_rmr.files.input_check import BadCaseError
+from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.fusion.body import body_mask
 from nnunetv2_rmr.settings import reference_channel
 
@@ -87,20 +87,9 @@ def evaluate_case(case: str, request: Request) -> dict:
                     for method, of_method in scores.items()},
         "contrast": {}, "relative_contrast": {method: {} for method in methods}}
     if images.label is not None:
-        _refuse_unknown_labels(images.label, folders.label_file(case), folders)
         _add_lesion_contrast(result, methods, dict(zip(channels, sources)), mask, images.label[box], images.spacing,
                              folders)
     return result
-
-
-def _refuse_unknown_labels(label: np.ndarray, file: str, folders: Folders) -> None:
-    """Raises BadCaseError for labels that dataset.json does not know: they would be lesions to nobody."""
-    known = {0, folders.ignore_label}.union(*(region if isinstance(region, tuple) else (region,)
-                                              for region in folders.regions.values()))
-    if folders.regions and (unknown := sorted({int(value) for value in np.unique(label)} - known)):
-        raise BadCaseError(f"{file}: holds label{'s' * (len(unknown) > 1)} {', '.join(map(str, unknown))}, which "
-                           f"dataset.json does not name ({', '.join(folders.regions)}): give the one that belongs to "
-                           "these label files (-d)")
 
 
 def _add_lesion_contrast(result: dict, methods: dict[str, np.ndarray], sources: dict[str, np.ndarray],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -54,7 +54,7 @@ def verdict(name: str, cases: Sequence[Facts]) -> str:
                  + ", ".join(f"{modality} {_number(value)}" for modality, value in own_edges.items())
                  + f" ({COMPLETE:.2f} is all of them)."]
     if absent := [modality for modality, value in own_edges.items() if value < OWN_EDGES]:
-        sentences.append(f"Of what {_listed(absent)} alone show{'s' * (len(absent) == 1)}, next to nothing is in it.")
+        sentences.append(f"Of what {listed(absent)} alone show{'s' * (len(absent) == 1)}, next to nothing is in it.")
     regions = list(dict.fromkeys(region for case in cases for region in case["contrast"]))
     if regions:
         sentences.append("Contrast of lesions, in proportion to the modality that shows each best: "
@@ -72,13 +72,14 @@ def copy_sentence(cases: Sequence[Facts]) -> str:
         modality + ("" if n == len(cases) else f" in {n} of {len(cases)} cases") for modality, n in named) + "."
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """'T1, T2 and FLAIR'"""
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def _own_edges(cases: Sequence[Facts]) -> dict[str, float]:
     modalities = dict.fromkeys(modality for case in cases for modality in case["own_edges"])
-    return {modality: _mean([case["own_edges"].get(modality) for case in cases]) for modality in modalities}
+    return {modality: mean([case["own_edges"].get(modality) for case in cases]) for modality in modalities}
 
 
 def _region(region: str, cases: Sequence[Facts]) -> str:
@@ -88,11 +89,17 @@ def _region(region: str, cases: Sequence[Facts]) -> str:
     shown_by = ", ".join(modality + (f" {n}" if len(best) > 1 else "") for modality, n in best)
     turned = sum(value < 0 for value in relative)
     wrong = f", reversed in {turned} of {len(relative)}" if turned else ""
-    return f"{region} {_number(_mean(relative))} (best in {shown_by}{wrong})"
+    return f"{region} {_number(mean(relative))} (best in {shown_by}{wrong})"
 
 
-def _mean(values: Sequence[float | None]) -> float:
-    present = [v for v in values if v is not None and not math.isnan(v)]
+def numbers(values: Iterable[float | None]) -> list[float]:
+    """Those that are neither None nor NaN."""
+    return [v for v in values if v is not None and not math.isnan(v)]
+
+
+def mean(values: Iterable[float | None]) -> float:
+    """Of `numbers`; NaN if there are none."""
+    present = numbers(values)
     return sum(present) / len(present) if present else math.nan
 
 

@@ -46,16 +46,16 @@ def blur(signal: np.ndarray, spacing: Spacing, sigma_mm: float, rng: np.random.G
     return tissue_average(lambda image: gaussian_blur(torch.from_numpy(image), sigma_mm, spacing).numpy(), signal, body)
 
 
-def corrupt_fourier(signal: np.ndarray, spacing: Spacing, strength: float, rng: np.random.Generator,
+def damage_fourier(signal: np.ndarray, spacing: Spacing, strength: float, rng: np.random.Generator,
                     body: np.ndarray) -> np.ndarray:
-    """Corrupted spectra in random boxes; strength 1 replaces what is in the middle of a box.
+    """Damaged spectra in random boxes; strength 1 replaces what is in the middle of a box.
 
     The background is set to the mean of the body first, which is what nnU-Net's normalisation makes of it in training.
     """
     edge_mm, seed = rng.uniform(*FOURIER_EDGE_MM), int(rng.integers(2 ** 31))
     edge = [max(fourier.MIN_EDGE, round(edge_mm / s)) for s in spacing]  # cut to the image where that is smaller
     filled = np.where(body, signal, signal[body].mean())
-    return magnitude(fourier.corrupt_fourier_locally(torch.from_numpy(filled), FOURIER_SHARE, strength, edge,
+    return magnitude(fourier.damage_fourier_locally(torch.from_numpy(filled), FOURIER_SHARE, strength, edge,
                                                      fourier.AMPLITUDE_SIGMA, seed).numpy())
 
 
@@ -176,8 +176,8 @@ SCAN_DEGRADATIONS = {kind.name: kind for kind in (
     ScanDegradation("blur", blur, (0.8, 1.2, 1.8, 2.6, 4.0), trained=True,
                     description="loss of resolution in every direction (Gaussian point spread function)",
                     unit="sigma in mm"),
-    ScanDegradation("fourier", corrupt_fourier, (0.2, 0.4, 0.6, 0.8, 1.0), trained=True,
-                    description="patches of ripples and lost structure (local corruption of the Fourier spectrum)",
+    ScanDegradation("fourier", damage_fourier, (0.2, 0.4, 0.6, 0.8, 1.0), trained=True,
+                    description="patches of ripples and lost structure (local damage to the Fourier spectrum)",
                     unit="strength in boxes that cover 80 % of the body (1: their middle is replaced)"),
     ScanDegradation("motion", move, (0.3, 0.6, 1.0, 1.5, 2.2),
                     description="a patient who moves 2 to 6 times during the scan (rigid moves between parts of "

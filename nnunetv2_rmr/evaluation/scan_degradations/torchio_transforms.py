@@ -20,10 +20,10 @@ def import_torchio():
             warnings.simplefilter("ignore")  # deprecations in what it imports are none of our user's business
             import torchio
     except ImportError as error:
-        raise TorchIOMissingError('this corruption needs TorchIO: pip install "nnunetv2-rmr[benchmark]" '
+        raise TorchIOMissingError('this degradation needs TorchIO: pip install "nnunetv2-rmr[benchmark]" '
                                   f"({error})") from error
     if not torchio.__version__.startswith("1."):
-        raise TorchIOMissingError(f"this corruption needs TorchIO 1.x, but {torchio.__version__} is installed: "
+        raise TorchIOMissingError(f"this degradation needs TorchIO 1.x, but {torchio.__version__} is installed: "
                                   'pip install "nnunetv2-rmr[benchmark]"')
     return torchio
 
