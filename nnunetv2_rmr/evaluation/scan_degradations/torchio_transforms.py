@@ -9,21 +9,17 @@ import numpy as np
 import torch
 
 
-class TorchIOMissingError(ImportError):
-    """TorchIO is not installed, or not in a version whose transforms mean what we think."""
-
-
 def import_torchio():
-    """The module torchio. Raises TorchIOMissingError with what to type."""
+    """The module torchio. Raises ImportError with what to type, also for versions that may mean other things."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecations in what it imports are none of our user's business
             import torchio
     except ImportError as error:
-        raise TorchIOMissingError('this degradation needs TorchIO: pip install "nnunetv2-rmr[benchmark]" '
+        raise ImportError('this degradation needs TorchIO: pip install "nnunetv2-rmr[benchmark]" '
                                   f"({error})") from error
     if not torchio.__version__.startswith("1."):
-        raise TorchIOMissingError(f"this degradation needs TorchIO 1.x, but {torchio.__version__} is installed: "
+        raise ImportError(f"this degradation needs TorchIO 1.x, but {torchio.__version__} is installed: "
                                   'pip install "nnunetv2-rmr[benchmark]"')
     return torchio
 
