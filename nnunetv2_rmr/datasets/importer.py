@@ -315,9 +315,9 @@ def _notes(request: ImportRequest, checked: CheckedDataset, ignored: list[str]) 
     return notes
 
 
-def _distinct(items: list[tuple], most: int = 3) -> str:
+def _distinct(items: list[tuple]) -> str:
     counted = Counter(numbers(i) for i in items).most_common()
-    if len(counted) <= most:
+    if len(counted) <= 3:
         return ", ".join(f"{text} ({n} cases)" for text, n in counted)
     axes = list(zip(*items))
     return f"from {numbers(tuple(map(min, axes)))} to {numbers(tuple(map(max, axes)))}, {len(counted)} different"

@@ -17,13 +17,13 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2_rmr.files.input_check import check_array, check_files, check_numbers, images_in
 from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.inference.fused_writer import check_can_write
-from nnunetv2_rmr.settings import channel_names
+from nnunetv2_rmr.settings import channel_names, distinct_names
 
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """folder: where the images are. names: of the modalities, in the order of the files' numbers; the numbers
-    themselves without a dataset.json. cases: sorted identifiers."""
+    """folder: where the images are. names: of the modalities, in the order of the files' numbers, each another (see
+    distinct_names); the numbers themselves without a dataset.json. cases: sorted identifiers."""
 
     folder: Path
     file_ending: str
@@ -47,7 +47,7 @@ class ImageFolder:
         if not found:
             raise BadCaseError(f"-i {folder}: no file there is named like CASE_0000{ending}")
         if description:
-            names = tuple(channel_names(description))
+            names = tuple(distinct_names(channel_names(description)))
             example = min(m[0] for m in found)
             try:
                 reader_writer = reader_writer_of(description, str(folder / example))

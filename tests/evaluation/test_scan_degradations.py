@@ -18,8 +18,7 @@ from nnunetv2_rmr.evaluation.scan_degradations import (
     nonzero_body,
 )
 from nnunetv2_rmr.evaluation.scan_degradations.degrade_scans import generator
-from nnunetv2_rmr.evaluation.scan_degradations.kinds import FOURIER_SHARE
-from nnunetv2_rmr.evaluation.scan_degradations.torchio_transforms import apply_torchio
+from nnunetv2_rmr.evaluation.scan_degradations.kinds import FOURIER_SHARE, apply_torchio
 
 SPACING = (1.5, 1.0, 1.0)
 DRAWN = [name for name in SCAN_DEGRADATIONS if name not in ("blur", "gamma")]  # blur draws nothing, gamma one bit
