@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from nnunetv2_rmr.evaluation.image_folder import ImageFolder
-from nnunetv2_rmr.evaluation.scan_degradations import SCAN_DEGRADATIONS, SEVERITIES, body_mask, image_difference
+from nnunetv2_rmr.evaluation.scan_degradations import SCAN_DEGRADATIONS, SEVERITIES, image_difference, nonzero_body
 from nnunetv2_rmr.evaluation.scan_degradations.degrade_scans import generator
 
 COLUMNS = ("corruption", "severity", "case", "modality", "seed", "difference", "z_difference", "seconds")
@@ -34,7 +34,7 @@ def z_scored(image: np.ndarray, body: np.ndarray) -> np.ndarray:
 
 def measure(images: ImageFolder, case: str, names: list[str], seeds: list[int]) -> list[dict]:
     volumes, properties = images.read(case)
-    body = body_mask(volumes)
+    body = nonzero_body(volumes)
     rows = []
     for channel, modality in enumerate(images.names):
         clean = volumes[channel]

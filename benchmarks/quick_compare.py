@@ -50,7 +50,7 @@ from nnunetv2_rmr.evaluation.fusion_baselines.fuse import fuse
 from nnunetv2_rmr.evaluation.fusion_metrics.contrast import LesionContrast, relative_contrast
 from nnunetv2_rmr.evaluation.fusion_metrics.intensities import to_unit_range
 from nnunetv2_rmr.evaluation.fusion_metrics.scores import fusion_scores
-from nnunetv2_rmr.evaluation.restoration import restoration_scores
+from nnunetv2_rmr.evaluation.fusion_metrics.similarity import restoration_scores
 from nnunetv2_rmr.evaluation.segmentation_metrics import segmentation_scores
 from nnunetv2_rmr.files.atomic import replacing
 from nnunetv2_rmr.fusion.body import body_of_preprocessed

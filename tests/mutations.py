@@ -469,6 +469,11 @@ _BY_FILE = {
          (METRICS,)),
     ],
     "evaluation/fusion_metrics/similarity.py": [
+        ("PSNR is of the clean image's range", "(restored[mask] - clean[mask]) / span",
+         "(restored[mask] - clean[mask])",
+         ("tests/evaluation/test_restoration.py",)),
+        ("what lies outside is not scored", "np.square((restored[mask] - clean[mask])", "np.square((restored - clean)",
+         ("tests/evaluation/test_restoration.py",)),
         ("SSIM looks at luminance", "mean_or_nan(luminance * structure)", "mean_or_nan(structure)", (METRICS,)),
         ("MS-SSIM has luminance at its coarsest scale alone", "means[:-1]] + [means[-1][0]]", "means]", (METRICS,)),
         ("VIF counts noise", "(distortion + NOISE_VARIANCE)", "(1 + 0 * distortion)", (METRICS,)),
@@ -491,13 +496,6 @@ _BY_FILE = {
          ("tests/evaluation/test_evaluate_fusion.py",)),
         ("axial slices are axial", "return 2 - int(direction.reshape(3, 3)[2].argmax())", "return 0",
          ("tests/evaluation/test_evaluate_fusion.py",)),
-    ],
-    "evaluation/restoration.py": [
-        ("PSNR is of the clean image's range", "(restored[mask] - clean[mask]) / span",
-         "(restored[mask] - clean[mask])",
-         ("tests/evaluation/test_restoration.py",)),
-        ("what lies outside is not scored", "np.square((restored[mask] - clean[mask])", "np.square((restored - clean)",
-         ("tests/evaluation/test_restoration.py",)),
     ],
     # ---- segmentation metrics ----
     "evaluation/segmentation_metrics.py": [

@@ -51,9 +51,10 @@ def main(argv: list[str] | None = None) -> None:
     values = p.parse_args(argv)
 
     # Here and not above: torch takes seconds to import, --help and usage errors should not.
-    from nnunetv2_rmr.evaluation.image_folder import FolderRefused, ImageFolder
-    from nnunetv2_rmr.evaluation.scan_degradations import SCAN_DEGRADATIONS, TorchIOMissingError
+    from nnunetv2_rmr.evaluation.image_folder import ImageFolder
+    from nnunetv2_rmr.evaluation.scan_degradations import SCAN_DEGRADATIONS
     from nnunetv2_rmr.evaluation.scan_degradations.degrade_folder import DegradeRequest, degrade_folder
+    from nnunetv2_rmr.files.refused import BadCaseError
 
     names = tuple(SCAN_DEGRADATIONS) if ALL in values.corruption else tuple(dict.fromkeys(values.corruption))
     severities = SEVERITIES if ALL in values.severity else sorted(set(values.severity))
@@ -63,7 +64,7 @@ def main(argv: list[str] | None = None) -> None:
                                  tuple(dict.fromkeys(values.modality)), values.seed, values.link, values.overwrite,
                                  values.num_processes)
         failures = degrade_folder(request)
-    except (FolderRefused, TorchIOMissingError, OSError) as error:
+    except (BadCaseError, ImportError, OSError) as error:
         sys.exit(f"{p.prog}: error: {error}")
     except KeyboardInterrupt:
         sys.exit(f"{p.prog}: stopped; the files that are there are complete")

@@ -58,8 +58,8 @@ def main(argv: list[str] | None = None) -> None:
     # Here and not above: --help and usage errors should not wait for the imports
     from nnunetv2_rmr.evaluation.fusion_metrics.evaluate_folder import evaluate_folder
     from nnunetv2_rmr.evaluation.fusion_metrics.summary import table, write_summary
-    from nnunetv2_rmr.evaluation.image_folder import FolderRefused
     from nnunetv2_rmr.files.atomic import remove_leftovers, temporary_beside
+    from nnunetv2_rmr.files.refused import BadCaseError
 
     output = args.output or args.fused / DEFAULT_OUTPUT
     try:
@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> None:
         summary = evaluate_folder(args.fused, args.images, args.mask, args.mode, args.baselines, args.dataset_json,
                                   args.num_processes, args.labels)
         csv_file = write_summary(summary, output)
-    except (FolderRefused, ImportError, OSError) as error:
+    except (BadCaseError, ImportError, OSError) as error:
         sys.exit(f"{p.prog}: error: {error}")
     except KeyboardInterrupt:
         sys.exit(f"{p.prog}: stopped; nothing was written")

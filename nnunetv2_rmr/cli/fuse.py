@@ -34,15 +34,15 @@ def main(argv: list[str] | None = None) -> None:
     values = p.parse_args(argv)
 
     # Here and not above: --help and usage errors should not wait for the imports
-    from nnunetv2_rmr.evaluation.fusion_baselines.fuse_folder import FuseRequest, fuse_folder, reference_of
-    from nnunetv2_rmr.evaluation.image_folder import FolderRefused, ImageFolder
+    from nnunetv2_rmr.evaluation.fusion_baselines.fuse_folder import fuse_folder, reference_of
+    from nnunetv2_rmr.evaluation.image_folder import ImageFolder
+    from nnunetv2_rmr.files.refused import BadCaseError
 
     try:
         images = ImageFolder.open(values.images, values.djfile)
         reference = reference_of(images, values.reference)
-        failures = fuse_folder(FuseRequest(images, values.output, values.method, reference, values.overwrite,
-                                           values.num_processes))
-    except (FolderRefused, ImportError, OSError) as error:
+        failures = fuse_folder(images, values.output, values.method, reference, values.overwrite, values.num_processes)
+    except (BadCaseError, ImportError, OSError) as error:
         sys.exit(f"{p.prog}: error: {error}")
     except KeyboardInterrupt:
         sys.exit(f"{p.prog}: stopped; the files that are there are complete")

@@ -14,10 +14,10 @@ def main(argv: list[str] | None = None) -> None:
     out = p.parse_args(argv).out
 
     # Here and not above: --help and usage errors should not wait for the imports
-    from nnunetv2_rmr.report.data import ReportRefused
+    from nnunetv2_rmr.files.refused import BadCaseError
     from nnunetv2_rmr.report.write import write_report
 
     try:
         print(write_report(out))
-    except (ReportRefused, OSError) as error:
+    except (BadCaseError, OSError) as error:
         sys.exit(f"{p.prog}: error: -o {out}: {error}")

@@ -16,10 +16,6 @@ LABEL = ""  # takes the place of a modality's name
 LONGEST_CASE_ID = 200
 
 
-class ImportRefused(BadCaseError):
-    """The import can not be done as asked. The message is for the user: what is wrong, where, and what to change."""
-
-
 @dataclass
 class Case:
     """One patient or visit, and the files that were found for it."""
@@ -54,20 +50,20 @@ def find_cases(folder: Path, patterns: Mapping[str, str], layout: str = "auto",
     that several patterns match belongs to the one with the most literal characters (*_t1ce* rather than *_t1*).
 
     patterns: by modality, and LABEL if there are labels. option: of the command, that named the folder.
-    Raises ImportRefused if the folder is missing, nothing matches, a pattern matches nothing at all, the layout is
+    Raises BadCaseError if the folder is missing, nothing matches, a pattern matches nothing at all, the layout is
     ambiguous, two equally specific patterns match one file, or flat patterns do not say where the case id is.
     """
     if not folder.is_dir():
-        raise ImportRefused(f"{option} {folder}: there is no such folder")
+        raise BadCaseError(f"{option} {folder}: there is no such folder")
     flat = _match(folder, "", patterns) if layout != "folders" else {}
     in_folders = _match(folder, "*/", patterns) if layout != "flat" else {}
     if flat and in_folders:
-        raise ImportRefused(f"{option} {folder}: the patterns match files directly there ({min(flat)}) and in its "
+        raise BadCaseError(f"{option} {folder}: the patterns match files directly there ({min(flat)}) and in its "
                             f"folders ({min(in_folders)}): choose with --layout flat or --layout folders")
     found = flat or in_folders
     if silent := [_option(name, patterns) for name in patterns if name not in found.values()]:
         some = [file for depth in ("*", "*/*", "*/*/*") for file in _files(folder, depth)][:5]
-        raise ImportRefused(f"no file under {folder} is matched by {' or '.join(silent)}. Files there: "
+        raise BadCaseError(f"no file under {folder} is matched by {' or '.join(silent)}. Files there: "
                             f"{', '.join(some) or 'none'}. The folder has to be the one that holds the cases; put "
                             "patterns in quotes, so that the shell leaves them alone")
     nested = any(pattern.count("*") > 1 for pattern in patterns.values())
@@ -133,7 +129,7 @@ def _match(folder: Path, prefix: str, patterns: Mapping[str, str]) -> dict[str, 
         candidates.sort(key=literal_characters, reverse=True)
         best, *others = (_option(name, patterns) for name in candidates)
         if others and literal_characters(candidates[0]) == literal_characters(candidates[1]):
-            raise ImportRefused(f"{folder / file} matches two patterns equally well: {best} and {others[0]}: make one "
+            raise BadCaseError(f"{folder / file} matches two patterns equally well: {best} and {others[0]}: make one "
                                 "of them more specific")
     return {file: candidates[0] for file, candidates in names.items()}
 
@@ -163,5 +159,5 @@ def _refuse_patterns_without_case_id(patterns: Mapping[str, str], nested: bool) 
         bad = [name for name, pattern in patterns.items() if "*" not in pattern]
         why, need = "all cases lie in one folder, so the case id is what the * of a pattern matches", "one is needed"
     if bad:
-        raise ImportRefused(f"{why}; {need} in {' and '.join(_option(name, patterns) for name in bad)} (in quotes, so "
+        raise BadCaseError(f"{why}; {need} in {' and '.join(_option(name, patterns) for name in bad)} (in quotes, so "
                             "that the shell leaves it alone)")

@@ -16,12 +16,13 @@ from pathlib import Path
 from tqdm import tqdm
 
 import nnunetv2_rmr
-from nnunetv2_rmr.datasets.cases import LABEL, Case, ImportRefused, find_cases, id_problems
+from nnunetv2_rmr.datasets.cases import LABEL, Case, find_cases, id_problems
 from nnunetv2_rmr.datasets.inspect_case import Inspection, inspect_case, write_case
 from nnunetv2_rmr.datasets.labels import default_class_order, labels_for_dataset_json, merged_labels, values_of
 from nnunetv2_rmr.datasets.request import ImportRequest
 from nnunetv2_rmr.files.atomic import remove_leftovers, temporary_beside
 from nnunetv2_rmr.files.endings import file_ending
+from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.files.volumes import numbers
 from nnunetv2_rmr.files.workers import WorkerDied, in_order
 
@@ -57,7 +58,7 @@ class CheckedDataset:
 
 
 def import_dataset(request: ImportRequest) -> CheckedDataset:
-    """Check and build. Raises ImportRefused; then nothing is left behind and an existing data set is untouched."""
+    """Check and build. Raises BadCaseError; then nothing is left behind and an existing data set is untouched."""
     _tidy_up_after_killed_imports(request.dataset_folder)
     refuse_taken_id(request)
     checked = check(request)
@@ -66,28 +67,28 @@ def import_dataset(request: ImportRequest) -> CheckedDataset:
 
 
 def refuse_taken_id(request: ImportRequest) -> None:
-    """Raise ImportRefused if the folder exists (unless overwrite), or if the id is in use under another name.
+    """Raise BadCaseError if the folder exists (unless overwrite), or if the id is in use under another name.
 
     The latter holds for all three nnU-Net folders, because nnU-Net then refuses to work with the id.
     """
     final, source = Path(os.path.realpath(request.dataset_folder)), Path(os.path.realpath(request.input_folder))
     if final == source or final in source.parents:
-        raise ImportRefused(f"-i {request.input_folder} lies inside {request.dataset_folder}, which would be replaced")
+        raise BadCaseError(f"-i {request.input_folder} lies inside {request.dataset_folder}, which would be replaced")
     if request.dataset_folder.exists() and not request.overwrite:
-        raise ImportRefused(f"{request.dataset_folder} exists already; choose another -d, or give --overwrite")
+        raise BadCaseError(f"{request.dataset_folder} exists already; choose another -d, or give --overwrite")
     prefix = f"Dataset{request.dataset_id:03d}_"
     roots = [request.output_folder]
     roots += [Path(p) for v in (RAW, PREPROCESSED, RESULTS) if (p := os.environ.get(v))]
     for root in roots:
         others = [f for f in root.glob(f"{prefix}*") if f.is_dir() and f.name != request.dataset_folder.name]
         if others:
-            raise ImportRefused(f"-d {request.dataset_id} is in use: {others[0]}. nnU-Net needs one name per id: "
+            raise BadCaseError(f"-d {request.dataset_id} is in use: {others[0]}. nnU-Net needs one name per id: "
                                 "choose another -d, or remove that folder yourself (--overwrite replaces only a data "
                                 "set of the same name)")
 
 
 def check(request: ImportRequest) -> CheckedDataset:
-    """Read every file of every case. Raises ImportRefused for wrong options, or with all problems at once."""
+    """Read every file of every case. Raises BadCaseError for wrong options, or with all problems at once."""
     request.declared()  # wrong options are told before hours of reading
     order = _class_order(request)
     cases, ignored = find_cases(request.input_folder, request.patterns, request.layout)
@@ -102,7 +103,7 @@ def check(request: ImportRequest) -> CheckedDataset:
     seen = {value for i in good or inspections for value in i.labels}
     try:
         labels = labels_for_dataset_json(request.labels, request.regions, request.ignore_label, seen)
-    except ImportRefused as error:
+    except BadCaseError as error:
         if not bad:
             raise
         raise _refused({**bad, "": [str(error)]}, len(good)) from error
@@ -111,7 +112,7 @@ def check(request: ImportRequest) -> CheckedDataset:
     checked = CheckedDataset(good, labels, order, bad)
     if not checked.of_kind("Tr"):
         why = "every case is a test case or has no label, none is left for training"
-        raise _refused(bad, len(good)) if bad else ImportRefused(why)
+        raise _refused(bad, len(good)) if bad else BadCaseError(why)
     checked.notes += _notes(request, checked, ignored)
     return checked
 
@@ -188,7 +189,7 @@ def summary(request: ImportRequest, checked: CheckedDataset) -> str:
     return "\n".join(lines)
 
 
-def _refused(problems: dict[str, list[str]], good: int) -> ImportRefused:
+def _refused(problems: dict[str, list[str]], good: int) -> BadCaseError:
     """All that is wrong; problems: by case, what concerns no single one under ''. good: number of other cases."""
     bad = sum(1 for source in problems if source)
     lines = [f"{bad} of {bad + good} cases can not be imported; nothing was written."]
@@ -196,13 +197,13 @@ def _refused(problems: dict[str, list[str]], good: int) -> ImportRefused:
         lines += ([f"  {source}"] if source else []) + [f"    - {text}" for text in texts]
     if good and bad:
         lines.append(f"Correct the files, or leave them out with --skip_bad_cases ({good} would be imported).")
-    return ImportRefused("\n".join(lines))
+    return BadCaseError("\n".join(lines))
 
 
 def _class_order(request: ImportRequest) -> list[int] | None:
     if not request.regions:
         if request.regions_class_order:
-            raise ImportRefused("--regions_class_order needs --regions")
+            raise BadCaseError("--regions_class_order needs --regions")
         return None
     order = list(request.regions_class_order or default_class_order(request.regions))
     merged_labels(request.regions, order)
@@ -221,7 +222,7 @@ def _with_kinds(request: ImportRequest, cases: list[Case]) -> list[Case]:
         others = [replace(c, source=f"{request.unlabelled.name}/{c.source}") if c.source in taken else c for c in found]
     wanted = {*request.test_cases}
     if unknown := wanted.difference(*((case.id, case.source) for case in labelled)):
-        raise ImportRefused(f"--test_cases {' '.join(sorted(unknown))}: no such case; the cases are "
+        raise BadCaseError(f"--test_cases {' '.join(sorted(unknown))}: no such case; the cases are "
                             f"{', '.join(c.source for c in labelled[:5])}{' ...' if len(labelled) > 5 else ''}")
     for case in labelled:
         if wanted & {case.id, case.source} or (request.unlabelled_as_test and not case.files[LABEL]):
@@ -235,7 +236,7 @@ def _parallel(work: Callable, jobs: Sequence[tuple], request: ImportRequest, tex
     for result in tqdm(in_order(work, jobs, request.num_processes), total=len(jobs), desc=text,
                        disable=None):
         if isinstance(result, WorkerDied):
-            raise ImportRefused(f"{text}: {result}")
+            raise BadCaseError(f"{text}: {result}")
         results.append(result)
     return results
 
@@ -314,9 +315,9 @@ def _notes(request: ImportRequest, checked: CheckedDataset, ignored: list[str]) 
     return notes
 
 
-def _distinct(items: list[tuple], most: int = 3) -> str:
+def _distinct(items: list[tuple]) -> str:
     counted = Counter(numbers(i) for i in items).most_common()
-    if len(counted) <= most:
+    if len(counted) <= 3:
         return ", ".join(f"{text} ({n} cases)" for text, n in counted)
     axes = list(zip(*items))
     return f"from {numbers(tuple(map(min, axes)))} to {numbers(tuple(map(max, axes)))}, {len(counted)} different"

@@ -49,7 +49,7 @@ class ImportRequest:
         return self.output_folder / f"Dataset{self.dataset_id:03d}_{self.name}"
 
     def declared(self) -> list[int] | None:
-        """Label values that there may be after the map, None: any. Raises ImportRefused if nnU-Net can not use them."""
+        """Label values that there may be after the map, None: any. Raises BadCaseError if nnU-Net can not use them."""
         if not self.labels and not self.regions:
             return None
         return values_of(labels_for_dataset_json(self.labels, self.regions, self.ignore_label))

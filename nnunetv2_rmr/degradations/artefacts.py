@@ -43,12 +43,10 @@ def from_signal(signal: torch.Tensor, image: torch.Tensor, offset: float) -> tor
     return torch.where(image == 0, image, signal - offset)
 
 
-def draw_log_gain(
-    shape: tuple[int, ...], strength: float, extent: float, rng: np.random.Generator, order: int = ORDER
-) -> np.ndarray:
+def draw_log_gain(shape: tuple[int, ...], strength: float, extent: float, rng: np.random.Generator) -> np.ndarray:
     """The logarithm of a smooth gain: a random polynomial over the field of view, of which the patch is a part.
 
-    A sum of products of Legendre polynomials of total degree 1 to `order` with normal coefficients. As they are
+    A sum of products of Legendre polynomials of total degree 1 to ORDER with normal coefficients. As they are
     orthogonal, the coefficients' norm sets the logarithm's standard deviation over the whole field of view. Its mean is
     0 there: a constant gain is no shading, and normalisation removes it.
 
@@ -58,15 +56,15 @@ def draw_log_gain(
         extent: edge of the field of view / edge of the patch, at least 1; the patch lies anywhere in it.
         rng: generator.
     """
-    degrees = np.indices([order + 1] * len(shape)).sum(0)
-    coefficients = np.where((degrees > 0) & (degrees <= order), rng.normal(size=degrees.shape), 0)
+    degrees = np.indices([ORDER + 1] * len(shape)).sum(0)
+    coefficients = np.where((degrees > 0) & (degrees <= ORDER), rng.normal(size=degrees.shape), 0)
     coefficients *= strength / np.linalg.norm(coefficients)
     field = coefficients
     for size in shape:
         start = rng.uniform(-1, 1 - 2 / extent)
         position = start + (np.arange(size) + 0.5) / size * 2 / extent
         # of unit mean square over -1..1
-        basis = legendre.legvander(position, order) * np.sqrt(2 * np.arange(order + 1) + 1)
+        basis = legendre.legvander(position, ORDER) * np.sqrt(2 * np.arange(ORDER + 1) + 1)
         field = np.tensordot(field, basis, (0, 1))  # the axes come back to their order after the last one
     return field
 

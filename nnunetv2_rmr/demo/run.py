@@ -6,7 +6,6 @@ import sys
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
 from nnunetv2_rmr.datasets.phantom import write_phantom_dataset
 from nnunetv2_rmr.demo.job import (
@@ -94,12 +93,12 @@ def expected_seconds(options: DemoOptions) -> dict[str, float]:
     }
 
 
-def run_demo(options: DemoOptions, stream: TextIO = sys.stdout) -> dict:
-    """Run all of it in a prepared folder; progress goes to `stream`, everything nnU-Net says to out/demo.log.
+def run_demo(options: DemoOptions) -> dict:
+    """Run all of it in a prepared folder; progress goes to stdout, everything nnU-Net says to out/demo.log.
 
     Returns the benchmark's summary.
     """
-    progress = Progress(expected_seconds(options), stream)
+    progress = Progress(expected_seconds(options), sys.stdout)
     with progress.bar, open(options.out / LOG, "a", buffering=1) as log, redirect_stdout(log), redirect_stderr(log):
         return _run(options, progress)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
@@ -17,17 +17,13 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2_rmr.files.input_check import check_array, check_files, check_numbers, images_in
 from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.inference.fused_writer import check_can_write
-from nnunetv2_rmr.settings import channel_names
-
-
-class FolderRefused(ValueError):
-    """The folder as a whole can not be used. The message says why and what to do."""
+from nnunetv2_rmr.settings import channel_names, distinct_names
 
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """folder: where the images are. names: of the modalities, in the order of the files' numbers; the numbers
-    themselves without a dataset.json. cases: sorted identifiers."""
+    """folder: where the images are. names: of the modalities, in the order of the files' numbers, each another (see
+    distinct_names); the numbers themselves without a dataset.json. cases: sorted identifiers."""
 
     folder: Path
     file_ending: str
@@ -39,26 +35,25 @@ class ImageFolder:
     def open(cls, folder: Path, dataset_json: Path | None = None, only_read: bool = False) -> ImageFolder:
         """dataset_json: None looks for it in the folder and beside it; without one, SimpleITK reads the images.
 
-        Raises FolderRefused if there is no such folder, no image in it, or, unless they are only read, if its format
-        can not hold what is made of the images.
+        Raises BadCaseError if there is no such folder, no image in it, or, unless they are only read, if its format can
+        not hold what is made of the images.
         """
         if not folder.is_dir():
-            raise FolderRefused(f"-i {folder}: there is no such folder")
+            raise BadCaseError(f"-i {folder}: there is no such folder")
         if dataset_json is None:
-            dataset_json = next((f for f in (folder / "dataset.json", folder.absolute().parent / "dataset.json")
-                                 if f.is_file()), None)
-        description = {} if dataset_json is None else _read(dataset_json)
+            dataset_json = find_dataset_json([folder, folder.absolute().parent])
+        description = read_dataset_json(dataset_json)
         ending = description.get("file_ending") or _only_ending(folder)
         found = images_in(folder, ending)
         if not found:
-            raise FolderRefused(f"-i {folder}: no file there is named like CASE_0000{ending}")
+            raise BadCaseError(f"-i {folder}: no file there is named like CASE_0000{ending}")
         if description:
-            names = tuple(channel_names(description))
+            names = tuple(distinct_names(channel_names(description)))
             example = min(m[0] for m in found)
             try:
                 reader_writer = reader_writer_of(description, str(folder / example))
             except RuntimeError:
-                raise FolderRefused(f"-i {folder}: nnU-Net has no reader for {ending} files") from None
+                raise BadCaseError(f"-i {folder}: nnU-Net has no reader for {ending} files") from None
         else:
             names = tuple(f"{i:04d}" for i in range(1 + max(int(m[2]) for m in found)))
             reader_writer = SimpleITKIO
@@ -66,7 +61,7 @@ class ImageFolder:
             if not only_read:
                 check_can_write(reader_writer, ending)
         except NotImplementedError:
-            raise FolderRefused(f"-i {folder}: what is made of the images is float32, and {ending} files read with "
+            raise BadCaseError(f"-i {folder}: what is made of the images is float32, and {ending} files read with "
                                 f"{reader_writer.__name__} can not be written as such: convert the images to .nii.gz "
                                 f"or .tif") from None
         return cls(folder, ending, names, tuple(sorted({m[1] for m in found})), reader_writer)
@@ -103,14 +98,22 @@ def reader_writer_of(dataset_json: dict, example: str | None) -> type[BaseReader
         return determine_reader_writer_from_dataset_json(dataset_json, None, verbose=False)
 
 
-def _read(dataset_json: Path) -> dict:
+def find_dataset_json(folders: Iterable[Path]) -> Path | None:
+    """The first that there is in the folders."""
+    return next((file for folder in folders if (file := folder / "dataset.json").is_file()), None)
+
+
+def read_dataset_json(dataset_json: Path | None) -> dict:
+    """Its content; {} for None. Raises BadCaseError if nnU-Net would not know channels and file ending by it."""
+    if dataset_json is None:
+        return {}
     try:
-        description = json.loads(dataset_json.read_text())
+        description = json.loads(dataset_json.read_text(encoding="utf-8"))
         channel_names(description), description["file_ending"]
     except OSError as error:
-        raise FolderRefused(f"{dataset_json}: can not be read ({error.strerror})") from None
+        raise BadCaseError(f"{dataset_json}: can not be read ({error.strerror})") from None
     except (ValueError, KeyError, AttributeError, TypeError):
-        raise FolderRefused(f"{dataset_json}: is no dataset.json of nnU-Net (channel_names and file_ending are needed)"
+        raise BadCaseError(f"{dataset_json}: is no dataset.json of nnU-Net (channel_names and file_ending are needed)"
                             ) from None
     return description
 
@@ -119,5 +122,5 @@ def _only_ending(folder: Path) -> str:
     found = {m[1] for f in folder.iterdir() if (m := re.fullmatch(r"[^.].*_\d{4}(\.[A-Za-z]+(?:\.gz)?)", f.name))}
     if len(found) != 1:
         what = f"images of several formats ({', '.join(sorted(found))})" if found else "no file like CASE_0000.nii.gz"
-        raise FolderRefused(f"-i {folder}: holds {what}, and there is no dataset.json that says more (-djfile)")
+        raise BadCaseError(f"-i {folder}: holds {what}, and there is no dataset.json that says more (-djfile)")
     return found.pop()

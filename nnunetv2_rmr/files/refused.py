@@ -1,4 +1,4 @@
-"""The one exception of all checks of files."""
+"""The one exception of all checks of files, folders and options."""
 
 
 class BadCaseError(ValueError):

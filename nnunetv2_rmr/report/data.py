@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from nnunetv2_rmr.evaluation.benchmark.statistics import finished_by_all
+from nnunetv2_rmr.files.refused import BadCaseError
 
 GROUPS = {"clean": "clean images", "seen": "trained kinds of degradation", "unseen": "never trained kinds",
           "missing": "images without one modality"}
@@ -18,10 +19,6 @@ METRICS = {"Dice": "Dice", "HD95": "HD95 (mm)", "NSD": "NSD"}
 KEY = ("model", "corruption", "severity", "modality", "label", "metric")  # of scores and differences
 MEAN = "mean"  # over labels, or over severities
 ALL = "all"  # modalities
-
-
-class ReportRefused(ValueError):
-    """A benchmark's folder can not be reported. The message names the file."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,7 @@ class Benchmark:
     Of the results without those that some model failed on, as in the summary. `models`: the reference first; `others`:
     those compared with it. `groups`, `modalities`: what was measured of GROUPS and of "all" and single modalities.
 
-    Raises ReportRefused if one of the first three is missing, or one of them can not be read.
+    Raises BadCaseError if one of the first three is missing, or one of them can not be read.
     """
 
     def __init__(self, folder: Path):
@@ -70,7 +67,7 @@ class Benchmark:
         try:
             self._read_summary(self.summary)
         except KeyError as missing:
-            raise ReportRefused(f"{self.folder / 'summary.json'}: has no entry {missing}") from None
+            raise BadCaseError(f"{self.folder / 'summary.json'}: has no entry {missing}") from None
         measured = set(self.results["seen"])
         self.groups = [group for group in GROUPS if group in measured]
         degraded = set(self.results["modality"][self.results["seen"].isin(["seen", "unseen"])])
@@ -102,18 +99,18 @@ class Benchmark:
         try:
             return json.loads((self.folder / name).read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise ReportRefused(f"{self.folder / name}: there is no such file; is the benchmark finished?") from None
+            raise BadCaseError(f"{self.folder / name}: there is no such file; is the benchmark finished?") from None
         except (OSError, ValueError) as error:
-            raise ReportRefused(f"{self.folder / name}: can not be read ({error})") from None
+            raise BadCaseError(f"{self.folder / name}: can not be read ({error})") from None
 
     def _csv(self, name: str, columns: list[str]) -> pd.DataFrame:
         texts = dict.fromkeys(("model", "corruption", "seen", "modality", "case", "label"), str)
         try:  # a case or model may be called "NA": only an empty cell is NaN
             table = pd.read_csv(self.folder / name, dtype=texts, keep_default_na=False, na_values=[""])
         except (OSError, ValueError) as error:
-            raise ReportRefused(f"{self.folder / name}: can not be read ({error})") from None
+            raise BadCaseError(f"{self.folder / name}: can not be read ({error})") from None
         if missing := [c for c in columns if c not in table]:
-            raise ReportRefused(f"{self.folder / name}: has no column {', '.join(missing)}")
+            raise BadCaseError(f"{self.folder / name}: has no column {', '.join(missing)}")
         return table
 
     def mean_errors(self, label: str) -> dict[str, dict]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from nnunetv2_rmr.evaluation.image_folder import find_dataset_json, read_dataset_json
 from nnunetv2_rmr.evaluation.segmentation_metrics import label_names
 from nnunetv2_rmr.files.endings import READABLE
 from nnunetv2_rmr.files.input_check import images_in
@@ -22,7 +22,8 @@ def write_view(images: Path, predictions: Path | None, cases: list[str], output:
     in predictions/fused. The names of modalities and labels are in predictions/dataset.json or in that of the images.
     Returns a message for each case that can not be shown. Raises BadCaseError if dataset.json can not be used.
     """
-    description = _description([folder for folder in (predictions, images, images.absolute().parent) if folder])
+    near = [folder for folder in (predictions, images, images.absolute().parent) if folder]
+    description = read_dataset_json(find_dataset_json(near))
     names = distinct_names(channel_names(description)) if description else []
     ending = description.get("file_ending", ".nii.gz")
     shown: list[Study] = []
@@ -36,17 +37,6 @@ def write_view(images: Path, predictions: Path | None, cases: list[str], output:
         write_page(output, "view.html", title=", ".join(s.case for s in shown),
                    viewer=viewer(shown, label_names(description)))
     return problems
-
-
-def _description(folders: list[Path]) -> dict:
-    """The first dataset.json there is; {} without one."""
-    file = next((folder / "dataset.json" for folder in folders if (folder / "dataset.json").is_file()), None)
-    if file is None:
-        return {}
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadCaseError(f"{file}: can not be read ({error})") from None
 
 
 def _load(case: str, images: Path, predictions: Path | None, labels: Path | None, fused: Path | None,

@@ -17,7 +17,7 @@ def write_report(out: Path) -> Path:
     """Write OUT/report.html from what the benchmark left in OUT; returns its name.
 
     An example whose files can not be used is left out, and named on the page and on stderr.
-    Raises ReportRefused if results.csv, cases.csv or summary.json can not be used.
+    Raises BadCaseError if results.csv, cases.csv or summary.json can not be used.
     """
     benchmark = Benchmark(out)
     examples, problems = load_examples(benchmark)

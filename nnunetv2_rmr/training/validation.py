@@ -21,7 +21,7 @@ from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 from torch import distributed as dist
 
 from nnunetv2_rmr.degradations.degrade import degradation_arguments, degrade_case
-from nnunetv2_rmr.evaluation.restoration import restoration_scores
+from nnunetv2_rmr.evaluation.fusion_metrics.similarity import restoration_scores
 from nnunetv2_rmr.files.atomic import remove_leftovers, write_json
 from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.files.whole_files import save_json_whole

@@ -19,7 +19,7 @@ from killed import killed_while_writing
 
 from nnunetv2_rmr.cli.import_dataset import main
 from nnunetv2_rmr.datasets import inspect_case
-from nnunetv2_rmr.datasets.cases import LABEL, ImportRefused, find_cases, safe_case_id
+from nnunetv2_rmr.datasets.cases import LABEL, find_cases, safe_case_id
 from nnunetv2_rmr.datasets.labels import default_class_order, labels_for_dataset_json, merged_labels
 from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.files.volumes import Grid, read_volume
@@ -516,7 +516,7 @@ def test_labels_in_the_same_regions_are_told_to_merge():
     (BRATS_REGIONS, [1, 2, 4], "no region"),
 ])
 def test_class_orders_that_contradict_the_regions_are_refused(regions, order, part):
-    with pytest.raises(ImportRefused) as refused:
+    with pytest.raises(BadCaseError) as refused:
         merged_labels(regions, order)
     assert part in str(refused.value)
 
@@ -529,7 +529,7 @@ def test_class_orders_that_contradict_the_regions_are_refused(regions, order, pa
     ({"a": 1}, None, 255, "--map 255=2 --ignore_label 2"),
 ])
 def test_labels_nnunet_can_not_use_are_refused(labels, regions, ignore, part):
-    with pytest.raises(ImportRefused) as refused:
+    with pytest.raises(BadCaseError) as refused:
         labels_for_dataset_json(labels, regions, ignore)
     assert part in str(refused.value)
 

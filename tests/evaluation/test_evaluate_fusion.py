@@ -35,6 +35,14 @@ def folders(tmp_path) -> tuple[Path, Path]:
     return fused, images
 
 
+def test_modalities_of_one_name_are_told_apart(folders):
+    (folders[1] / "dataset.json").write_text(json.dumps({"channel_names": {"0": "zscore", "1": "zscore"},
+                                                         "labels": {"background": 0}, "file_ending": ".nii.gz"}))
+    case = evaluate_folder(*folders, baselines=["copy"])["metric_per_case"][0]
+    assert list(case["sources"]["fused"]) == ["zscore (0000)", "zscore (0001)"]
+    assert list(case["metrics"]) == ["fused", "copy of zscore (0000)", "copy of zscore (0001)"]
+
+
 def run(*arguments) -> None:
     main([str(a) for a in arguments])
 

@@ -24,7 +24,7 @@ from nnunetv2_rmr.files.atomic import write_json
 from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.report import verdict as words
 from nnunetv2_rmr.report.charts import ticks
-from nnunetv2_rmr.report.data import Benchmark, Difference, ReportRefused
+from nnunetv2_rmr.report.data import Benchmark, Difference
 from nnunetv2_rmr.report.examples import panel
 from nnunetv2_rmr.report.page import TEMPLATES
 from nnunetv2_rmr.report.viewer import load_study
@@ -139,7 +139,7 @@ def test_a_folder_without_benchmark_is_refused_by_file_name(two_models, tmp_path
     shutil.copytree(two_models, tmp_path / "out")
     (tmp_path / "out" / name).write_text("{")
     (tmp_path / "out" / "report.html").write_text("old")
-    with pytest.raises(ReportRefused, match=name.replace(".", r"\.")):
+    with pytest.raises(BadCaseError, match=name.replace(".", r"\.")):
         write_report(tmp_path / "out")
     with pytest.raises(SystemExit) as stop:
         report_cli.main(["-o", str(tmp_path / "out")])

@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from nnunetv2_rmr.evaluation.fusion_baselines.fuse import fuse
 from nnunetv2_rmr.evaluation.fusion_metrics.intensities import to_unit_range
 from nnunetv2_rmr.evaluation.fusion_metrics.scores import fusion_scores
-from nnunetv2_rmr.evaluation.restoration import restoration_scores
+from nnunetv2_rmr.evaluation.fusion_metrics.similarity import restoration_scores
 from nnunetv2_rmr.fusion.fused_image import fused_image
 from nnunetv2_rmr.networks.rmrnet import RMRNet, TrainingOutputs
 

@@ -9,7 +9,7 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_rmr.degradations.degrade import degradation_arguments, degrade_case
-from nnunetv2_rmr.evaluation.restoration import restoration_scores
+from nnunetv2_rmr.evaluation.fusion_metrics.similarity import restoration_scores
 from nnunetv2_rmr.fusion.fused_image import fused_image
 from nnunetv2_rmr.networks.rmrnet import RMRNet
 from nnunetv2_rmr.published.nnUNetTrainerRMR_paper import nnUNetTrainerRMR_paper

@@ -16,7 +16,7 @@ from nnunetv2_rmr.evaluation.benchmark.conditions import CLEAN, MISSING, Conditi
 from nnunetv2_rmr.evaluation.benchmark.fusion import CaseFusion
 from nnunetv2_rmr.evaluation.benchmark.model import BenchmarkModel
 from nnunetv2_rmr.evaluation.benchmark.records import RESTORED_TO, CaseRecords
-from nnunetv2_rmr.evaluation.restoration import restoration_scores
+from nnunetv2_rmr.evaluation.fusion_metrics.similarity import restoration_scores
 from nnunetv2_rmr.evaluation.scan_degradations import image_difference
 from nnunetv2_rmr.evaluation.segmentation_metrics import LabelOrRegion, declared_values, segmentation_scores
 from nnunetv2_rmr.files.input_check import check_array, check_files, read_label_map

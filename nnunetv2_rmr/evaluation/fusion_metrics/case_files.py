@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from nnunetv2_rmr.evaluation.image_folder import FolderRefused, ImageFolder
+from nnunetv2_rmr.evaluation.image_folder import ImageFolder, find_dataset_json, read_dataset_json
 from nnunetv2_rmr.evaluation.segmentation_metrics import LabelOrRegion, declared_values, labels_and_regions
 from nnunetv2_rmr.files.input_check import check_array, read_label_map
 from nnunetv2_rmr.files.refused import BadCaseError
@@ -50,24 +49,24 @@ class Folders:
     def find(cls, fused: Path, images: Path, mask: str = BODY, dataset_json: Path | None = None,
              labels: Path | None = None) -> Folders:
         """File ending and channels are those of dataset_json; by default of a dataset.json in one of the folders or
-        beside them, where nnU-Net's predictions and data sets have it. Raises FolderRefused.
+        beside them, where nnU-Net's predictions and data sets have it. Raises BadCaseError.
         """
         for argument, folder in (("-fused", fused), ("-l", labels),
                                  ("--mask", None if mask in (BODY, NO_MASK) else Path(mask))):
             if folder is not None and not folder.is_dir():
-                raise FolderRefused(f"{argument} {folder}: there is no such folder")
-        near = (folder / "dataset.json" for of in (fused.resolve(), images.resolve()) for folder in (of, of.parent))
-        dataset_json = dataset_json or next((file for file in near if file.is_file()), None)
+                raise BadCaseError(f"{argument} {folder}: there is no such folder")
+        near = (folder for of in (fused.resolve(), images.resolve()) for folder in (of, of.parent))
+        dataset_json = dataset_json or find_dataset_json(near)
         source = ImageFolder.open(images, dataset_json, only_read=True)
         ending, names = source.file_ending, source.names
         cases = sorted(f.name[:-len(ending)] for f in fused.iterdir()
                        if f.is_file() and f.name.endswith(ending) and not f.name.startswith("."))
         if not cases:
-            raise FolderRefused(f"-fused {fused}: holds no {ending} file")
+            raise BadCaseError(f"-fused {fused}: holds no {ending} file")
         if len(names) < 2:
-            raise FolderRefused(f"-i {images}: fusion needs at least two channels (CASE_0000{ending}, "
+            raise BadCaseError(f"-i {images}: fusion needs at least two channels (CASE_0000{ending}, "
                                 f"CASE_0001{ending}, ...), found {', '.join(names)}")
-        values = json.loads(dataset_json.read_text(encoding="utf-8")).get("labels", {}) if dataset_json else {}
+        values = read_dataset_json(dataset_json).get("labels", {})
         return cls(fused, source, mask, labels, tuple(cases), dataset_json, labels_and_regions(values),
                    values.get("ignore"))
 

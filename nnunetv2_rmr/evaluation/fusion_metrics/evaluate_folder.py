@@ -19,7 +19,7 @@ def evaluate_folder(fused_folder: Path, images_folder: Path, mask: str = BODY, m
 
     mode: "3d" or "compat", 2D axial slices. baselines: names of METHODS, fused and scored by the same rules ("copy": a
     copy of every modality). labels_folder: for the contrast of lesions. The other arguments are those of Folders.find.
-    Raises FolderRefused, ImportError (see pywavelets); ValueError for another mode.
+    Raises BadCaseError, ImportError (see pywavelets); ValueError for another mode.
     """
     if mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")

@@ -51,7 +51,7 @@ class ScanDegradation:
         return result
 
 
-def body_mask(images: np.ndarray) -> np.ndarray:
+def nonzero_body(images: np.ndarray) -> np.ndarray:
     """Where any modality is not zero, holes filled: nnU-Net's mask. (C, Z, Y, X) -> boolean (Z, Y, X).
 
     A scan with air around the head has no zeros to speak of; all of it counts as body then.

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from nnunetv2_rmr.evaluation.image_folder import FolderRefused, ImageFolder
-from nnunetv2_rmr.evaluation.scan_degradations.base import body_mask
+from nnunetv2_rmr.evaluation.image_folder import ImageFolder
+from nnunetv2_rmr.evaluation.scan_degradations.base import nonzero_body
 from nnunetv2_rmr.evaluation.scan_degradations.degrade_scans import SEVERITIES, degrade_scans, image_difference, try_out
 from nnunetv2_rmr.evaluation.scan_degradations.kinds import SCAN_DEGRADATIONS
 from nnunetv2_rmr.files.atomic import remove_leftovers, replacing, write_json
+from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.files.workers import over_cases
 from nnunetv2_rmr.inference.fused_writer import write_image
 
@@ -62,18 +63,18 @@ class DegradeRequest:
 
 
 def check(request: DegradeRequest) -> None:
-    """Everything that can be known before work starts. Raises FolderRefused, TorchIOMissingError."""
+    """Everything that can be known before work starts. Raises BadCaseError, ImportError."""
     modalities = request.images.names
     if unknown := [n for n in request.names if n not in SCAN_DEGRADATIONS]:
-        raise FolderRefused(f"--corruption {' '.join(unknown)}: unknown; known: {', '.join(SCAN_DEGRADATIONS)}")
+        raise BadCaseError(f"--corruption {' '.join(unknown)}: unknown; known: {', '.join(SCAN_DEGRADATIONS)}")
     if unknown := [m for m in request.modalities if m != ALL and m not in modalities]:
-        raise FolderRefused(f"--modality {' '.join(unknown)}: unknown; the modalities are {', '.join(modalities)}")
+        raise BadCaseError(f"--modality {' '.join(unknown)}: unknown; the modalities are {', '.join(modalities)}")
     folders = set(request.copies.values())
     if len(folders) < len(request.copies):
-        raise FolderRefused("two modalities would get folders of one name; do one of them after the other, with "
+        raise BadCaseError("two modalities would get folders of one name; do one of them after the other, with "
                             "different -o")
     if not request.overwrite and (full := sorted(str(f) for f in folders if f.is_dir() and any(f.iterdir()))):
-        raise FolderRefused(f"{', '.join(full)} exist{'s' if len(full) == 1 else ''} already; --overwrite replaces the "
+        raise BadCaseError(f"{', '.join(full)} exist{'s' if len(full) == 1 else ''} already; --overwrite replaces the "
                             "files there")
     try_out(request.names)
 
@@ -104,7 +105,7 @@ def _write_copies(request: DegradeRequest, case: str) -> dict[Copy, dict[str, fl
     """Of every copy and degraded modality the image difference."""
     source = request.images
     images, properties = source.read(case)
-    body = body_mask(images)
+    body = nonzero_body(images)
     needed = sorted({c for copy in request.copies for c in copy.channels(source.names)})
     degraded, done, differences = images, None, {}
     for copy, folder in request.copies.items():

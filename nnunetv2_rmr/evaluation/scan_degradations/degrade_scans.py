@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nnunetv2_rmr.evaluation.scan_degradations.base import body_mask
+from nnunetv2_rmr.evaluation.scan_degradations.base import nonzero_body
 from nnunetv2_rmr.evaluation.scan_degradations.kinds import SCAN_DEGRADATIONS
 
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -33,7 +33,7 @@ def degrade_scans(images: np.ndarray, spacing: Sequence[float], name: str, sever
         seed: of the whole benchmark.
 
     Raises ValueError for an unknown name, severity or channel, for images of another shape or with values that are not
-    finite, and TorchIOMissingError if TorchIO is needed and missing.
+    finite, and ImportError if TorchIO is needed and missing.
     """
     if name not in SCAN_DEGRADATIONS:
         raise ValueError(f"unknown degradation {name!r}; known: {', '.join(SCAN_DEGRADATIONS)}")
@@ -53,7 +53,7 @@ def degrade_scans(images: np.ndarray, spacing: Sequence[float], name: str, sever
     degradation = SCAN_DEGRADATIONS[name]
     parameter = degradation.parameters[int(severity) - 1]
     spacing = tuple(float(s) for s in spacing)
-    body = body_mask(images)
+    body = nonzero_body(images)
     result = images.astype(np.float32)
     for channel in channels:
         rng = generator(seed, case, name, channel)
@@ -62,7 +62,7 @@ def degrade_scans(images: np.ndarray, spacing: Sequence[float], name: str, sever
 
 
 def try_out(names: Sequence[str]) -> None:
-    """Apply each kind to a small volume: what is missing shows now and not after hours. Raises TorchIOMissingError."""
+    """Apply each kind to a small volume: what is missing shows now and not after hours. Raises ImportError."""
     volume = np.random.default_rng(0).random((1, 16, 16, 16), dtype=np.float32)
     for name in names:
         degrade_scans(volume, (1.0, 1.0, 1.0), name, 1, case="")
