@@ -57,13 +57,13 @@ class ImageFolder:
         else:
             names = tuple(f"{i:04d}" for i in range(1 + max(int(m[2]) for m in found)))
             reader_writer = SimpleITKIO
-        try:
-            if not only_read:
+        if not only_read:
+            try:
                 check_can_write(reader_writer, ending)
-        except NotImplementedError:
-            raise BadCaseError(f"-i {folder}: what is made of the images is float32, and {ending} files read with "
-                                f"{reader_writer.__name__} can not be written as such: convert the images to .nii.gz "
-                                f"or .tif") from None
+            except NotImplementedError:
+                raise BadCaseError(f"-i {folder}: what is made of the images is float32, and {ending} files read with "
+                                   f"{reader_writer.__name__} can not be written as such: convert the images to "
+                                   ".nii.gz or .tif") from None
         return cls(folder, ending, names, tuple(sorted({m[1] for m in found})), reader_writer)
 
     def file(self, case: str, channel: int, folder: Path | None = None) -> Path:

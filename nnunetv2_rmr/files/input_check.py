@@ -13,7 +13,7 @@ from nnunetv2.imageio.nibabel_reader_writer import NibabelIO
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from nnunetv2_rmr.files.nifti import check_forms, check_nifti, is_nifti
-from nnunetv2_rmr.files.refused import BadCaseError
+from nnunetv2_rmr.files.refused import BadCaseError, some_of
 from nnunetv2_rmr.files.volumes import GRID_TOLERANCE, Grid, label_counts, refuse_undeclared, refuse_unusable_values
 
 
@@ -30,7 +30,7 @@ def images_in(folder: str | Path, file_ending: str) -> list[re.Match]:
 def surplus_images(images: Sequence[re.Match], number: int) -> str:
     """Names of those of `images_in` whose numbers are not 0000 to number - 1, the first five; "" if there are none."""
     names = sorted(image[0] for image in images if int(image[2]) >= number)
-    return ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
+    return some_of(names)
 
 
 def files_of_cases(folder: str, names: Sequence[str], file_ending: str) -> list[list[str]]:

@@ -1,5 +1,12 @@
 """The one exception of all checks of files, folders and options."""
 
+from collections.abc import Sequence
+
 
 class BadCaseError(ValueError):
     """Input can not be used. The message is for the user: it names the file, says what is wrong and what to do."""
+
+
+def some_of(names: Sequence[str], number: int = 5) -> str:
+    """The first of many names, for a message; " ..." says that there are more."""
+    return ", ".join(names[:number]) + " ..." * (len(names) > number)

@@ -270,12 +270,16 @@ def test_names_and_file_ending_come_from_dataset_json(folders, tmp_path, where):
     assert summary["rules"]["sources"] == ["T1", "FLAIR"] and len(summary["metric_per_case"]) == 3
 
 
+def write_flat_images(folder, ending, draw):
+    """A fused image and two modalities of a case, in 2D. draw: their values, by a shape."""
+    for name in ("fused/a", "images/a_0000", "images/a_0001"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        tiny.sitk.WriteImage(tiny.sitk.GetImageFromArray(draw((30, 40))), str(folder / f"{name}{ending}"))
+
+
 def test_2d_images_are_scored(tmp_path):
     rng = np.random.default_rng(0)
-    for name in ("fused/a", "images/a_0000", "images/a_0001"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        image = tiny.sitk.GetImageFromArray(rng.uniform(1, 9, (30, 40)).astype(np.float32))
-        tiny.sitk.WriteImage(image, str(tmp_path / f"{name}.nii.gz"))
+    write_flat_images(tmp_path, ".nii.gz", lambda shape: rng.uniform(1, 9, shape).astype(np.float32))
     for mode in ("3d", "compat"):
         summary = evaluate_folder(tmp_path / "fused", tmp_path / "images", mode=mode)
         assert summary["failed_cases"] == {} and summary["n"]["fused"] == dict.fromkeys(METRICS, 1)
@@ -283,10 +287,7 @@ def test_2d_images_are_scored(tmp_path):
 
 def test_images_of_whole_numbers_are_scored(tmp_path):
     rng = np.random.default_rng(0)
-    for name in ("fused/a", "images/a_0000", "images/a_0001"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        image = tiny.sitk.GetImageFromArray(rng.integers(1, 256, (30, 40)).astype(np.uint8))
-        tiny.sitk.WriteImage(image, str(tmp_path / f"{name}.png"))
+    write_flat_images(tmp_path, ".png", lambda shape: rng.integers(1, 256, shape).astype(np.uint8))
     content = {"channel_names": {"0": "T1", "1": "FLAIR"}, "file_ending": ".png"}
     (tmp_path / "dataset.json").write_text(json.dumps(content))
     summary = evaluate_folder(tmp_path / "fused", tmp_path / "images")

@@ -16,6 +16,7 @@ from nnunetv2_rmr.evaluation.image_folder import reader_writer_of
 from nnunetv2_rmr.evaluation.segmentation_metrics import label_names, labels_and_regions
 from nnunetv2_rmr.files.atomic import remove_leftovers, write_json
 from nnunetv2_rmr.files.input_check import images_in, surplus_images
+from nnunetv2_rmr.files.refused import some_of
 
 SETTINGS = "benchmark.json"
 
@@ -119,7 +120,7 @@ def find_cases(options: BenchmarkOptions, ending: str, n_channels: int) -> list[
     cases = [Case(name, tuple(options.images / f"{name}_{i:04d}{ending}" for i in range(n_channels)),
                   options.labels / f"{name}{ending}") for name in names]
     if missing := [str(file) for case in cases for file in (*case.files, case.label) if not file.is_file()]:
-        raise BenchmarkRefused(f"{len(missing)} file(s) missing: {', '.join(missing[:5])}{' ...' * (len(missing) > 5)}")
+        raise BenchmarkRefused(f"{len(missing)} file(s) missing: {some_of(missing)}")
     if surplus := surplus_images(images, n_channels):
         raise BenchmarkRefused(f"-i {options.images}: {surplus}: the models have {n_channels} modalities, 0000 to "
                                f"{n_channels - 1:04d}")

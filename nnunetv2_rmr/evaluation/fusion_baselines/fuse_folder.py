@@ -11,7 +11,7 @@ from nnunetv2_rmr.evaluation.fusion_baselines.fuse import fuse, pywavelets
 from nnunetv2_rmr.evaluation.fusion_metrics.intensities import bounding_box, to_unit_range
 from nnunetv2_rmr.evaluation.image_folder import ImageFolder
 from nnunetv2_rmr.files.atomic import remove_leftovers
-from nnunetv2_rmr.files.refused import BadCaseError
+from nnunetv2_rmr.files.refused import BadCaseError, some_of
 from nnunetv2_rmr.files.workers import over_cases
 from nnunetv2_rmr.fusion.body import body_mask
 from nnunetv2_rmr.inference.fused_writer import write_image
@@ -42,7 +42,7 @@ def fuse_folder(images: ImageFolder, output: Path, method: str, reference: int, 
         raise BadCaseError(f"-o {output}: the fused images would lie among the images they are made of")
     files = {case: output / (case + images.file_ending) for case in images.cases}
     if not overwrite and (there := [str(file) for file in files.values() if file.exists()]):
-        raise BadCaseError(f"{', '.join(there[:3])}{' ...' if len(there) > 3 else ''} exist{'s' * (len(there) == 1)} "
+        raise BadCaseError(f"{some_of(there, 3)} exist{'s' * (len(there) == 1)} "
                            "already; --overwrite replaces")
     remove_leftovers([output])
     jobs = {case: (images, case, file, method, reference) for case, file in files.items()}
