@@ -67,7 +67,8 @@ def one_command(name: str, words: tuple, ground: Ground, folder: Path, told: dic
         outcome.wrong(f"{name}: unexpected failures: {log[-1500:]}")
     done = " ".join(found) + "".join(file.read_text() for file in folder.rglob("*.json*"))
     # ITK warns of odd headers of what is then done all the same
-    said = "\n".join(line for line in result.stdout.splitlines() if not line.startswith(("predicting ", "NiftiImageIO (")))
+    said = "\n".join(line for line in result.stdout.splitlines()
+                     if not line.startswith(("predicting ", "NiftiImageIO (")))
     for case, what in told.items():
         if case in said:
             outcome.refused(True)
