@@ -1,6 +1,7 @@
 """Arrays of a case, and where their voxels lie: against nibabel, with the model that comes with the package."""
 
 import copy
+import shutil
 
 import nibabel
 import numpy as np
@@ -49,13 +50,14 @@ def test_arrays_and_affine_are_nibabels_of_the_files(predictor, files, tmp_path)
         np.testing.assert_array_equal(array, np.asarray(nibabel.load(tmp_path / file).dataobj))
 
 
-def test_a_model_can_be_given_by_its_folder(files):
-    found = predict(MODEL, files)
+def test_a_model_can_be_given_by_its_folder_and_files_may_have_any_names(files, tmp_path):
+    named = [shutil.copy(file, tmp_path / f"{name}.nii.gz") for name, file in zip(("T1ce", "T2", "FLAIR"), files)]
+    found = predict(MODEL, named)
     assert found.segmentation.any() and found.fused.any()
 
 
 def test_a_bad_case_is_named(predictor, files):
-    with pytest.raises(FailedCasesError, match=r"case_0000\.nii\.gz"):
+    with pytest.raises(FailedCasesError, match=r"case_0002\.nii\.gz \(FLAIR\) missing"):
         predict(predictor, files[:2])
 
 
