@@ -108,8 +108,9 @@ def test_sdist_and_wheel_pass_the_index_and_the_sdist_makes_the_same_wheel(wheel
     checked = subprocess.run([sys.executable, "-m", "twine", "check", "--strict", *tmp_path.iterdir()],
                              capture_output=True, text=True)
     assert checked.returncode == 0, checked.stdout + checked.stderr
-    made, direct = (zipfile.ZipFile(file) for file in (*tmp_path.glob("*.whl"), wheel))
-    assert {name: made.read(name) for name in made.namelist()} == {name: direct.read(name) for name in direct.namelist()}
+    made, direct = ({name: archive.read(name) for name in archive.namelist()}
+                    for archive in map(zipfile.ZipFile, (*tmp_path.glob("*.whl"), wheel)))
+    assert made == direct
 
 
 @pytest.mark.slow
