@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import tiny
 import torch
@@ -27,3 +30,30 @@ def test_a_packed_model_has_the_same_weights_each_once_and_nothing_else(tmp_path
     assert (tmp_path / "packed" / CHECKPOINT).stat().st_size == pytest.approx((MODEL / CHECKPOINT).stat().st_size,
                                                                               rel=0.05)
     assert (tmp_path / "packed" / "plans.json").is_file() and (tmp_path / "packed" / "dataset.json").is_file()
+
+
+@pytest.mark.slow
+def test_the_script_trains_and_packs_what_the_command_takes(tmp_path):
+    # a process of its own, because the demo sets nnU-Net's environment variables
+    code = f"""
+import sys
+from functools import partial
+sys.path.insert(0, {str(tiny.ROOT / "benchmarks")!r})
+import make_demo_model
+make_demo_model.CASE = "phantom_005"
+make_demo_model.DemoOptions = partial(make_demo_model.DemoOptions, cases=5, test_cases=1, epochs=1, iterations=2,
+                                      validation_iterations=1, spacing_mm=4, patch_size=(24, 24, 24), features=6,
+                                      stages=3)
+sys.argv[1:] = ["-o", {str(tmp_path / "demo")!r}, "--into", {str(tmp_path)!r}]
+make_demo_model.main()
+import torch
+from nnunetv2_rmr.inference.predict import predict
+from nnunetv2_rmr.inference.predictor import RMRPredictor
+predictor = RMRPredictor(device=torch.device("cpu"), use_mirroring=False)
+predictor.initialize_from_trained_model_folder({str(tmp_path / "model")!r}, (0,))
+files = sorted(make_demo_model.Path({str(tmp_path)!r}, "images").iterdir())
+assert predict(predictor, files).fused.any() and len(files) == 3
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "labels" / "phantom_005.nii.gz").is_file()
