@@ -360,6 +360,11 @@ _BY_FILE = {
          "pass", (EXPORT,)),
         ("images are means over the folds", "sum(images[1:], images[0]) / len(images)", "images[-1]", (EXPORT,)),
     ],
+    "inference/predict.py": [
+        ("the affine is RAS+", "np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine", "affine", ("tests/inference/test_predict.py",)),
+        ("arrays are indexed [x, y, z]", "sitk.GetArrayFromImage(image).T", "sitk.GetArrayFromImage(image)",
+         ("tests/inference/test_predict.py",)),
+    ],
     "inference/predictor.py": [
         ("prediction fuses with the data's spacing",
          "fused_image(images, modalities, self.configuration_manager.spacing, self.reference, presence)",

@@ -98,6 +98,41 @@ def test_the_wheel_holds_every_module_script_and_style_and_nothing_else(wheel):
     assert packed == files | shims
 
 
+@pytest.mark.slow
+def test_sdist_and_wheel_pass_the_index_and_the_sdist_makes_the_same_wheel(wheel, tmp_path):
+    pytest.importorskip("build")
+    pytest.importorskip("twine")
+    # without isolation: nothing is downloaded. First the sdist, then the wheel from what is in it
+    subprocess.run([sys.executable, "-m", "build", "--no-isolation", "--outdir", tmp_path, ROOT], check=True)
+    assert sorted(file.suffix for file in tmp_path.iterdir()) == [".gz", ".whl"]
+    checked = subprocess.run([sys.executable, "-m", "twine", "check", "--strict", *tmp_path.iterdir()],
+                             capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    made, direct = ({name: archive.read(name) for name in archive.namelist()}
+                    for archive in map(zipfile.ZipFile, (*tmp_path.glob("*.whl"), wheel)))
+    assert made == direct
+
+
+@pytest.mark.slow
+def test_a_fresh_environment_predicts_the_demo_from_the_wheel(wheel, tmp_path):
+    """Its own environment, but for the libraries, which it finds where this one has them."""
+    venv = tmp_path / "fresh"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    (site,) = venv.glob("lib/python*/site-packages")
+    # lines of a .pth come after what is installed, and editable installs of these folders are not followed
+    (site / "libraries.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")))
+    subprocess.run([sys.executable, "-m", "pip", "--python", venv / "bin" / "python", "install", "--quiet",
+                    "--no-index", "--no-deps", wheel], check=True)
+    bare = {name: value for name, value in os.environ.items() if not name.startswith(("nnUNet_", "PYTHON"))}
+    run = subprocess.run([venv / "bin" / "nnUNetv2_rmr_predict", "--demo"], env=bare, cwd=tmp_path,
+                         capture_output=True, text=True, timeout=600)
+    assert run.returncode == 0, run.stderr
+    assert f"Using trainer 'nnUNetTrainerRMR' from: {site / 'nnunetv2_rmr' / 'trainers'}" in run.stdout
+    assert "Dice of the lesions: 0.8" in run.stdout
+    for file in ("phantom_012.nii.gz", "fused/phantom_012.nii.gz", "view.html"):
+        assert (tmp_path / "demo_prediction" / file).is_file()
+
+
 def test_the_trainers_command_prints_the_folder_with_the_shims(installed):
     folder = printed_folder(installed)
     assert folder.is_relative_to(installed["PYTHONPATH"])  # not those of another installation

@@ -10,12 +10,14 @@ from functools import wraps
 from pathlib import Path
 
 from nnunetv2_rmr.cli.nnunet_arguments import check_arguments, wrong_dataset_in_one_line
+from nnunetv2_rmr.cli.predict_demo import DEMO, demo
 from nnunetv2_rmr.ext_trainer import add_to_ext_trainer
 
 MISSING, TRUST_OPTION = "--missing", "--trust_model"
 HELP = f"""
 nnunetv2-rmr: beside the segmentations, -o gets the fused images, fused/CASE, of a model that has them to give.
 Options beyond nnU-Net's:
+  {DEMO}                Without any other options: a small model predicts a simulated case, both come with the package.
   {MISSING}             Predict cases of which modalities (CASE_000X) are missing, too, instead of reporting them as bad
                         cases. The model should be trained with modality_dropout, see docs/missing.md.
   {TRUST_OPTION}         Also load a model whose files could run code, see docs/security.md.
@@ -97,7 +99,10 @@ def _explain(error: FileNotFoundError) -> str:
 
 
 def main() -> None:
-    _run("predict_entry_point")
+    if DEMO in sys.argv:
+        demo(_run)
+    else:
+        _run("predict_entry_point")
 
 
 def main_modelfolder() -> None:
