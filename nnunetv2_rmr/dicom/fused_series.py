@@ -1,32 +1,28 @@
 """A fused image as a series derived from the reference series: the same slices of the same patient, other voxels."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from highdicom.sr import CodedConcept
+from pydicom import Dataset
+from pydicom.dataset import FileMetaDataset
+from pydicom.sr.codedict import codes
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pydicom.valuerep import format_number_as_ds
 
 from nnunetv2_rmr.dicom.product import FUSED_SERIES, MANUFACTURER, VERSION, dicom_text
 from nnunetv2_rmr.dicom.reference_series import CLASSES, ReferenceSeries
 
-if TYPE_CHECKING:
-    from pydicom import Dataset
-
-# Of the source's voxels, display or making, no longer true. What says that it was compressed with losses stays, as
-# DICOM demands of an image made of such ones.
-NO_LONGER_TRUE = (
-    "SmallestImagePixelValue", "LargestImagePixelValue", "SmallestPixelValueInSeries", "LargestPixelValueInSeries",
-    "PixelPaddingValue", "PixelPaddingRangeLimit", "RedPaletteColorLookupTableDescriptor",
-    "GreenPaletteColorLookupTableDescriptor", "BluePaletteColorLookupTableDescriptor",
-    "RedPaletteColorLookupTableData", "GreenPaletteColorLookupTableData", "BluePaletteColorLookupTableData",
-    "PixelPresentation", "PlanarConfiguration", "PixelAspectRatio", "ModalityLUTSequence", "VOILUTSequence",
-    "VOILUTFunction", "WindowCenterWidthExplanation", "PresentationLUTShape", "RealWorldValueMappingSequence",
-    "IconImageSequence", "ICCProfile", "DerivationCodeSequence", "ReferencedImageSequence", "DigitalSignaturesSequence",
-    "MACParametersSequence", "OriginalAttributesSequence", "DeviceSerialNumber", "DeviceUID")
+# Of what describes voxels and their display (group 0028) this is also true of other voxels in the same place. Images
+# made of lossily compressed ones have to say so, too (DICOM PS3.3 C.7.6.1.1.5).
+KEPT = ("Rows", "Columns", "PixelSpacing", "RescaleType", "CorrectedImage", "BurnedInAnnotation",
+        "LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
+NO_LONGER_TRUE = ("RealWorldValueMappingSequence", "IconImageSequence", "PresentationLUTShape",
+                  "DerivationCodeSequence", "ReferencedImageSequence", "DigitalSignaturesSequence",
+                  "MACParametersSequence", "OriginalAttributesSequence", "DeviceSerialNumber", "DeviceUID")
 
 
 def fused_slices(file: Path, series: ReferenceSeries, modalities: Sequence[str], model: str) -> list[Dataset]:
@@ -34,16 +30,13 @@ def fused_slices(file: Path, series: ReferenceSeries, modalities: Sequence[str],
 
     modalities: names of those fused. model: name of what fused them. Raises BadCaseError.
     """
-    from pydicom.uid import generate_uid
-    from pydicom.valuerep import format_number_as_ds
-
     array = series.voxels_of(file).astype(float)
     stored, slope = stored_values(array)
     centre, width = window(array)
     names, now, uid = "+".join(modalities), datetime.now(), generate_uid()
     for_all = {
         "SeriesInstanceUID": uid, "SeriesNumber": FUSED_SERIES, "SeriesDescription": dicom_text(f"RMR fused {names}"),
-        "DerivationDescription": dicom_text(f"{names} fused by {model}"),
+        "DerivationDescription": dicom_text(f"{names} fused by {model}", 1024),
         "Manufacturer": MANUFACTURER, "ManufacturerModelName": dicom_text(model), "SoftwareVersions": VERSION,
         "InstanceCreationDate": f"{now:%Y%m%d}", "InstanceCreationTime": f"{now:%H%M%S}",
         "ContentDate": f"{now:%Y%m%d}", "ContentTime": f"{now:%H%M%S}",
@@ -67,8 +60,6 @@ def stored_values(array: np.ndarray) -> tuple[np.ndarray, float]:
 
     Zero stays zero, and PET series must have no intercept. The slope is one that a DICOM decimal holds exactly.
     """
-    from pydicom.valuerep import format_number_as_ds
-
     kind = np.int16 if array.min() < 0 else np.uint16
     peak = float(np.abs(array).max())
     slope = float(format_number_as_ds(peak / np.iinfo(kind).max)) if peak else 1.0
@@ -84,15 +75,15 @@ def window(array: np.ndarray) -> tuple[float, float]:
 
 def _derived(source: Dataset) -> Dataset:
     """A new image of the source's place, patient and study, still without voxels."""
-    from pydicom.dataset import FileMetaDataset
-    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
-
     image = copy.deepcopy(source)
     image.remove_private_tags()  # scanners keep scalings of the voxels there
-    for element in [e for e in image if e.tag.group & 0xFF00 in (0x5000, 0x6000) or e.keyword in NO_LONGER_TRUE]:
-        del image[element.tag]
+    for element in [*image]:
+        overlay_or_curve = element.tag.group & 0xFF00 in (0x5000, 0x6000)
+        of_voxels = element.tag.group == 0x0028 and element.keyword not in KEPT
+        if overlay_or_curve or of_voxels or element.keyword in NO_LONGER_TRUE:
+            del image[element.tag]
     kind = CLASSES[source.SOPClassUID]
-    # PET images are PRIMARY by definition (DICOM PS3.3 C.8.9.4.1.3)
+    # PET images are PRIMARY by definition (DICOM PS3.3 C.8.9.4)
     image.ImageType = {"CT": ["DERIVED", "SECONDARY", "AXIAL"], "MR": ["DERIVED", "SECONDARY", "OTHER"],
                        "PET": ["DERIVED", "PRIMARY"]}[kind]
     image.SourceImageSequence = [_reference_to(source)]
@@ -103,12 +94,8 @@ def _derived(source: Dataset) -> Dataset:
 
 
 def _reference_to(source: Dataset) -> Dataset:
-    from pydicom import Dataset
-    from pydicom.sr.codedict import codes
-
-    purpose, code = Dataset(), codes.DCM.SourceImageForImageProcessingOperation
-    purpose.CodeValue, purpose.CodingSchemeDesignator, purpose.CodeMeaning = code[0], code[1], code[2]
     reference = Dataset()
     reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = source.SOPClassUID, source.SOPInstanceUID
-    reference.PurposeOfReferenceCodeSequence = [purpose]
+    reference.PurposeOfReferenceCodeSequence = [
+        CodedConcept.from_code(codes.DCM.SourceImageForImageProcessingOperation)]
     return reference

@@ -1,22 +1,18 @@
 """The series whose voxels an output has: its slices in order, where they lie, and an output's voxels slice by slice."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import nibabel
 import numpy as np
+import pydicom
 import SimpleITK as sitk
+from pydicom import Dataset
 
 from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.files.volumes import Grid, read_volume, refuse_unusable_values
-
-if TYPE_CHECKING:
-    from pydicom import Dataset
 
 TOLERANCE = 0.01  # mm, between the voxels of a series and of an output
 CLASSES = {"1.2.840.10008.5.1.4.1.1.2": "CT", "1.2.840.10008.5.1.4.1.1.4": "MR",
@@ -80,8 +76,6 @@ def read_reference_series(files: Sequence[str | os.PathLike]) -> ReferenceSeries
 
 
 def _read(file: Path) -> Dataset:
-    import pydicom
-
     try:
         header = pydicom.dcmread(file, stop_before_pixels=True)
     except (pydicom.errors.InvalidDicomError, OSError) as error:

@@ -1,20 +1,19 @@
 """A segmentation as DICOM SEG: one binary segment for every label, or region, of dataset.json."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from highdicom import AlgorithmIdentificationSequence
+from highdicom.color import CIELabColor
+from highdicom.seg import Segmentation, SegmentDescription
+from pydicom.sr.codedict import codes
+from pydicom.uid import generate_uid
 
 from nnunetv2_rmr.dicom.product import MANUFACTURER, SEGMENTATION_SERIES, VERSION, dicom_text
 from nnunetv2_rmr.dicom.reference_series import ReferenceSeries
 from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.files.volumes import label_counts, refuse_undeclared
-
-if TYPE_CHECKING:
-    from highdicom.seg import Segmentation, SegmentDescription
 
 # Colours that colour-blind people can tell apart, too (M. Okabe, K. Ito, Color Universal Design, 2002), RGB.
 PALETTE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
@@ -32,9 +31,6 @@ def segmentation_of(file: Path, series: ReferenceSeries, labels: Mapping[str, in
 
     labels: the entry of dataset.json. model: name of what made it. Raises BadCaseError.
     """
-    from highdicom.seg import Segmentation
-    from pydicom.uid import generate_uid
-
     array, segments = series.voxels_of(file), segments_of(labels)
     refuse_undeclared(file, label_counts(file, array), {0, *(v for values in segments.values() for v in values)})
     if not array.any():
@@ -66,11 +62,6 @@ def _numbered(array: np.ndarray, segments: Mapping[str, list[int]]) -> np.ndarra
 
 
 def _describe(number: int, name: str, model: str) -> SegmentDescription:
-    from highdicom import AlgorithmIdentificationSequence
-    from highdicom.color import CIELabColor
-    from highdicom.seg import SegmentDescription
-    from pydicom.sr.codedict import codes
-
     algorithm = AlgorithmIdentificationSequence(dicom_text(model), codes.cid7162.ArtificialIntelligence, VERSION,
                                                 source=MANUFACTURER)
     # What a label means nobody tells us but by its name. "Tissue" is true of organs and of lesions.

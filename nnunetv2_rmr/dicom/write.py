@@ -5,20 +5,14 @@ import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
+
+from pydicom.config import disable_value_validation
 
 from nnunetv2_rmr.dicom.fused_series import fused_slices
 from nnunetv2_rmr.dicom.reference_series import read_reference_series
 from nnunetv2_rmr.dicom.segmentation import segmentation_of
 from nnunetv2_rmr.files.atomic import remove_leftovers, temporary_beside
-from nnunetv2_rmr.files.refused import BadCaseError
-
-
-def require_dicom() -> None:
-    """Raises BadCaseError if what DICOM outputs need is not installed: to be asked before hours of prediction."""
-    if absent := [name for name in ("pydicom", "highdicom") if find_spec(name) is None]:
-        raise BadCaseError(f"--dicom needs {' and '.join(absent)}: pip install \"nnunetv2-rmr[dicom]\"")
 
 
 def write_dicom(case: str, output: str | os.PathLike, series_files: Sequence[str | os.PathLike], dataset_json: dict,
@@ -30,8 +24,6 @@ def write_dicom(case: str, output: str | os.PathLike, series_files: Sequence[str
     model. model: its name, TRAINER__PLANS__CONFIGURATION. modalities: names of those that the case has. Raises
     BadCaseError if the series is not usable or the outputs lie elsewhere.
     """
-    from pydicom.config import disable_value_validation
-
     file = Path(output, case + dataset_json["file_ending"])
     fused = file.parent / "fused" / file.name
     # The scanner's attributes are handed on as they are, also those that break a rule; libraries warn of each.

@@ -12,7 +12,7 @@ import pydicom
 from written_series import LABELS, MODEL, SHAPE, read_series, write_case, write_outputs, write_series
 
 from nnunetv2_rmr.dicom.fused_series import stored_values
-from nnunetv2_rmr.dicom.write import require_dicom
+from nnunetv2_rmr.dicom.installed import require_dicom
 from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.files.volumes import Grid
 
@@ -99,15 +99,17 @@ def test_an_empty_segmentation_is_written_with_empty_frames_and_a_word(tmp_path,
     assert "nothing was segmented" in capsys.readouterr().out
 
 
-def test_patient_and_study_stay_and_every_image_is_a_new_one(tmp_path, fused, segmentation):
-    files = write_series(tmp_path / "ct", np.ones(SHAPE), "CT", SpecificCharacterSet="ISO_IR 100",
-                         PatientName="Müller^Jörg", SeriesDate="20200102", LossyImageCompression="01")
+@pytest.mark.parametrize("letters, name", [("ISO_IR 100", "Müller^Jörg"),
+                                           (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎")])
+def test_patient_and_study_stay_and_every_image_is_a_new_one(tmp_path, fused, segmentation, letters, name):
+    files = write_series(tmp_path / "ct", np.ones(SHAPE), "CT", SpecificCharacterSet=letters, PatientName=name,
+                         LossyImageCompression="01")
     write_outputs(tmp_path / "out", files[0].parent, fused, segmentation)
     folder = write_case(tmp_path / "out", files)
     sources = {s.SOPInstanceUID: s for s in map(pydicom.dcmread, files)}
     images = [pydicom.dcmread(file) for file in sorted((folder / "fused").iterdir())]
     for image in [*images, pydicom.dcmread(folder / "segmentation.dcm")]:
-        assert str(image.PatientName) == "Müller^Jörg"
+        assert str(image.PatientName) == name
         assert (image.StudyInstanceUID, image.FrameOfReferenceUID) == ("1.2.3", "1.2.3.5")
         assert image.SeriesInstanceUID != "1.2.3.4"
         assert image.SOPInstanceUID not in sources
@@ -119,6 +121,7 @@ def test_patient_and_study_stay_and_every_image_is_a_new_one(tmp_path, fused, se
     assert not sources, "a slice of the series has no fused one"
     assert len({image.SeriesInstanceUID for image in images}) == 1
     assert images[0].SeriesDescription == "RMR fused T1+FLAIR"
+    assert images[0].DerivationDescription == f"T1+FLAIR fused by {MODEL}"
     assert [image.InstanceNumber for image in images] == [1, 2, 3, 4, 5]
 
 
@@ -261,6 +264,6 @@ def test_values_that_are_no_label_are_refused(tmp_path, series, segmentation):
 
 def test_a_missing_library_is_one_line_that_says_what_to_install(monkeypatch):
     require_dicom()
-    monkeypatch.setattr("nnunetv2_rmr.dicom.write.find_spec", lambda name: None)
+    monkeypatch.setattr("nnunetv2_rmr.dicom.installed.find_spec", lambda name: None)
     with pytest.raises(BadCaseError, match=r"pip install \"nnunetv2-rmr\[dicom\]\""):
         require_dicom()
