@@ -1,0 +1,1 @@
+"""Scans that come as DICOM, and outputs that go back as DICOM."""
