@@ -145,6 +145,13 @@ def test_unlabelled_samples_learn_what_the_teacher_says(regions):
     assert (logits.grad[:2] == 0).all() and (logits.grad[2, 0] > 0).all() and (logits.grad[2, 1] < 0).all()
 
 
+def test_what_the_teacher_is_unsure_of_the_student_is_to_be_as_unsure_of():
+    unsure = torch.tensor([[[0.2], [0.0]]])
+    probabilities = unsure.softmax(1)
+    entropy = -(probabilities * probabilities.log()).sum()
+    assert float(consistency(unsure, unsure, regions=False)) == pytest.approx(float(entropy), abs=1e-4)
+
+
 def test_regions_have_probabilities_of_their_own():
     logits, taught = torch.tensor([[[2.0], [2.0]]]), torch.tensor([[[-2.0], [-2.0]]])
     assert consistency(logits, taught, regions=False) == consistency(taught, taught, regions=False)  # one half each

@@ -98,6 +98,11 @@ def test_works_on_any_patch(shape):
     assert (damaged != image).any()
 
 
+def test_boxes_are_cubes_in_mm():
+    np.random.seed(0)
+    assert draw_fourier((64, 64, 64), (4.0, 1.0, 2.0), edge=(24, 24))["edge"] == (6, 24, 12)
+
+
 def test_boxes_hit_the_border_too():
     hit = np.zeros((20, 20), dtype=bool)
     rng = np.random.default_rng(0)

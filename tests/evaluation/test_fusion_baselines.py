@@ -146,6 +146,14 @@ def test_the_gradient_fusion_does_not_depend_on_the_other_modalities_units():
     np.testing.assert_allclose(plain, scaled, atol=1e-4)
 
 
+def test_the_border_of_the_body_is_no_edge_to_the_gradient_fusion(image):
+    mask = image > 0.4
+    sources = [np.where(mask, source, 0).astype(np.float32) for source in (image, image[::-1] ** 2)]
+    raised = [np.where(mask, source + 7, 0).astype(np.float32) for source in sources]
+    plain, other = (gradient(images, mask, (1, 2, 3), 0)[mask] for images in (sources, raised))
+    np.testing.assert_allclose(other, plain + 7, atol=1e-3)
+
+
 def test_a_modality_without_contrast_adds_nothing_to_the_gradient_fusion():
     reference = steps_and_blocks()[0]
     fused = gradient([reference, np.full_like(reference, 3)], np.ones(reference.shape, bool), (1, 1, 1), 0)

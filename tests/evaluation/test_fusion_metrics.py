@@ -102,6 +102,22 @@ def test_the_body_of_a_scan_with_noise_or_with_hounsfield_units_around_it_is_fou
     assert body_mask([np.full((4, 4, 4), 7.0)]).all()  # nothing to tell it by
 
 
+def test_a_cavity_that_is_closed_in_slices_of_one_direction_belongs_to_the_body():
+    rng = np.random.default_rng(0)
+    tissue = np.zeros((20, 30, 30), bool)
+    tissue[:, 3:-3, 3:-3] = True
+    airway = np.zeros_like(tissue)
+    airway[:, 10:20, 10:20] = True  # open at both ends of the scan
+    image = np.where(tissue & ~airway, 500, 10) + rng.normal(0, 5, tissue.shape)
+    np.testing.assert_array_equal(body_mask([image]), tissue)
+
+
+def test_what_cubic_resampling_leaves_around_a_stripped_brain_is_no_body():
+    image = np.full((12, 12, 12), 2e-4, np.float32)
+    image[3:9, 3:9, 3:9] = 1
+    np.testing.assert_array_equal(body_of_preprocessed([image, -image]), image == 1)
+
+
 @pytest.mark.parametrize("smooth", [box(1), gaussian(1.5, 5)])
 def test_a_local_mean_does_not_see_what_lies_outside_the_mask(smooth):
     mask = np.zeros((9, 9, 9), bool)

@@ -245,6 +245,14 @@ def test_noise_has_the_stated_standard_deviation_where_the_signal_is_strong():
     assert abs(noise.mean()) < 1
 
 
+def test_noise_is_in_standard_deviations_of_the_body_whatever_lies_around_it():
+    volume = np.zeros((40, 40, 40), np.float32)
+    volume[:10], volume[10:20] = 1200, 1000  # standard deviation 100 in the body, over 500 in all of it
+    volume[-1, -1, -1] = 1100  # the box around the body is all of it
+    noise = (apply("noise", volume, 0.3) - volume)[:20]
+    assert noise.std() == pytest.approx(30, rel=0.03)
+
+
 def test_noise_brightens_what_is_dark():
     volume = np.full((40, 40, 40), 200, np.float32)
     volume[:20] = 0  # standard deviation 100

@@ -1,12 +1,13 @@
 """Files that are whole or not there, and what killed processes leave behind."""
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 from killed import killed_while_writing
 
-from nnunetv2_rmr.files.atomic import remove_leftovers, replacing, temporary_beside
+from nnunetv2_rmr.files.atomic import remove_leftovers, replacing, temporary_beside, write_json
 
 
 def test_a_file_is_replaced_as_a_whole_or_stays_as_it_was(tmp_path):
@@ -19,6 +20,11 @@ def test_a_file_is_replaced_as_a_whole_or_stays_as_it_was(tmp_path):
     with replacing(file) as temporary:
         Path(temporary).write_text("new")
     assert [f.name for f in tmp_path.iterdir()] == ["a.txt"] and file.read_text() == "new"
+
+
+def test_json_has_null_for_what_is_not_finite(tmp_path):
+    write_json({"a": [float("nan"), 0.0], "b": {"c": float("inf")}}, tmp_path / "a.json")
+    assert json.loads((tmp_path / "a.json").read_text()) == {"a": [None, 0.0], "b": {"c": None}}
 
 
 def test_what_killed_processes_left_is_removed_and_what_living_ones_write_is_not(tmp_path):

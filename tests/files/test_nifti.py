@@ -14,7 +14,7 @@ from nnunetv2_rmr.datasets.cases import safe_case_id
 from nnunetv2_rmr.files.input_check import check_files
 from nnunetv2_rmr.files.nifti import check_forms, check_nifti
 from nnunetv2_rmr.files.refused import BadCaseError
-from nnunetv2_rmr.files.volumes import read_volume
+from nnunetv2_rmr.files.volumes import read_volume, refuse_unusable_values
 from nnunetv2_rmr.inference.fused_writer import write_image
 
 TOLERANCE = 0.05
@@ -75,6 +75,15 @@ def test_headers_of_which_programs_make_different_things_are_refused(tmp_path, c
 def test_damaged_files_are_refused_or_read_as_what_they_hold(tmp_path):
     found = fuzz(tmp_path, 300)
     assert found.findings == [] and found.number_fine > 50 and found.number_refused > 50
+
+
+@pytest.mark.parametrize("value", [1e16, -1e16, np.inf])
+def test_values_that_no_scan_has_are_refused(tmp_path, value):
+    array = np.ones((3, 4, 5), np.float32)
+    refuse_unusable_values(tmp_path / "a.mha", array)
+    array[1, 2, 3] = value
+    with pytest.raises(BadCaseError, match=r"a\.mha: 1 voxels are (beyond 1e\+15|NaN or infinite)"):
+        refuse_unusable_values(tmp_path / "a.mha", array)
 
 
 def test_headers_that_place_an_image_twice_are_told_if_all_agree_and_refused_if_not(tmp_path, capsys):

@@ -37,6 +37,16 @@ def test_all_files_appear_and_nothing_else(tmp_path, nnunets_export):
     assert {f.name for f in tmp_path.iterdir()} == {"case.nii.gz", "case.npz"}
 
 
+def test_an_archive_with_a_hole_is_not_whole(tmp_path):
+    file = tmp_path / "case.npz"
+    np.savez_compressed(file, probabilities=np.random.default_rng(0).integers(0, 255, 5000).astype(np.uint8))
+    assert is_whole(file)
+    content = bytearray(file.read_bytes())
+    content[2000:2500] = bytes(500)  # its end, which lists what is in it, is there
+    file.write_bytes(content)
+    assert not is_whole(file)
+
+
 @pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".nrrd", ".mha"])
 @pytest.mark.parametrize("kilobytes", [40, 60])  # of a file; probabilities have 32, the segmentation 64
 def test_a_full_disk_leaves_what_was_there_before(tmp_path, nnunets_export, ending, kilobytes):

@@ -25,7 +25,7 @@ from nnunetv2_rmr.fusion.fused_image import fused_image
 from nnunetv2_rmr.inference.export import export_fused, fused_filename, fused_to_input_grid
 from nnunetv2_rmr.inference.fused_writer import check_can_write, write_image
 from nnunetv2_rmr.inference.predictor import FailedCasesError, RMRPredictor
-from nnunetv2_rmr.inference.preprocessing import PROPERTY, RMRConfigurationManager
+from nnunetv2_rmr.inference.preprocessing import PROPERTY, RMRConfigurationManager, preprocess_case
 from nnunetv2_rmr.inference.sliding_window import ImageAccumulator
 from nnunetv2_rmr.settings import RMRSettings
 from nnunetv2_rmr.training.validation import mean_scores
@@ -309,6 +309,46 @@ def test_results_of_the_other_cases_come_with_the_failure_of_one(monkeypatch):
     assert [volume is None for volume in predictor.fused_volumes] == [False, True, False]
 
 
+def test_going_on_a_case_is_done_with_both_outputs_whole(tmp_path):
+    plans = make_plans()
+    predictor = predictor_for(plans, network_for(plans))
+    outputs = tmp_path / "case.nii.gz", tmp_path / "fused" / "case.nii.gz"
+    for file in outputs:
+        tiny.write_image(np.ones((4, 5, 6), np.float32), file)
+
+    def to_do() -> int:
+        case = str(tmp_path / "case")
+        return len(predictor._manage_input_and_output_lists([["a", "b"]], [case], overwrite=False)[0])
+
+    assert to_do() == 0
+    for file in outputs:
+        whole = file.read_bytes()
+        for left in (b"", whole[:-20]):
+            file.write_bytes(left)
+            assert to_do() == 1
+        file.unlink()
+        assert to_do() == 1
+        file.write_bytes(whole)
+
+
+def test_the_second_stage_of_a_cascade_asks_for_the_first_ones_segmentations(tmp_path):
+    plans = make_plans()
+    predictor = predictor_for(plans, network_for(plans))
+    predictor.configuration_manager.configuration["previous_stage"] = "3d_lowres"
+    with pytest.raises(ValueError, match=r"second stage of a cascade: .*-prev_stage_predictions"):
+        predictor.predict_from_files([["a", "b"]], [str(tmp_path / "case")])
+
+
+def test_the_first_ones_segmentation_comes_behind_the_modalities(tmp_path):
+    plans, files = make_plans(), oblique_case(tmp_path)
+    configuration = RMRConfigurationManager(plans.get_configuration("test").configuration)
+    first = sitk.ReadImage(files[0]) > 0
+    sitk.WriteImage(sitk.Cast(first, sitk.sitkUInt8), tmp_path / "first.nii.gz")
+    alone, behind = (preprocess_case(files, stage, None, plans, configuration, DATASET_JSON, False)["data"]
+                     for stage in (None, str(tmp_path / "first.nii.gz")))
+    assert torch.equal(behind[:2], alone) and len(behind) == 3 and set(behind[2].unique().tolist()) == {0, 1}
+
+
 def test_2d_configurations_fuse_slice_by_slice():
     plans = make_plans(patch_size=(16, 16), spacing=(1.0, 1.0))
     network, x = network_for(plans), torch.randn(2, 5, 16, 16)
@@ -339,6 +379,17 @@ def test_an_image_cut_into_overlapping_tiles_comes_back_to_the_last_digits(gauss
             tile = (slice(None), slice(top, top + 4), slice(left, left + 4))
             accumulator.add(tile, image[tile][None])
     assert (accumulator.mean() - image).abs().max() < 1e-5
+
+
+def test_a_tile_weighs_little_at_its_border():
+    accumulated = {gaussian: ImageAccumulator((1, 16, 24), (16, 16), gaussian, torch.device("cpu"))
+                   for gaussian in (True, False)}
+    for accumulator in accumulated.values():
+        for start, value in ((0, 0.0), (8, 1.0)):
+            accumulator.add((slice(None), slice(None), slice(start, start + 16)), torch.full((1, 1, 16, 16), value))
+    assert (accumulated[False].mean()[..., 8:16] == 0.5).all()
+    mean = accumulated[True].mean()[0, 8]
+    assert mean[8] < 0.05 and mean[15] > 0.95 and (mean.diff() >= 0).all()
 
 
 def test_the_spacing_of_the_fusion_has_the_axis_order_of_the_data():

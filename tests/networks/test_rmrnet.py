@@ -251,6 +251,13 @@ def test_without_a_modality_the_others_are_fused(case):
     torch.testing.assert_close(without_reference, fused_image(case[:2], case[:2], (1, 1, 1), 1))
 
 
+def test_the_reference_modality_stays_the_reference_where_one_before_it_is_missing(case):
+    presence = torch.tensor([False, True, True])
+    absent = case * presence.reshape(M, 1, 1, 1)
+    torch.testing.assert_close(fused_image(case, absent, (1, 1, 1), 1, presence),
+                               fused_image(case[1:], case[1:], (1, 1, 1), 0))
+
+
 def test_slices_of_a_2d_configuration_are_fused_one_by_one(case):
     fused = fused_image(case, case, (1, 3), 0)
     inside = (case[0, 7] != 0).numpy()
