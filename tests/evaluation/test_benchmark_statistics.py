@@ -13,6 +13,7 @@ from nnunetv2_rmr.evaluation.benchmark.statistics import (
     METRICS,
     Bootstrap,
     finished_by_all,
+    groups_of,
     over_conditions,
     p_values,
     relative_errors,
@@ -63,6 +64,14 @@ TABLE = results(
          NOISE1: {"a": (0.8, 0.7), "b": (0.8, NAN), "c": (0.8, 0.5)},
          NOISE5: {"a": (0.7, 0.6), "b": (0.7, NAN), "c": (0.7, 0.6)},
          GHOSTING: {"a": (0.3, 0.2), "b": (0.5, 0.0), "c": (0.4, 0.4)}})
+
+
+def test_a_missing_modality_is_a_degradation_and_its_group_at_once():
+    groups = list(groups_of([("clean", "clean", 0, "all"), ("ghosting", "unseen", 1, "all"),
+                             ("missing", "missing", 1, "T1"), ("missing", "missing", 1, "T2")]))
+    names = [name for name, _ in groups]
+    assert len(names) == len(set(names))
+    assert dict(groups)["missing", "mean", "mean"] == [2, 3] and dict(groups)["unseen", "mean", "mean"] == [1]
 
 
 def test_mean_over_labels_is_the_mean_of_the_labels_means_as_in_nnunet():

@@ -11,7 +11,7 @@ from torchmetrics.functional.image import multiscale_structural_similarity_index
 
 from nnunetv2_rmr.evaluation.fusion_baselines.fuse import fuse
 from nnunetv2_rmr.evaluation.fusion_metrics.contrast import LesionContrast, contrast_scores, relative_contrast
-from nnunetv2_rmr.evaluation.fusion_metrics.edges import COMPLETE, EdgePreservation
+from nnunetv2_rmr.evaluation.fusion_metrics.edges import COMPLETE, EdgePreservation, copied_source
 from nnunetv2_rmr.evaluation.fusion_metrics.information import (
     correlation_entropy,
     correlation_scores,
@@ -329,6 +329,48 @@ def modalities(request) -> tuple[list[np.ndarray], np.ndarray]:
             blocks[tuple(slice(n, n + 6) for n in low)] += 1
         sources.append(to_unit_range((gaussian(0.7, 2)(blocks) + 2 * common).astype(np.float32), mask))
     return sources, mask
+
+
+def test_strong_edges_that_another_source_has_too_are_not_its_own():
+    x = np.indices((42, 42))[0]
+    shared = 2.0 * (x >= 5)
+    image = (shared + 1.5 * (x >= 15) + (x >= 25) + (x >= 35)).astype(np.float32)  # the strongest tenth: the first two
+    metric = EdgePreservation(np.ones(x.shape, bool))
+    (own,) = metric.own(metric.describe(image), [metric.describe(shared.astype(np.float32))])
+    assert np.flatnonzero(own.reshape(40, 40).all(1)).tolist() == [13, 14] and np.count_nonzero(own) == 80
+
+
+def stripes(start: int) -> np.ndarray:
+    """(60, 60), edges along the first axis where those of other starts are not."""
+    return (np.indices((60, 60))[0] // 6 % 10 >= start).astype(np.float32)
+
+
+def test_an_image_that_shows_one_of_two_others_is_no_copy():
+    metric, sources = EdgePreservation(np.ones((60, 60), bool)), [stripes(start) for start in (2, 5, 8)]
+    edges = [metric.describe(source) for source in sources]
+    uncorrelated = [0.0, 0.0, 0.0]
+    assert copied_source(metric, metric.describe(sources[0] + sources[1]), edges, uncorrelated) is None
+    assert copied_source(metric, edges[0], edges, uncorrelated) == 0
+
+
+def test_of_sources_without_edges_of_their_own_correlation_tells_the_copy():
+    metric, source = EdgePreservation(np.ones((60, 60), bool)), stripes(5)
+    edges = [metric.describe(source)] * 2
+    assert copied_source(metric, edges[0], edges, [0.98, 0.995]) == 1
+    assert copied_source(metric, edges[0], edges, [0.98, 0.985]) is None
+
+
+def test_over_slices_a_copy_is_one_in_most_of_them_and_the_smallest_score_that_of_the_means(modalities):
+    sources, mask = modalities
+    first, second = sources[:2]
+    mixed = np.mean(sources, axis=0).astype(np.float32)
+    image = np.stack([first[8], second[9], mixed[10]])
+    parts = [source[8:11] for source in sources]
+    found = slicewise_scores({"x": image}, parts, mask[8:11], [0, 1, 2], 0)["x"]
+    assert found.copy_of is None
+    assert slicewise_scores({"x": first[8:11]}, parts, mask[8:11], [0, 1, 2], 0)["x"].copy_of == 0
+    for name in ("Qabf", "SSIM", "MI"):
+        assert found.metrics[f"smallest {name}"] == min(of_source[name] for of_source in found.sources)
 
 
 def test_a_copy_of_any_modality_is_named_and_comes_last_by_the_smallest_scores(modalities):
