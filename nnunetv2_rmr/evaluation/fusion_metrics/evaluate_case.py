@@ -50,7 +50,7 @@ def expanded(baselines: Iterable[str], channels: Sequence[str]) -> list[str]:
 def evaluate_case(case: str, request: Request) -> dict:
     """An entry of "metric_per_case". Raises BadCaseError if the case can not be evaluated."""
     folders, channels = request.folders, request.channels
-    images, files = folders.read(case), folders.image_files(case)
+    images, files = folders.read(case), folders.images.files(case)
     content = body_mask(images.sources)
     mask = content if images.mask is None else images.mask
     if folders.mask == NO_MASK:
