@@ -61,11 +61,11 @@ def main(argv: list[str] | None = None) -> None:
     import torch
     from tqdm import tqdm
 
-    from nnunetv2_rmr.evaluation.benchmark.conditions import KNOWN, MISSING
     from nnunetv2_rmr.evaluation.benchmark.job import Benchmark, BenchmarkOptions
     from nnunetv2_rmr.evaluation.benchmark.model import BenchmarkModel
     from nnunetv2_rmr.evaluation.benchmark.summary import lines_of_groups
     from nnunetv2_rmr.evaluation.scan_degradations import try_out
+    from nnunetv2_rmr.evaluation.scan_degradations.conditions import KNOWN, MISSING
     from nnunetv2_rmr.inference.trust import trust
     from nnunetv2_rmr.report.write import write_report
 

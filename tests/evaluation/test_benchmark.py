@@ -16,9 +16,9 @@ from conftest import REGIONS
 from killed import killed_while_writing
 
 from nnunetv2_rmr.evaluation.benchmark import examples
-from nnunetv2_rmr.evaluation.benchmark.conditions import CLEAN, Condition, conditions
 from nnunetv2_rmr.evaluation.benchmark.job import keep_settings
 from nnunetv2_rmr.evaluation.benchmark.model import check_comparable
+from nnunetv2_rmr.evaluation.scan_degradations.conditions import CLEAN, Condition, conditions
 from nnunetv2_rmr.files.refused import BadCaseError
 
 pytestmark = pytest.mark.slow

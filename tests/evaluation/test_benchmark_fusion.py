@@ -11,11 +11,11 @@ import tiny
 import torch
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
-from nnunetv2_rmr.evaluation.benchmark.conditions import CLEAN, Condition, apply
 from nnunetv2_rmr.evaluation.benchmark.fusion import CaseFusion, summarise_fusion
 from nnunetv2_rmr.evaluation.benchmark.run import LabelledCases, run_case
 from nnunetv2_rmr.evaluation.benchmark.summary import tables
 from nnunetv2_rmr.evaluation.image_folder import ImageFolder
+from nnunetv2_rmr.evaluation.scan_degradations.conditions import CLEAN, Condition, apply
 
 NOISE, MISSING = Condition("noise", 3), Condition("missing", 1, "T1")
 FLAIR = tiny.CHANNELS.index("FLAIR")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from nnunetv2_rmr.evaluation.benchmark.conditions import CLEAN, Condition, apply
 from nnunetv2_rmr.evaluation.benchmark.model import BenchmarkModel
 from nnunetv2_rmr.evaluation.benchmark.run import LabelledCases
+from nnunetv2_rmr.evaluation.scan_degradations.conditions import CLEAN, Condition, apply
 from nnunetv2_rmr.files.atomic import write_json
 from nnunetv2_rmr.inference.fused_writer import appearing_whole, write_image
 

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from nnunetv2_rmr.evaluation.benchmark.conditions import ALL, KNOWN, Condition, conditions
 from nnunetv2_rmr.evaluation.benchmark.examples import choose, write_examples
 from nnunetv2_rmr.evaluation.benchmark.model import BenchmarkModel, check_comparable
 from nnunetv2_rmr.evaluation.benchmark.records import gather
 from nnunetv2_rmr.evaluation.benchmark.run import LabelledCases, run_case
 from nnunetv2_rmr.evaluation.benchmark.summary import tables, write_summary
 from nnunetv2_rmr.evaluation.image_folder import ImageFolder
+from nnunetv2_rmr.evaluation.scan_degradations.conditions import ALL, KNOWN, Condition, conditions
 from nnunetv2_rmr.evaluation.segmentation_metrics import label_names, labels_and_regions
 from nnunetv2_rmr.files.atomic import remove_leftovers, write_json
 from nnunetv2_rmr.files.input_check import images_in, surplus_images

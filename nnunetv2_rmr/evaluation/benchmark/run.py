@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from nnunetv2.evaluation.evaluate_predictions import region_or_label_to_mask
 
-from nnunetv2_rmr.evaluation.benchmark.conditions import CLEAN, MISSING, Condition, apply
 from nnunetv2_rmr.evaluation.benchmark.fusion import CaseFusion
 from nnunetv2_rmr.evaluation.benchmark.model import BenchmarkModel
 from nnunetv2_rmr.evaluation.benchmark.records import RESTORED_TO, CaseRecords
 from nnunetv2_rmr.evaluation.fusion_metrics.similarity import restoration_scores
 from nnunetv2_rmr.evaluation.image_folder import ImageFolder
 from nnunetv2_rmr.evaluation.scan_degradations import image_difference
+from nnunetv2_rmr.evaluation.scan_degradations.conditions import CLEAN, MISSING, Condition, apply
 from nnunetv2_rmr.evaluation.segmentation_metrics import LabelOrRegion, declared_values, segmentation_scores
 from nnunetv2_rmr.files.input_check import read_label_map
 from nnunetv2_rmr.fusion.body import body_mask
