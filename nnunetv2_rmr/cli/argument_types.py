@@ -3,8 +3,11 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+
+from nnunetv2_rmr.files.refused import BadCaseError
 
 
 def whole_number(lowest: int, highest: float = float("inf")) -> Callable[[str], int]:
@@ -30,6 +33,18 @@ def add_arguments_of_image_folders(p: argparse.ArgumentParser) -> None:
                    help="dataset.json of the images (default: the one in IMAGES or beside it, if any)")
     p.add_argument("--overwrite", action="store_true", help="replace files of an earlier run")
     add_num_processes(p)
+
+
+@contextmanager
+def errors_in_one_line(command: str, stopped: str = "the files that are there are complete") -> Iterator[None]:
+    """Exits with the message of what is known to happen: input that can not be used, an extra that is not installed, a
+    full disk; and at Ctrl-C, saying what there is then."""
+    try:
+        yield
+    except (BadCaseError, ImportError, OSError) as error:
+        sys.exit(f"{command}: error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(f"{command}: stopped; {stopped}")
 
 
 def exit_if_failed(command: str, failures: Mapping[str, str], what: str) -> None:

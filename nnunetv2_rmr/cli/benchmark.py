@@ -6,6 +6,7 @@ from pathlib import Path
 
 from nnunetv2_rmr.cli.argument_types import whole_number
 from nnunetv2_rmr.ext_trainer import add_to_ext_trainer
+from nnunetv2_rmr.files.refused import BadCaseError
 
 
 def parser() -> argparse.ArgumentParser:
@@ -60,11 +61,11 @@ def main(argv: list[str] | None = None) -> None:
     import torch
     from tqdm import tqdm
 
-    from nnunetv2_rmr.evaluation.benchmark.conditions import KNOWN, MISSING
     from nnunetv2_rmr.evaluation.benchmark.job import Benchmark, BenchmarkOptions
-    from nnunetv2_rmr.evaluation.benchmark.model import BenchmarkModel, BenchmarkRefused
+    from nnunetv2_rmr.evaluation.benchmark.model import BenchmarkModel
     from nnunetv2_rmr.evaluation.benchmark.summary import lines_of_groups
     from nnunetv2_rmr.evaluation.scan_degradations import try_out
+    from nnunetv2_rmr.evaluation.scan_degradations.conditions import KNOWN, MISSING
     from nnunetv2_rmr.inference.trust import trust
     from nnunetv2_rmr.report.write import write_report
 
@@ -85,7 +86,7 @@ def main(argv: list[str] | None = None) -> None:
         models = [BenchmarkModel(name, Path(folder), args.f, args.chk, torch.device(args.device),
                                  not args.disable_tta, args.step_size) for name, folder in named.items()]
         benchmark = Benchmark(options, models)
-    except (BenchmarkRefused, ImportError) as error:
+    except (BadCaseError, ImportError) as error:
         p.error(str(error))
 
     try:

@@ -1,10 +1,14 @@
 """`nnUNetv2_rmr_corrupt`: degraded copies of a folder of images, to see what a model makes of them."""
 
 import argparse
-import sys
 from pathlib import Path
 
-from nnunetv2_rmr.cli.argument_types import add_arguments_of_image_folders, exit_if_failed, whole_number
+from nnunetv2_rmr.cli.argument_types import (
+    add_arguments_of_image_folders,
+    errors_in_one_line,
+    exit_if_failed,
+    whole_number,
+)
 
 ALL = "all"
 SEVERITIES = ("1", "2", "3", "4", "5")
@@ -53,21 +57,15 @@ def main(argv: list[str] | None = None) -> None:
     # Here and not above: torch takes seconds to import, --help and usage errors should not.
     from nnunetv2_rmr.evaluation.image_folder import ImageFolder
     from nnunetv2_rmr.evaluation.scan_degradations import SCAN_DEGRADATIONS
-    from nnunetv2_rmr.evaluation.scan_degradations.degrade_folder import DegradeRequest, degrade_folder
-    from nnunetv2_rmr.files.refused import BadCaseError
+    from nnunetv2_rmr.evaluation.scan_degradations.degrade_folder import copies_of, degrade_folder
 
-    names = tuple(SCAN_DEGRADATIONS) if ALL in values.corruption else tuple(dict.fromkeys(values.corruption))
+    names = list(SCAN_DEGRADATIONS if ALL in values.corruption else dict.fromkeys(values.corruption))
     severities = SEVERITIES if ALL in values.severity else sorted(set(values.severity))
-    try:
+    with errors_in_one_line(p.prog):
         images = ImageFolder.open(values.images, values.djfile)
-        request = DegradeRequest(images, values.output, names, tuple(map(int, severities)),
-                                 tuple(dict.fromkeys(values.modality)), values.seed, values.link, values.overwrite,
-                                 values.num_processes)
-        failures = degrade_folder(request)
-    except (BadCaseError, ImportError, OSError) as error:
-        sys.exit(f"{p.prog}: error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(f"{p.prog}: stopped; the files that are there are complete")
+        copies = copies_of(images, values.output, names, [*map(int, severities)], [*dict.fromkeys(values.modality)],
+                           values.overwrite)
+        failures = degrade_folder(images, copies, values.seed, values.link, values.num_processes)
     done = len(images.cases) - len(failures)
-    print(f"{done} case(s) in {len(request.copies)} folder(s) under {values.output}")
+    print(f"{done} case(s) in {len(copies)} folder(s) under {values.output}")
     exit_if_failed(p.prog, failures, "degraded")

@@ -1,10 +1,9 @@
 """`nnUNetv2_rmr_evaluate_fusion`: all fusion metrics of a folder of fused images, beside those of classical methods."""
 
 import argparse
-import sys
 from pathlib import Path
 
-from nnunetv2_rmr.cli.argument_types import exit_if_failed, whole_number
+from nnunetv2_rmr.cli.argument_types import errors_in_one_line, exit_if_failed, whole_number
 from nnunetv2_rmr.evaluation.fusion_baselines import METHODS
 
 DEFAULT_OUTPUT = "fusion_metrics.json"
@@ -59,10 +58,9 @@ def main(argv: list[str] | None = None) -> None:
     from nnunetv2_rmr.evaluation.fusion_metrics.evaluate_folder import evaluate_folder
     from nnunetv2_rmr.evaluation.fusion_metrics.summary import table, write_summary
     from nnunetv2_rmr.files.atomic import remove_leftovers, temporary_beside
-    from nnunetv2_rmr.files.refused import BadCaseError
 
     output = args.output or args.fused / DEFAULT_OUTPUT
-    try:
+    with errors_in_one_line(p.prog, "nothing was written"):
         if args.output:
             output.parent.mkdir(parents=True, exist_ok=True)
         if output.is_dir():
@@ -74,10 +72,6 @@ def main(argv: list[str] | None = None) -> None:
         summary = evaluate_folder(args.fused, args.images, args.mask, args.mode, args.baselines, args.dataset_json,
                                   args.num_processes, args.labels)
         csv_file = write_summary(summary, output)
-    except (BadCaseError, ImportError, OSError) as error:
-        sys.exit(f"{p.prog}: error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(f"{p.prog}: stopped; nothing was written")
 
     done, failed, rules = summary["metric_per_case"], summary["failed_cases"], summary["rules"]
     if done:

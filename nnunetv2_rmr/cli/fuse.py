@@ -1,10 +1,9 @@
 """`nnUNetv2_rmr_fuse`: fused images of anybody's scans by classical methods, without any training."""
 
 import argparse
-import sys
 from pathlib import Path
 
-from nnunetv2_rmr.cli.argument_types import add_arguments_of_image_folders, exit_if_failed
+from nnunetv2_rmr.cli.argument_types import add_arguments_of_image_folders, errors_in_one_line, exit_if_failed
 from nnunetv2_rmr.evaluation.fusion_baselines import METHODS
 
 
@@ -36,16 +35,11 @@ def main(argv: list[str] | None = None) -> None:
     # Here and not above: --help and usage errors should not wait for the imports
     from nnunetv2_rmr.evaluation.fusion_baselines.fuse_folder import fuse_folder, reference_of
     from nnunetv2_rmr.evaluation.image_folder import ImageFolder
-    from nnunetv2_rmr.files.refused import BadCaseError
 
-    try:
+    with errors_in_one_line(p.prog):
         images = ImageFolder.open(values.images, values.djfile)
         reference = reference_of(images, values.reference)
         failures = fuse_folder(images, values.output, values.method, reference, values.overwrite, values.num_processes)
-    except (BadCaseError, ImportError, OSError) as error:
-        sys.exit(f"{p.prog}: error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(f"{p.prog}: stopped; the files that are there are complete")
     what = f" of {images.names[reference]}" if values.method == "copy" else (
         f", reference modality {images.names[reference]}" if values.method == "gradient" else "")
     if values.reference is None and images.names[0] == "0000":

@@ -1,8 +1,9 @@
 """`nnUNetv2_rmr_report`: write the report of a benchmark again."""
 
 import argparse
-import sys
 from pathlib import Path
+
+from nnunetv2_rmr.cli.argument_types import errors_in_one_line
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -14,10 +15,7 @@ def main(argv: list[str] | None = None) -> None:
     out = p.parse_args(argv).out
 
     # Here and not above: --help and usage errors should not wait for the imports
-    from nnunetv2_rmr.files.refused import BadCaseError
     from nnunetv2_rmr.report.write import write_report
 
-    try:
+    with errors_in_one_line(p.prog):
         print(write_report(out))
-    except (BadCaseError, OSError) as error:
-        sys.exit(f"{p.prog}: error: -o {out}: {error}")

@@ -4,6 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from nnunetv2_rmr.cli.argument_types import errors_in_one_line
+
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
@@ -38,14 +40,11 @@ def main(argv: list[str] | None = None) -> None:
             p.error(f"{option} {folder}: is no folder")
 
     # Here and not above: --help and usage errors should not wait for the imports
-    from nnunetv2_rmr.files.refused import BadCaseError
     from nnunetv2_rmr.report.view import write_view
 
-    try:
+    with errors_in_one_line(p.prog):
         problems = write_view(values.images, values.predictions, values.cases, values.output, values.labels,
                               values.fused)
-    except (BadCaseError, OSError) as error:
-        sys.exit(f"{p.prog}: error: {error}")
     for problem in problems:
         print(f"{p.prog}: error: {problem}", file=sys.stderr)
     if len(problems) == len(values.cases):

@@ -70,21 +70,27 @@ class ImageFolder:
         """Where a modality of a case is, or would be in another folder."""
         return (folder or self.folder) / f"{case}_{channel:04d}{self.file_ending}"
 
-    def read(self, case: str, made_of_them: Sequence[str] = ()) -> tuple[np.ndarray, dict]:
-        """(C, Z, Y, X) float32 and nnU-Net's properties. made_of_them: see check_files. Raises BadCaseError naming the
-        file."""
+    def files(self, case: str) -> list[str]:
+        """One for every modality."""
+        return [str(self.file(case, channel)) for channel in range(len(self.names))]
+
+    def read(self, case: str, made_of_them: Sequence[str] = (), beside: Sequence[str] = (),
+             zeros: bool = False) -> tuple[np.ndarray, dict]:
+        """(C, Z, Y, X) float32 and nnU-Net's properties. made_of_them: see check_files. beside: more files that have to
+        lie on the grid. zeros: whether a modality may be zero everywhere. Raises BadCaseError naming the file."""
         if case not in self.cases:
             raise BadCaseError(f"{self.file(case, 0)} does not exist")
         there = self.folder.glob(f"{escape(case)}_[0-9][0-9][0-9][0-9]{self.file_ending}")
         check_numbers(sorted(map(str, there)), self.names, self.file_ending)
-        files = [str(self.file(case, channel)) for channel in range(len(self.names))]
-        check_files(files, made_of_them)
+        files = self.files(case)
+        check_files([*files, *beside], made_of_them)
         try:
             images, properties = self.reader_writer().read_images(files)
         except Exception as error:  # readers raise whatever they like
             raise BadCaseError(f"can not read {', '.join(files)}: {str(error).strip() or type(error).__name__}"
                                ) from error
-        check_array(images, self.names, files, self.file_ending)
+        absent = [i for i, image in enumerate(images) if not image.any()] if zeros else ()
+        check_array(images, self.names, files, self.file_ending, absent)
         return images.astype(np.float32, copy=False), properties
 
 

@@ -16,9 +16,10 @@ from conftest import REGIONS
 from killed import killed_while_writing
 
 from nnunetv2_rmr.evaluation.benchmark import examples
-from nnunetv2_rmr.evaluation.benchmark.conditions import CLEAN, Condition, conditions
 from nnunetv2_rmr.evaluation.benchmark.job import keep_settings
-from nnunetv2_rmr.evaluation.benchmark.model import BenchmarkRefused, check_comparable
+from nnunetv2_rmr.evaluation.benchmark.model import check_comparable
+from nnunetv2_rmr.evaluation.scan_degradations.conditions import CLEAN, Condition, conditions
+from nnunetv2_rmr.files.refused import BadCaseError
 
 pytestmark = pytest.mark.slow
 
@@ -171,7 +172,7 @@ def test_a_model_left_out_in_between_is_still_known(tmp_path):
 
     begin(a={"checkpoints": ["1"]}, b={"checkpoints": ["2"]})
     begin(a={"checkpoints": ["1"]}, c={"checkpoints": ["3"]})
-    with pytest.raises(BenchmarkRefused, match=r"-m b: another model .* checkpoints differ"):
+    with pytest.raises(BadCaseError, match=r"-m b: another model .* checkpoints differ"):
         begin(b={"checkpoints": ["4"]})
     begin(a={"checkpoints": ["1"], "folder": "the same model elsewhere"})
 
@@ -185,7 +186,7 @@ def test_models_of_other_modalities_labels_or_formats_are_refused(what, other):
         return SimpleNamespace(name=name, channels=facts["channels"], dataset_json=facts)
 
     check_comparable([model("a"), model("b")])
-    with pytest.raises(BenchmarkRefused, match=f"-m b: its {what} are"):
+    with pytest.raises(BadCaseError, match=f"-m b: its {what} are"):
         check_comparable([model("a"), model("b", **{what: other})])
 
 
@@ -238,7 +239,7 @@ def test_pictures_that_can_not_be_made_are_told_and_a_full_disk_ends_it(tmp_path
         raise error
 
     monkeypatch.setattr(examples, "_write_example", fail)
-    arguments = (tmp_path, [("a", CLEAN)], {"a": None}, [], None, 0)
+    arguments = (tmp_path, [("a", CLEAN)], None, [])
     if isinstance(error, OSError):
         with pytest.raises(OSError, match="no space left"):
             examples.write_examples(*arguments)

@@ -11,10 +11,11 @@ import tiny
 import torch
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
-from nnunetv2_rmr.evaluation.benchmark.conditions import CLEAN, Condition, apply
 from nnunetv2_rmr.evaluation.benchmark.fusion import CaseFusion, summarise_fusion
-from nnunetv2_rmr.evaluation.benchmark.run import Case, Scoring, run_case
+from nnunetv2_rmr.evaluation.benchmark.run import LabelledCases, run_case
 from nnunetv2_rmr.evaluation.benchmark.summary import tables
+from nnunetv2_rmr.evaluation.image_folder import ImageFolder
+from nnunetv2_rmr.evaluation.scan_degradations.conditions import CLEAN, Condition, apply
 
 NOISE, MISSING = Condition("noise", 3), Condition("missing", 1, "T1")
 FLAIR = tiny.CHANNELS.index("FLAIR")
@@ -47,7 +48,7 @@ class FakeModel:
 
 
 @pytest.fixture
-def case(tmp_path) -> Case:
+def case(tmp_path) -> ImageFolder:
     """Each modality has stripes of its own, in a third of the head; FLAIR shows the lesion best."""
     rng = np.random.default_rng(0)
     images, label = tiny.tiny_case(rng)
@@ -57,12 +58,13 @@ def case(tmp_path) -> Case:
         image[:, 9 * c:9 * c + 9, ::4] += 40
         tiny.write_image(np.where(body, image, 0).astype(np.float32), tmp_path / f"a_{c:04d}.nii.gz")
     tiny.write_image(label, tmp_path / "a.nii.gz")
-    return Case("a", tuple(tmp_path / f"a_{c:04d}.nii.gz" for c in range(3)), tmp_path / "a.nii.gz")
+    return ImageFolder(tmp_path, ".nii.gz", tiny.CHANNELS, ("a",), SimpleITKIO)
 
 
-def records(case: Case, out: Path, *models: FakeModel, planned=(CLEAN, NOISE), ignore: int | None = None) -> list[dict]:
+def records(case: ImageFolder, out: Path, *models: FakeModel, planned=(CLEAN, NOISE),
+            ignore: int | None = None) -> list[dict]:
     labels = {"whole": (1, 2), "core": 2} if ignore is None else {"oedema": 1}
-    run_case(case, models, planned, SimpleITKIO(), Scoring(labels, ignore, 2.0, 0), out, lambda n: None)
+    run_case("a", LabelledCases(case, case.folder, labels, ignore, 2.0, 0), models, planned, out, lambda n: None)
     lines = (out / "records" / "a.jsonl").read_text().splitlines()
 
     def refuse(constant: str):
@@ -83,7 +85,7 @@ def test_a_copy_is_named_and_the_gradient_fusion_beside_it_is_none(case, tmp_pat
 
 
 def test_a_stable_but_wrong_image_is_not_called_restored(case, tmp_path):
-    clean_images = SimpleITKIO().read_images([str(f) for f in case.files])[0]
+    clean_images = SimpleITKIO().read_images(case.files("a"))[0]
     wrong = clean_images[FLAIR] + 20
     clean, noise = records(case, tmp_path, FakeModel(lambda images: wrong))
     low, high = np.quantile(clean_images[FLAIR][clean_images.any(0)], (0.001, 0.999))
@@ -126,8 +128,8 @@ def test_models_without_fused_images_and_missing_modalities_have_no_facts(case, 
 
 
 def test_ignored_voxels_do_not_count_for_contrast_but_for_edges(case, tmp_path):
-    label = SimpleITKIO().read_seg(str(case.label))[0][0]
-    images = SimpleITKIO().read_images([str(f) for f in case.files])[0]
+    label = SimpleITKIO().read_seg(str(case.folder / "a.nii.gz"))[0][0]
+    images = SimpleITKIO().read_images(case.files("a"))[0]
     body = images.any(0)
 
     def facts(labelled: np.ndarray) -> dict:

@@ -9,6 +9,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from sklearn.metrics import mutual_info_score
 from torchmetrics.functional.image import multiscale_structural_similarity_index_measure, visual_information_fidelity
 
+from nnunetv2_rmr.evaluation.benchmark.fusion import CaseFusion
 from nnunetv2_rmr.evaluation.fusion_baselines.fuse import fuse
 from nnunetv2_rmr.evaluation.fusion_metrics.contrast import LesionContrast, contrast_scores, relative_contrast
 from nnunetv2_rmr.evaluation.fusion_metrics.edges import COMPLETE, EdgePreservation, copied_source
@@ -33,7 +34,7 @@ from nnunetv2_rmr.evaluation.fusion_metrics.similarity import (
     VisualInformationFidelity,
     psnr,
 )
-from nnunetv2_rmr.evaluation.fusion_metrics.verdict import facts, facts_of, verdict
+from nnunetv2_rmr.evaluation.fusion_metrics.verdict import facts, verdict
 from nnunetv2_rmr.evaluation.fusion_metrics.windows import LocalMean, box, gaussian
 from nnunetv2_rmr.fusion.body import body_mask, body_of_preprocessed
 
@@ -437,7 +438,9 @@ def test_facts_alone_are_those_of_all_scores(modalities):
     fused = to_unit_range(np.mean(sources, axis=0), mask)
     lesion = np.zeros(mask.shape, bool)
     lesion[10:16, 10:16, 10:16] = True
-    found = facts_of(7 * fused - 3, {str(i): 2 * s for i, s in enumerate(sources)}, mask, {"lesion": lesion}, (1, 1, 1))
+    everywhere = np.ones_like(mask)
+    found = CaseFusion([2 * s for s in sources], [*map(str, range(len(sources)))], mask, everywhere, {"lesion": lesion},
+                       (1, 1, 1)).facts(7 * fused - 3)
     scores = fusion_scores({"x": fused}, sources, mask)["x"]
     # mapped once more, images that were clipped before are stretched a little
     assert list(found["own_edges"].values()) == pytest.approx([s["own edges"] for s in scores.sources], abs=0.02)
@@ -445,7 +448,7 @@ def test_facts_alone_are_those_of_all_scores(modalities):
     contrast = LesionContrast({"lesion": lesion}, mask, (1, 1, 1))
     expected = relative_contrast(contrast(fused), [contrast(s) for s in sources])["lesion"]
     assert found["contrast"]["lesion"]["relative"] == pytest.approx(expected, rel=0.02)
-    assert facts_of(sources[1], dict(zip("ab", sources)), mask, {}, (1, 1, 1))["copy_of"] == "b"
+    assert CaseFusion(sources[:2], "ab", mask, everywhere, {}, (1, 1, 1)).facts(sources[1])["copy_of"] == "b"
 
 
 # ---------------------------------------------------------------------------------------------------------------- VIF

@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
-from nnunetv2_rmr.evaluation.benchmark.conditions import CLEAN, Condition, apply
 from nnunetv2_rmr.evaluation.benchmark.model import BenchmarkModel
-from nnunetv2_rmr.evaluation.benchmark.run import Case
+from nnunetv2_rmr.evaluation.benchmark.run import LabelledCases
+from nnunetv2_rmr.evaluation.scan_degradations.conditions import CLEAN, Condition, apply
 from nnunetv2_rmr.files.atomic import write_json
 from nnunetv2_rmr.inference.fused_writer import appearing_whole, write_image
 
@@ -36,8 +35,8 @@ def choose(results: pd.DataFrame, models: Sequence[str], reference: str) -> list
     return list(dict.fromkeys(chosen))
 
 
-def write_examples(out: Path, chosen: Sequence[tuple[str, Condition]], cases: dict[str, Case],
-                   models: Sequence[BenchmarkModel], reader: BaseReaderWriter, seed: int) -> list[str]:
+def write_examples(out: Path, chosen: Sequence[tuple[str, Condition]], cases: LabelledCases,
+                   models: Sequence[BenchmarkModel]) -> list[str]:
     """Write out/examples/INDEX.json and files: images, reference and every model's prediction and fused image.
 
     Returns why some could not be made: a model refuses such images, or the data set's format holds no floats. Raises
@@ -47,10 +46,10 @@ def write_examples(out: Path, chosen: Sequence[tuple[str, Condition]], cases: di
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     index, problems = [], []
-    for case_name, condition in chosen:
-        name = f"{case_name}_{condition.corruption}_{condition.severity}_{condition.modality}"
+    for case, condition in chosen:
+        name = f"{case}_{condition.corruption}_{condition.severity}_{condition.modality}"
         try:
-            index.append(_write_example(folder, name, cases[case_name], condition, models, reader, seed))
+            index.append(_write_example(folder, name, case, condition, cases, models))
         except OSError:  # the disk is full, say
             raise
         except Exception as error:  # the results do not depend on pictures
@@ -60,24 +59,23 @@ def write_examples(out: Path, chosen: Sequence[tuple[str, Condition]], cases: di
     return problems
 
 
-def _write_example(folder: Path, name: str, case: Case, condition: Condition, models: Sequence[BenchmarkModel],
-                   reader: BaseReaderWriter, seed: int) -> dict:
-    ending, writer = models[0].dataset_json["file_ending"], type(reader)
-    images, properties = reader.read_images([str(f) for f in case.files])
-    channels = models[0].channels
-    degraded = apply(condition, images, properties["spacing"], case.name, channels, seed)
-    entry = {"case": case.name, "corruption": condition.corruption, "severity": condition.severity,
+def _write_example(folder: Path, name: str, case: str, condition: Condition, cases: LabelledCases,
+                   models: Sequence[BenchmarkModel]) -> dict:
+    channels, ending, writer = cases.images.names, cases.images.file_ending, cases.images.reader_writer
+    images, properties, _ = cases.read(case)
+    degraded = apply(condition, images, properties["spacing"], case, channels, cases.seed)
+    entry = {"case": case, "corruption": condition.corruption, "severity": condition.severity,
              "modality": condition.modality, "images": {}, "label": f"{name}/label{ending}", "predictions": {},
              "fused": {}}
     for i, channel in enumerate(channels):
         entry["images"][channel] = f"{name}/image_{i:04d}{ending}"
         write_image(degraded[i], str(folder / entry["images"][channel]), writer, ending, properties)
-    shutil.copyfile(case.label, folder / entry["label"])
+    shutil.copyfile(cases.label_file(case), folder / entry["label"])
     for i, model in enumerate(models):
         segmentation, fused = model.predict(degraded, properties, fuse=model.fuses)
         entry["predictions"][model.name] = f"{name}/prediction_{i}{ending}"
         with appearing_whole(str(folder / entry["predictions"][model.name])) as temporary:
-            reader.write_seg(segmentation, temporary, properties)
+            writer().write_seg(segmentation, temporary, properties)
         if fused is not None:
             entry["fused"][model.name] = f"{name}/fused_{i}{ending}"
             write_image(fused, str(folder / entry["fused"][model.name]), writer, ending, properties)

@@ -8,16 +8,10 @@ import numpy as np
 from nnunetv2_rmr.evaluation.fusion_baselines import COPY
 from nnunetv2_rmr.evaluation.fusion_baselines.fuse import fuse
 from nnunetv2_rmr.evaluation.fusion_metrics.contrast import LesionContrast, relative_contrast
+from nnunetv2_rmr.evaluation.fusion_metrics.edges import EdgePreservation, copied_source
+from nnunetv2_rmr.evaluation.fusion_metrics.information import pearson
 from nnunetv2_rmr.evaluation.fusion_metrics.intensities import bounding_box, to_unit_range
-from nnunetv2_rmr.evaluation.fusion_metrics.verdict import (
-    Facts,
-    copy_sentence,
-    facts,
-    facts_of,
-    mean,
-    numbers,
-    verdict,
-)
+from nnunetv2_rmr.evaluation.fusion_metrics.verdict import Facts, copy_sentence, facts, mean, numbers, verdict
 
 
 class CaseFusion:
@@ -39,6 +33,12 @@ class CaseFusion:
                                         self._body & labelled[self._cut], self._spacing)
         self._contrast_of_images = {name: self._contrast(image) for name, image in self._images.items()}
         self._baselines: dict[int, dict[str, Facts]] = {}
+        # mapped once more, as in all records so far: what was clipped before is stretched a little
+        sources = [to_unit_range(image, self._body) for image in self._images.values()]
+        self._values = [source[self._body] for source in sources]
+        self._metric = EdgePreservation(self._body)
+        self._edges = [self._metric.describe(source) for source in sources]
+        self._own = [self._metric.own(e, [other for other in self._edges if other is not e]) for e in self._edges]
 
     def facts(self, fused: np.ndarray) -> Facts:
         """fused: (Z, Y, X), any units. Raises ValueError if it has no contrast."""
@@ -53,11 +53,14 @@ class CaseFusion:
         return self._baselines[reference]
 
     def _facts(self, fused: np.ndarray) -> Facts:
-        # contrast is added here: edges count where nobody has labelled anything, too
-        found = facts_of(fused, self._images, self._body, {}, self._spacing)
-        relative = relative_contrast(self._contrast(to_unit_range(fused, self._body)),
-                                     list(self._contrast_of_images.values()))
-        return facts(found["own_edges"], found["copy_of"], relative, self._contrast_of_images)
+        fused, names = to_unit_range(fused, self._body), list(self._images)
+        edges = self._metric.describe(fused)
+        own = {name: self._metric.compare_own(voxels, edges, source)
+               for name, voxels, source in zip(names, self._own, self._edges)}
+        copied = copied_source(self._metric, edges, self._edges,
+                               [pearson(fused[self._body], values) for values in self._values])
+        relative = relative_contrast(self._contrast(fused), list(self._contrast_of_images.values()))
+        return facts(own, None if copied is None else names[copied], relative, self._contrast_of_images)
 
 
 def summarise_fusion(records: Sequence[dict], fusing: Sequence[str]) -> dict[str, dict]:

@@ -10,15 +10,12 @@ import torch
 from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
 
 from nnunetv2_rmr.degradations.degrade import DEGRADATIONS
+from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.inference.export import fused_to_input_grid
 from nnunetv2_rmr.inference.predictor import RMRPredictor
 from nnunetv2_rmr.inference.preprocessing import PROPERTY
 from nnunetv2_rmr.inference.trust import list_checkpoints
 from nnunetv2_rmr.settings import RMRSettings, channel_names, distinct_names
-
-
-class BenchmarkRefused(Exception):
-    """The benchmark can not run as asked. The message is for the user."""
 
 
 class BenchmarkModel:
@@ -28,7 +25,7 @@ class BenchmarkModel:
     images (C, Z, Y, X), and reference the channel whose intensities they have.
 
     folder: of the trained model (with dataset.json, plans.json and fold_X). folds: None for all that have the
-    checkpoint, without fold_all if there are others. Raises BenchmarkRefused for folders without a usable model.
+    checkpoint, without fold_all if there are others. Raises BadCaseError for folders without a usable model.
     """
 
     def __init__(self, name: str, folder: Path, folds: Sequence[int | str] | None, checkpoint: str,
@@ -36,7 +33,7 @@ class BenchmarkModel:
         self.name, self.folder, self.device = name, folder, device
         for needed in ("dataset.json", "plans.json"):
             if not (folder / needed).is_file():
-                raise BenchmarkRefused(f"-m {name}={folder}: no {needed} there; give the folder of a trained model, "
+                raise BadCaseError(f"-m {name}={folder}: no {needed} there; give the folder of a trained model, "
                                        "TRAINER__PLANS__CONFIGURATION")
         self.folds = list(folds) if folds is not None else sorted(
             file.parent.name.removeprefix("fold_") for file in folder.glob(f"fold_*/{checkpoint}"))
@@ -45,7 +42,7 @@ class BenchmarkModel:
         self.checkpoints = [folder / f"fold_{fold}" / checkpoint for fold in self.folds]
         missing = [str(file) for file in self.checkpoints if not file.is_file()]
         if missing or not self.checkpoints:
-            raise BenchmarkRefused(f"-m {name}={folder}: {', '.join(missing) or f'fold_*/{checkpoint}'} missing; there "
+            raise BadCaseError(f"-m {name}={folder}: {', '.join(missing) or f'fold_*/{checkpoint}'} missing; there "
                                    f"are (options -f and -chk): {list_checkpoints(folder)}")
         self.predictor = RMRPredictor(tile_step_size=step_size, use_mirroring=mirroring, device=device,
                                       perform_everything_on_device=device.type == "cuda", allow_tqdm=False,
@@ -55,9 +52,9 @@ class BenchmarkModel:
             self.fuses, self.target = self.predictor.fuses, self.predictor.fusion_target
             self.reference = self.predictor.reference if self.fuses else None
         except (RuntimeError, ValueError, AttributeError, ImportError) as error:
-            raise BenchmarkRefused(f"-m {name}={folder}: {str(error).strip() or type(error).__name__}") from error
+            raise BadCaseError(f"-m {name}={folder}: {str(error).strip() or type(error).__name__}") from error
         if self.predictor.configuration_manager.previous_stage_name is not None:
-            raise BenchmarkRefused(f"-m {name}={folder}: the second stage of a cascade needs the first one's "
+            raise BadCaseError(f"-m {name}={folder}: the second stage of a cascade needs the first one's "
                                    "predictions, which the benchmark does not make")
         self.dataset_json = self.predictor.dataset_json
         self.channels = distinct_names(channel_names(self.dataset_json))
@@ -103,11 +100,11 @@ class BenchmarkModel:
 
 
 def check_comparable(models: Sequence[BenchmarkModel]) -> None:
-    """Raises BenchmarkRefused unless all models have the same modalities, labels and file ending."""
+    """Raises BadCaseError unless all models have the same modalities, labels and file ending."""
     first = models[0]
     for model in models[1:]:
         for what in ("channels", "labels", "file_ending"):
             mine, theirs = ((m.dataset_json | {"channels": m.channels})[what] for m in (model, first))
             if mine != theirs:
-                raise BenchmarkRefused(f"-m {model.name}: its {what} are {mine}, those of {first.name} are {theirs}; "
+                raise BadCaseError(f"-m {model.name}: its {what} are {mine}, those of {first.name} are {theirs}; "
                                        "models are compared on one data set")

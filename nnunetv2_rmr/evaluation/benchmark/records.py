@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from nnunetv2_rmr.evaluation.benchmark.conditions import Condition
+from nnunetv2_rmr.evaluation.scan_degradations.conditions import Condition
 
 Key = tuple[str, Condition]  # model, condition
 # "restored_to" of records with restoration; older ones have none: they compare with the model's own clean fused image

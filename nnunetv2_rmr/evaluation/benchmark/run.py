@@ -10,59 +10,52 @@ from pathlib import Path
 import numpy as np
 import torch
 from nnunetv2.evaluation.evaluate_predictions import region_or_label_to_mask
-from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
-from nnunetv2_rmr.evaluation.benchmark.conditions import CLEAN, MISSING, Condition, apply
 from nnunetv2_rmr.evaluation.benchmark.fusion import CaseFusion
 from nnunetv2_rmr.evaluation.benchmark.model import BenchmarkModel
 from nnunetv2_rmr.evaluation.benchmark.records import RESTORED_TO, CaseRecords
 from nnunetv2_rmr.evaluation.fusion_metrics.similarity import restoration_scores
+from nnunetv2_rmr.evaluation.image_folder import ImageFolder
 from nnunetv2_rmr.evaluation.scan_degradations import image_difference
+from nnunetv2_rmr.evaluation.scan_degradations.conditions import CLEAN, MISSING, Condition, apply
 from nnunetv2_rmr.evaluation.segmentation_metrics import LabelOrRegion, declared_values, segmentation_scores
-from nnunetv2_rmr.files.input_check import check_array, check_files, read_label_map
+from nnunetv2_rmr.files.input_check import read_label_map
 from nnunetv2_rmr.fusion.body import body_mask
 
 
 @dataclass(frozen=True)
-class Case:
-    """files: images of all channels. label: reference segmentation."""
+class LabelledCases:
+    """What models are tested on. label_folder: reference segmentations, CASE.nii.gz. labels: name -> label or region.
+    tolerance_mm: of the NSD. seed: of the degradations."""
 
-    name: str
-    files: tuple[Path, ...]
-    label: Path
-
-    def read(self, channels: Sequence[str], reader: BaseReaderWriter,
-             declared: set[int]) -> tuple[np.ndarray, dict, np.ndarray]:
-        """Images (C, Z, Y, X) float32, nnU-Net's properties and the reference segmentation (Z, Y, X).
-
-        declared: values that the reference may hold. Raises whatever readers raise, or ValueError naming the file.
-        """
-        files = [str(f) for f in self.files]
-        check_files([*files, str(self.label)])  # readers take truncated files
-        images, properties = reader.read_images(files)
-        absent = [i for i, image in enumerate(images) if not image.any()]
-        ending = self.files[0].name.removeprefix(f"{self.name}_0000")
-        check_array(images, channels, files, ending, absent=absent)
-        reference = read_label_map(str(self.label), reader, declared)
-        if images.shape[1:] != reference.shape:
-            raise ValueError(f"{self.label}: size {reference.shape}, its images have {images.shape[1:]}")
-        return images.astype(np.float32), properties, reference
-
-
-@dataclass(frozen=True)
-class Scoring:
-    """labels: name -> label or region. tolerance_mm: of the NSD. seed: of the degradations."""
-
+    images: ImageFolder
+    label_folder: Path
     labels: dict[str, LabelOrRegion]
     ignore_label: int | None
     tolerance_mm: float
     seed: int
 
+    def label_file(self, case: str) -> Path:
+        return self.label_folder / f"{case}{self.images.file_ending}"
 
-def run_case(case: Case, models: Sequence[BenchmarkModel], planned: Sequence[Condition], reader: BaseReaderWriter,
-             scoring: Scoring, out: Path, tick: Callable[[int], None]) -> None:
+    def read(self, case: str) -> tuple[np.ndarray, dict, np.ndarray]:
+        """Images (C, Z, Y, X) float32, nnU-Net's properties and the reference segmentation (Z, Y, X).
+
+        Raises whatever readers of labels raise, or ValueError naming the file.
+        """
+        file = self.label_file(case)
+        images, properties = self.images.read(case, beside=[str(file)], zeros=True)
+        declared = declared_values(self.labels, self.ignore_label)
+        reference = read_label_map(str(file), self.images.reader_writer(), declared)
+        if images.shape[1:] != reference.shape:
+            raise ValueError(f"{file}: size {reference.shape}, its images have {images.shape[1:]}")
+        return images, properties, reference
+
+
+def run_case(case: str, cases: LabelledCases, models: Sequence[BenchmarkModel], planned: Sequence[Condition], out: Path,
+             tick: Callable[[int], None]) -> None:
     """Predict and score what out/records does not hold yet; tick(n) after n predictions. Failures are recorded."""
-    records = CaseRecords(out, case.name)
+    records = CaseRecords(out, case)
     todo = [(condition, model) for condition in planned for model in models
             if not records.done((model.name, condition))]
     tick(len(models) * len(planned) - len(todo))
@@ -70,7 +63,7 @@ def run_case(case: Case, models: Sequence[BenchmarkModel], planned: Sequence[Con
         return
     tester = unreadable = None
     try:
-        tester = _CaseTester(case, models[0].channels, reader, scoring)
+        tester = _CaseTester(case, cases)
     except Exception as error:  # readers raise whatever they like
         unreadable = error
     for condition, model in todo:
@@ -111,10 +104,9 @@ def measured(device: torch.device) -> Iterator[dict]:
 class _CaseTester:
     """One case in memory: its images, and what predictions and fused images are measured with."""
 
-    def __init__(self, case: Case, channels: Sequence[str], reader: BaseReaderWriter, scoring: Scoring):
-        self.name, self.channels, self.scoring = case.name, channels, scoring
-        self.images, self.properties, self.reference = case.read(
-            channels, reader, declared_values(scoring.labels, scoring.ignore_label))
+    def __init__(self, case: str, cases: LabelledCases):
+        self.name, self.cases, self.channels = case, cases, cases.images.names
+        self.images, self.properties, self.reference = cases.read(case)
         self.body = body_mask(self.images)
         self.spacing = tuple(float(s) for s in self.properties["spacing"])
         self._condition: Condition | None = None  # of self._degraded
@@ -123,7 +115,7 @@ class _CaseTester:
     def degraded(self, condition: Condition) -> np.ndarray:
         """The images under a condition; the last ones are kept, for all models."""
         if condition != self._condition:
-            self._degraded = apply(condition, self.images, self.spacing, self.name, self.channels, self.scoring.seed)
+            self._degraded = apply(condition, self.images, self.spacing, self.name, self.channels, self.cases.seed)
             self._condition = condition
         return self._degraded
 
@@ -140,9 +132,9 @@ class _CaseTester:
         if fuse and condition == CLEAN:
             result |= self._fusion(model, fused)
         result["scores"] = {
-            name: segmentation_scores(self.reference, segmentation, label, self.spacing, self.scoring.tolerance_mm,
-                                      self.scoring.ignore_label)
-            for name, label in self.scoring.labels.items()}
+            name: segmentation_scores(self.reference, segmentation, label, self.spacing, self.cases.tolerance_mm,
+                                      self.cases.ignore_label)
+            for name, label in self.cases.labels.items()}
         return result
 
     def _image_difference(self, images: np.ndarray) -> float:
@@ -172,7 +164,7 @@ class _CaseTester:
 
     @cached_property
     def _case_fusion(self) -> CaseFusion:
-        regions = {name: region_or_label_to_mask(self.reference, label) for name, label in self.scoring.labels.items()}
-        ignore = self.scoring.ignore_label
+        regions = {name: region_or_label_to_mask(self.reference, label) for name, label in self.cases.labels.items()}
+        ignore = self.cases.ignore_label
         labelled = np.ones_like(self.body) if ignore is None else self.reference != ignore
         return CaseFusion(self.images, self.channels, self.body, labelled, regions, self.spacing)

@@ -79,9 +79,6 @@ class Folders:
     def label_file(self, case: str) -> str | None:
         return str(self.labels / (case + self.images.file_ending)) if self.labels else None
 
-    def image_files(self, case: str) -> list[str]:
-        return [str(self.images.file(case, channel)) for channel in range(len(self.images.names))]
-
     def read(self, case: str) -> CaseImages:
         """Raises BadCaseError for files that are missing, broken, on different grids, constant, or hold NaN."""
         fused_file, mask_file, label_file = self.fused_file(case), self.mask_file(case), self.label_file(case)

@@ -1,9 +1,11 @@
 """The fixed rules behind the numbers, in words: they are written into every output."""
 
+from collections.abc import Sequence
+
 from nnunetv2_rmr.evaluation.fusion_baselines import COPY, fuse
 from nnunetv2_rmr.evaluation.fusion_metrics import contrast, edges, information, intensities, scores, similarity
-from nnunetv2_rmr.evaluation.fusion_metrics.case_files import BODY, NO_MASK
-from nnunetv2_rmr.evaluation.fusion_metrics.evaluate_case import LESION_CONTRAST, Request
+from nnunetv2_rmr.evaluation.fusion_metrics.case_files import BODY, NO_MASK, Folders
+from nnunetv2_rmr.evaluation.fusion_metrics.scores import LESION_CONTRAST
 from nnunetv2_rmr.fusion import body, gradient
 from nnunetv2_rmr.settings import reference_channel
 
@@ -59,17 +61,17 @@ _BASELINES = {
 }
 
 
-def rules(request: Request) -> dict:
-    """For the "rules" of summary.json."""
-    mode, folders, channels = request.mode, request.folders, list(request.channels)
+def rules(folders: Folders, mode: str, methods: Sequence[str]) -> dict:
+    """For the "rules" of the summary. methods: what is scored, by the names that tables have for it."""
+    channels = list(folders.images.names)
     low, high = intensities.PERCENTILES
     dimensions = ("3D, the whole volume" if mode == "3d" else
                   "2D, mean over the axial slices with at least "
                   f"{scores.MIN_SLICE_FRACTION:.0%} of the fullest slice's voxels in the body; lesions in 3D")
     measured = [LESION_CONTRAST] * (folders.labels is not None) + list(scores.METRICS)
     described = {name: f"{_BASELINES[name]}; of the mapped sources, then mapped like any fused image"
-                 for name in request.baselines if name != "copy"}
-    described |= {name: "the source as it is" for name in request.methods if name.startswith(COPY)}
+                 for name in methods if name in _BASELINES}
+    described |= {name: "the source as it is" for name in methods if name.startswith(COPY)}
     return {
         "mode": f"{mode}: {dimensions}",
         "mask": _MASKS.get(folders.mask, f"files in {folders.mask}, voxels > 0"),

@@ -23,6 +23,7 @@ OF_SOURCE = ("own edges", "Qabf", "VIF", "SSIM", "MI")
 SMALLEST = tuple(f"smallest {metric}" for metric in OF_SOURCE)
 METRICS = (*SMALLEST, "EN", "SD", "SF", "AG", "MI", "Q_MI", "Q_NCIE", "CC", "SCD", "Qabf", "VIF", "SSIM", "MS-SSIM",
            "PSNR")
+LESION_CONTRAST = "lesion contrast"  # measured beside METRICS, where lesions are labelled
 MIN_SLICE_FRACTION = 0.25  # of the content voxels of the fullest slice
 
 

@@ -6,12 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-import numpy as np
-
-from nnunetv2_rmr.evaluation.fusion_metrics.contrast import LesionContrast, relative_contrast
-from nnunetv2_rmr.evaluation.fusion_metrics.edges import COMPLETE, OWN_EDGES, EdgePreservation, copied_source
-from nnunetv2_rmr.evaluation.fusion_metrics.information import pearson
-from nnunetv2_rmr.evaluation.fusion_metrics.intensities import bounding_box, to_unit_range
+from nnunetv2_rmr.evaluation.fusion_metrics.edges import COMPLETE, OWN_EDGES
 
 Facts = dict  # of one case: "own_edges" {modality: value}, "copy_of" name or None, "contrast" {region: {"relative",
 #               "best" modality}}; plain, so that it can be kept as JSON (null for NaN)
@@ -23,28 +18,6 @@ def facts(own_edges: Mapping[str, float], copy_of: str | None, relative: Mapping
     best = {region: max(contrast, key=lambda modality: abs(contrast[modality][region])) for region in relative}
     return {"own_edges": dict(own_edges), "copy_of": copy_of,
             "contrast": {region: {"relative": value, "best": best[region]} for region, value in relative.items()}}
-
-
-def facts_of(fused: np.ndarray, images: Mapping[str, np.ndarray], body: np.ndarray, regions: Mapping[str, np.ndarray],
-             spacing: Sequence[float]) -> Facts:
-    """Facts alone, without all other metrics.
-
-    fused, body (boolean): (D, H, W), as each of the images (by modality, any units) and of the regions (boolean, by
-    name). spacing: mm per axis. Raises ValueError for images without contrast.
-    """
-    box = bounding_box(body)
-    body, fused = body[box], to_unit_range(fused[box], body[box])
-    sources = {name: to_unit_range(image[box], body) for name, image in images.items()}
-    metric = EdgePreservation(body)
-    of_fused, edges = metric.describe(fused), {name: metric.describe(image) for name, image in sources.items()}
-    own = {name: metric.compare_own(metric.own(e, [other for other in edges.values() if other is not e]), of_fused, e)
-           for name, e in edges.items()}
-    copied = copied_source(metric, of_fused, list(edges.values()),
-                           [pearson(fused[body], image[body]) for image in sources.values()])
-    contrast = LesionContrast({name: region[box] for name, region in regions.items() if region.any()}, body, spacing)
-    of_sources = {name: contrast(image) for name, image in sources.items()}
-    return facts(own, None if copied is None else list(images)[copied],
-                 relative_contrast(contrast(fused), list(of_sources.values())), of_sources)
 
 
 def verdict(name: str, cases: Sequence[Facts]) -> str:

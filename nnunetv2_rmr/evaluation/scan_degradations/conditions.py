@@ -1,11 +1,12 @@
-"""Under which conditions the models are tested: what is done to which modality, and how strongly."""
+"""What is done to which modality of the scans, and how strongly."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from nnunetv2_rmr.evaluation.scan_degradations import SCAN_DEGRADATIONS, degrade_scans
+from nnunetv2_rmr.evaluation.scan_degradations.degrade_scans import degrade_scans
+from nnunetv2_rmr.evaluation.scan_degradations.kinds import SCAN_DEGRADATIONS
 
 ALL = "all"  # modalities
 MISSING = "missing"
@@ -27,6 +28,10 @@ class Condition:
         if self.corruption in SCAN_DEGRADATIONS:
             return "seen" if SCAN_DEGRADATIONS[self.corruption].trained else "unseen"
         return self.corruption
+
+    def channels(self, names: Sequence[str]) -> list[int]:
+        """Numbers of the modalities it is about, of these."""
+        return list(range(len(names))) if self.modality == ALL else [list(names).index(self.modality)]
 
 
 CLEAN = Condition()
@@ -52,7 +57,7 @@ def apply(condition: Condition, images: np.ndarray, spacing: Sequence[float], ca
           seed: int) -> np.ndarray:
     """The images (C, Z, Y, X) of a case under a condition; spacing in mm, Z, Y, X. Returns a float32 copy. Raises
     ValueError for an unknown degradation, which must not pass for the clean images."""
-    chosen = None if condition.modality == ALL else [list(channels).index(condition.modality)]
+    chosen = condition.channels(channels)
     if condition != CLEAN and condition.corruption != MISSING:
         return degrade_scans(images, spacing, condition.corruption, condition.severity, case=case, channels=chosen,
                              seed=seed)
