@@ -82,7 +82,10 @@ def test_segments_lie_where_the_labels_lie(tmp_path, series, segmentation, turne
 def test_a_segment_says_what_it_is_and_what_made_it(tmp_path, series, segmentation):
     write_outputs(tmp_path / "out", series[0].parent, None, segmentation)
     labels = {"background": 0, "core\\Ödem" + 70 * "x": 2, "oedema": 1, "ignore": 3}
-    first, second = pydicom.dcmread(write_case(tmp_path / "out", series, labels) / "segmentation.dcm").SegmentSequence
+    folder = write_case(tmp_path / "out", series, labels)
+    core = highdicom.seg.segread(folder / "segmentation.dcm").get_volume(segment_numbers=[1], combine_segments=True)
+    assert np.count_nonzero(core.array) == np.count_nonzero(segmentation == 2), "numbered as named, not by value"
+    first, second = pydicom.dcmread(folder / "segmentation.dcm").SegmentSequence
     assert first.SegmentLabel == ("core/Odem" + 70 * "x")[:64]
     assert second.SegmentLabel == "oedema"
     assert first.RecommendedDisplayCIELabValue != second.RecommendedDisplayCIELabValue
