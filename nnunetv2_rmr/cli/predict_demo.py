@@ -1,7 +1,6 @@
 """`nnUNetv2_rmr_predict --demo`: a small model and a simulated case come with the package (demo/DATA.md)."""
 
 import argparse
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -23,8 +22,6 @@ def parser() -> argparse.ArgumentParser:
 def demo(predict: Callable[[str], None]) -> None:
     """predict: runs one of nnU-Net's entry points, by its name, on sys.argv; exits if that fails."""
     given = parser().parse_args([word for word in sys.argv[1:] if word != DEMO])
-    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
-        os.environ.setdefault(name, str(given.o))  # not used, but nnU-Net would complain that they are not set
     sys.argv[1:] = ["-i", str(IMAGES), "-o", str(given.o), "-m", str(MODEL), "-f", "0", "-device", given.device,
                     "--disable_tta"]
     predict("predict_entry_point_modelfolder")
