@@ -11,6 +11,7 @@ from nnunetv2_rmr.files.volumes import Grid
 
 RESOLUTIONS_MM = (8, 4, 2)  # edges of the voxels, one registration after the other
 SCORED_AT_MM = 4
+LEAST_EDGE = 16  # voxels; images are not made coarser than that
 SAMPLES = 50_000  # voxels looked at in each step
 BINS = 32
 # Beyond these, from where the registration began, no patient has moved between two scans: it went astray.
@@ -95,7 +96,7 @@ def _starts(fixed: sitk.Image, moving: sitk.Image) -> list[sitk.Transform]:
 
 def _coarse(image: sitk.Image, mm: float) -> sitk.Image:
     """Means of blocks of about `mm` an edge, float32."""
-    factors = [min(n, max(1, round(mm / spacing))) for n, spacing in zip(image.GetSize(), image.GetSpacing())]
+    factors = [max(1, min(n // LEAST_EDGE, round(mm / spacing))) for n, spacing in zip(image.GetSize(), image.GetSpacing())]
     return sitk.BinShrink(sitk.Cast(image, sitk.sitkFloat32), factors)
 
 

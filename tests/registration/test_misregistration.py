@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from test_rigid import SPACING_MM, elsewhere, head
+from small_heads import SPACING_MM, elsewhere, head
 
 from nnunetv2_rmr.registration.misregistration import best_shift, coarse, warnings
 

@@ -3,36 +3,10 @@
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from small_heads import SPACING_MM, elsewhere, head
 
 from nnunetv2_rmr.registration import rigid
 from nnunetv2_rmr.registration.rigid import register
-
-SPACING_MM = 3.0
-
-
-def head(seed: int = 0) -> tuple[sitk.Image, sitk.Image]:
-    """Two modalities of one head: their intensities are no function of one another."""
-    rng = np.random.default_rng(seed)
-    grid = np.meshgrid(*[np.linspace(-1, 1, n) for n in (36, 40, 38)], indexing="ij")
-    brain = sum((g / scale) ** 2 for g, scale in zip(grid, (0.75, 0.85, 0.65))) < 1
-    lobe = sum((g - c) ** 2 for g, c in zip(grid, (0.2, -0.3, 0.1))) < 0.1
-    core = sum((g - c) ** 2 for g, c in zip(grid, (-0.3, 0.2, -0.2))) < 0.05
-    levels = (100 * brain + 50 * lobe - 40 * core, 60 * brain - 50 * lobe + 70 * core)
-    return tuple(image_of(level + rng.normal(0, 3, level.shape)) for level in levels)
-
-
-def image_of(array: np.ndarray) -> sitk.Image:
-    image = sitk.GetImageFromArray(array.astype(np.float32))
-    image.SetSpacing([SPACING_MM] * 3)
-    return image
-
-
-def elsewhere(image: sitk.Image, shift=(0.0, 0.0, 0.0), degrees: float = 0.0) -> tuple[sitk.Image, sitk.Transform]:
-    """The patient moved in the scanner, the grid did not; and the motion."""
-    centre = image.TransformContinuousIndexToPhysicalPoint([(n - 1) / 2 for n in image.GetSize()])
-    motion = sitk.Euler3DTransform(centre, 0.0, 0.0, np.radians(degrees), shift)
-    return sitk.Resample(image, image, motion.GetInverse(), sitk.sitkLinear), motion
-
 
 def error_mm(found: rigid.Registration, motion: sitk.Transform, image: sitk.Image) -> float:
     """How far, at most, a point near the brain's surface is from where it belongs."""
