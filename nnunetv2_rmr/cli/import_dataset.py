@@ -118,6 +118,9 @@ def parser() -> argparse.ArgumentParser:
     g.add_argument("--resample_to", metavar="NAME",
                    help="bring all images and the label of a case to the grid of this modality, where they differ "
                         "(default: different grids are an error)")
+    g.add_argument("--register_to", metavar="NAME",
+                   help="the same, after a rigid registration of the other modalities to this one (the label is taken "
+                        "to lie where NAME does); see docs/registration.md")
     g.add_argument("--interpolation", choices=("linear", "bspline"), default="linear",
                    help="for resampled images (default linear); labels always take the nearest voxel")
     g.add_argument("--link", choices=("copy", "hard", "sym"), default="copy",
@@ -137,8 +140,14 @@ def main(argv: list[str] | None = None) -> None:
     if len(values["modalities"]) < 2:
         p.error(f"--modality: only {', '.join(values['modalities'])} is given, but RMR fuses at least two modalities; "
                 "for one modality use nnU-Net itself")
-    if values["resample_to"] not in (None, *values["modalities"]):
-        p.error(f"--resample_to {values['resample_to']}: is none of the modalities ({', '.join(values['modalities'])})")
+    for option in ("resample_to", "register_to"):
+        if values[option] not in (None, *values["modalities"]):
+            p.error(f"--{option} {values[option]}: is none of the modalities ({', '.join(values['modalities'])})")
+    if values["register_to"]:
+        if values["resample_to"] not in (None, values["register_to"]):
+            p.error(f"--resample_to {values['resample_to']}: registered modalities are brought to the grid of "
+                    f"--register_to {values['register_to']}; give one of them")
+        values["resample_to"] = values["register_to"]
     if values["output_folder"] is None:
         if not (raw := os.environ.get(RAW)):
             p.error(f"the environment variable {RAW} is not set: set it, or give the folder with -o")

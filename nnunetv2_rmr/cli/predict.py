@@ -6,6 +6,7 @@ are taken out of the command line before nnU-Net reads it.
 
 import os
 import sys
+from contextlib import nullcontext
 from functools import wraps
 from pathlib import Path
 
@@ -14,12 +15,16 @@ from nnunetv2_rmr.cli.predict_demo import DEMO, demo
 from nnunetv2_rmr.ext_trainer import add_to_ext_trainer
 
 MISSING, TRUST_OPTION = "--missing", "--trust_model"
+RESAMPLE_TO, REGISTER_TO = "--resample_to", "--register_to"
 HELP = f"""
 nnunetv2-rmr: beside the segmentations, -o gets the fused images, fused/CASE, of a model that has them to give.
 Options beyond nnU-Net's:
   {DEMO}                Without any other options: a small model predicts a simulated case, both come with the package.
   {MISSING}             Predict cases of which modalities (CASE_000X) are missing, too, instead of reporting them as bad
                         cases. The model should be trained with modality_dropout, see docs/missing.md.
+  {RESAMPLE_TO} NAME    Modalities of a case may lie on different grids: bring them to that of modality NAME, on which
+                        the outputs lie, too.
+  {REGISTER_TO} NAME    The same, after a rigid registration to NAME, see docs/registration.md.
   {TRUST_OPTION}         Also load a model whose files could run code, see docs/security.md.
   -npp, -nps            Default on machines with fewer than four cores: 0, no worker processes."""
 
@@ -27,6 +32,10 @@ Options beyond nnU-Net's:
 def _run(entry_point: str) -> None:
     missing, trusting = MISSING in sys.argv, TRUST_OPTION in sys.argv
     sys.argv = [argument for argument in sys.argv if argument not in (MISSING, TRUST_OPTION)]
+    resample_to, register_to = _take_value(RESAMPLE_TO), _take_value(REGISTER_TO)
+    if resample_to and register_to and resample_to != register_to:
+        sys.exit(f"{Path(sys.argv[0]).name}: error: {RESAMPLE_TO} {resample_to}: cannot differ from {REGISTER_TO} "
+                 f"{register_to}, to whose grid registered modalities are brought; give one of them")
     given = check_arguments("inference/predict_from_raw_data.py", entry_point, HELP)
     command = Path(sys.argv[0]).name
     if given is not None and not Path(given.i).is_dir():
@@ -39,6 +48,7 @@ def _run(entry_point: str) -> None:
 
     from nnunetv2_rmr.inference.predictor import FailedCasesError, RMRPredictor
     from nnunetv2_rmr.inference.trust import trust
+    from nnunetv2_rmr.registration.folder import on_one_grid
 
     if trusting:
         trust()
@@ -51,7 +61,10 @@ def _run(entry_point: str) -> None:
 
         @wraps(RMRPredictor.predict_from_files)  # nnU-Net records the call by its signature
         def predict_from_files(self, images, output, *args, **kwargs):
-            results = super().predict_from_files(images, output, *args, **kwargs | _without_workers(sys.argv))
+            name = register_to or resample_to
+            placed = on_one_grid(images, output, self.dataset_json, name, bool(register_to), missing) if name else None
+            with placed or nullcontext(images) as folder:
+                results = super().predict_from_files(folder, output, *args, **kwargs | _without_workers(sys.argv))
             print(f"Segmentations: {output}" + (f"; fused images: {Path(output, 'fused')}" if self.fuses else ""))
             return results
 
@@ -67,6 +80,19 @@ def _run(entry_point: str) -> None:
         sys.exit(f"{command}: error: {_explain(error)}")
     except (FailedCasesError, NotImplementedError, ValueError, OSError) as error:  # OSError: of -o; a full disk
         sys.exit(f"{command}: error: {error}")
+
+
+def _take_value(option: str) -> str | None:
+    """What sys.argv says after `option` (or option=), which it then holds no longer; None if it does not hold it."""
+    value, rest = None, []
+    arguments = iter(sys.argv)
+    for argument in arguments:
+        if argument.split("=")[0] != option:
+            rest.append(argument)
+        elif not (value := argument.partition("=")[2] or next(arguments, "")) or value.startswith("-"):
+            sys.exit(f"{Path(sys.argv[0]).name}: error: argument {option}: the name of a modality is expected")
+    sys.argv = rest
+    return value
 
 
 def _without_workers(arguments: list[str]) -> dict[str, int]:

@@ -143,6 +143,7 @@ def dataset_json(request: ImportRequest, checked: CheckedDataset) -> dict:
         "nnunetv2_rmr_import": {
             "label_map": {str(old): new for old, new in request.label_map.items()},
             "resampled_to": request.resample_to,
+            "registered_to": request.register_to,
             "renamed_cases": checked.renamed,
         },
     }
@@ -176,6 +177,8 @@ def summary(request: ImportRequest, checked: CheckedDataset) -> str:
     if checked.regions_class_order is not None:
         written = [f"{name} -> {value}" for name, value in zip(request.regions or {}, checked.regions_class_order)]
         lines.append(f"  predicted regions are written, later over earlier, as: {', '.join(written)}")
+    lines += [f"  {found.case.source}, {name}: {registration}"
+              for found in checked.cases for name, registration in found.registrations.items()]
     lines += [f"  note: {note}" for note in checked.notes]
     for source, texts in checked.skipped.items():
         lines += [f"  skipped {source}:"] + [f"    - {text}" for text in texts]

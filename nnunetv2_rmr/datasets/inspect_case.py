@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import SimpleITK as sitk
 
 from nnunetv2_rmr.datasets.cases import LABEL, Case
@@ -27,6 +28,8 @@ from nnunetv2_rmr.files.volumes import (
     refuse_unusable_values,
     write_volume,
 )
+from nnunetv2_rmr.registration import misregistration
+from nnunetv2_rmr.registration.rigid import Registration, register
 
 LINKS: dict[str, Callable] = {"copy": shutil.copyfile, "hard": os.link, "sym": os.symlink}
 
@@ -42,6 +45,8 @@ class Inspection:
     labels: dict[int, int] = field(default_factory=dict)  # voxels by value, mapped; empty without a label file
     warnings: list[str] = field(default_factory=list)
     rewrite: set[str] = field(default_factory=set)  # modalities, LABEL, whose voxels or header must change
+    registrations: dict[str, Registration] = field(default_factory=dict)  # by modality
+    coarse: dict[str, np.ndarray] = field(default_factory=dict)  # by modality, see misregistration.py; then empty
 
 
 def inspect_case(case: Case, request: ImportRequest) -> Inspection:
@@ -60,6 +65,9 @@ def inspect_case(case: Case, request: ImportRequest) -> Inspection:
         warning = _noting(found.problems, check_forms, [f for files in case.files.values() for f in files],
                           GRID_TOLERANCE)
         found.warnings += [warning] if warning else []
+        spacing = found.grid.spacing[::-1]
+        found.warnings += [f"{case.source}: {line}" for line in misregistration.warnings(found.coarse, spacing)]
+    found.coarse.clear()  # would have to travel between processes
     return found
 
 
@@ -79,7 +87,10 @@ def write_case(found: Inspection, folder: Path, ending: str, request: ImportRequ
             if name not in found.rewrite and file_ending(source) == ending:
                 _link(source, target, request.link)
                 continue
-            image = on_grid(read_volume(source), found.grid, request.interpolation if name else "nearest")
+            image = read_volume(source)
+            if name in found.registrations:
+                image = found.registrations[name].place(image)
+            image = on_grid(image, found.grid, request.interpolation if name else "nearest")
             write_volume(image if name else map_labels(image, request.label_map), target)
 
 
@@ -111,9 +122,17 @@ def _inspect_image(path: Path, modality: str, request: ImportRequest, found: Ins
         # Without a readable reference the others are still compared with one another, unless they may be resampled.
         if request.resample_to in (None, modality):
             found.grid = Grid.of(image)
+            found.coarse[modality] = misregistration.coarse(array, image.GetSpacing()[::-1])
         return
+    if request.register_to:
+        fixed = read_volume(found.case.files[request.register_to][0])
+        found.registrations[modality] = registration = register(fixed, image)
+        if registration.problem:
+            found.warnings.append(f"{path}: {registration}")
+        image = registration.place(image)
     placed = _placed(image, path, modality, request.interpolation, request, found)
     seen = sitk.GetArrayViewFromImage(placed)
+    found.coarse[modality] = misregistration.coarse(seen, found.grid.spacing[::-1])
     if not empty and seen.min() == seen.max():
         found.problems.append(f"{path}: shows nothing inside the field of view of {request.reference}")
 

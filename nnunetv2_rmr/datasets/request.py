@@ -28,6 +28,7 @@ class ImportRequest:
     unlabelled_as_test: bool = False
     unlabelled: Path | None = None  # folder
     resample_to: str | None = None
+    register_to: str | None = None  # if given, the same as resample_to
     interpolation: str = "linear"
     link: str = "copy"
     skip_bad_cases: bool = False

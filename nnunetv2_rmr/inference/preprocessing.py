@@ -13,7 +13,8 @@ from nnunetv2_rmr.files.nifti import misnamed_output
 from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.files.workers import Failure, or_failure
 from nnunetv2_rmr.inference.export import IntensityMap
-from nnunetv2_rmr.settings import RMRSettings, channel_names, reference_channel
+from nnunetv2_rmr.registration import misregistration
+from nnunetv2_rmr.settings import RMRSettings, channel_names, distinct_names, reference_channel
 
 PROPERTY = "rmr_intensity_map"
 ABSENT = "rmr_absent_modalities"  # their indices; only there if there are any
@@ -49,6 +50,10 @@ class RememberIntensities:
         if self.allow_missing:
             data, self._absent = self._complete(data, names, dataset_json["file_ending"])
         check_array(data, names, self._files, dataset_json["file_ending"], self._absent)
+        coarse = {name: misregistration.coarse(channel, properties["spacing"])
+                  for name, channel in zip(distinct_names(names), data)}
+        for line in misregistration.warnings(coarse, properties["spacing"]):
+            print(f"WARNING: {self._files[0] if self._files else 'the case'}: {line}")
         self._reference = reference_of(plans_manager, dataset_json)
         data, seg, properties = super().run_case_npy(data, seg, properties, plans_manager, configuration_manager,
                                                      dataset_json)

@@ -1,0 +1,110 @@
+"""How far a patient has to move between two scans until the commands warn, and how well --register_to puts it right.
+
+    python benchmarks/misregistration.py sarcoma -o OUT          # or glioma, brats2021
+
+Of every case of ../shared/data each modality but the first is moved on its grid (voxels of at least 2 mm; what comes
+from outside is the image's minimum) by 0 to 20 mm along a random direction, or turned by 5 or 10 degrees about a
+random axis through its centre. OUT/DATA.csv has a line for every modality and motion: whether it is warned of, what was
+found, and of every n-th case (--register_every) how many mm, on average over the image's inner half, the registered one
+lies from where it should: from where it lay before it was moved (error), and from where the unmoved one is registered
+to (repeated), which does not hold against the registration that the patient had really moved.
+"""
+
+import argparse
+import csv
+import itertools
+import time
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from real_dataset import REAL_DATA, SHARED
+
+from nnunetv2_rmr.registration.misregistration import COARSE_MM, best_shift, coarse
+from nnunetv2_rmr.registration.rigid import register
+
+MOTIONS = (*(("mm", size) for size in (0, 2, 5, 10, 20)), ("degrees", 5), ("degrees", 10))
+REGISTERED = (("mm", 0), ("mm", 10), ("degrees", 10))  # minutes, not an hour
+FIELDS = ("data", "case", "modality", "unit", "size", "warned", "found_mm", "before", "after", "seconds", "error_mm",
+          "repeated_mm", "problem", "registered_seconds")
+
+
+def read(file: Path) -> sitk.Image:
+    image = sitk.ReadImage(str(file), sitk.sitkFloat32)
+    return sitk.BinShrink(image, [max(1, round(2 / mm)) for mm in image.GetSpacing()])
+
+
+def motion(image: sitk.Image, unit: str, size: float, rng: np.random.Generator) -> sitk.Transform:
+    """From where a point is to where it was before."""
+    direction = rng.normal(size=3)
+    direction /= np.linalg.norm(direction)
+    centre = image.TransformContinuousIndexToPhysicalPoint([(n - 1) / 2 for n in image.GetSize()])
+    versor = sitk.VersorTransform(direction.tolist(), np.radians(size) if unit == "degrees" else 0.0)
+    return sitk.VersorRigid3DTransform(versor.GetVersor(), (direction * size if unit == "mm" else [0, 0, 0]), centre)
+
+
+def inner_points(image: sitk.Image) -> np.ndarray:
+    """Positions (mm) of a 5^3 grid over the image's inner half."""
+    return np.array([image.TransformContinuousIndexToPhysicalPoint([f * (n - 1) for f, n in zip(part, image.GetSize())])
+                     for part in itertools.product(np.linspace(0.25, 0.75, 5), repeat=3)])
+
+
+def judged(fixed: sitk.Image, moving: sitk.Image) -> dict:
+    spacing = fixed.GetSpacing()[::-1]
+    blocks = [max(1, round(COARSE_MM / mm)) for mm in spacing]
+    arrays = [sitk.GetArrayFromImage(image) for image in (fixed, moving)]
+    start = time.perf_counter()
+    shift = best_shift(*(coarse(array, spacing) for array in arrays), np.multiply(spacing, blocks))
+    return {"warned": int(shift.suspicious), "found_mm": np.linalg.norm(shift.mm), "before": shift.before,
+            "after": shift.after, "seconds": time.perf_counter() - start}
+
+
+def registered(fixed: sitk.Image, moving: sitk.Image, moved: sitk.Image, back: sitk.Transform) -> dict:
+    """The errors; without a registration (problem) they are what the motion left."""
+    start = time.perf_counter()
+    found = register(fixed, moved)
+    seconds = time.perf_counter() - start
+    points = inner_points(fixed)
+    again = points if found.problem else points @ found.matrix.T + found.offset
+    again = np.array([back.TransformPoint(point) for point in again])  # in the unmoved image
+    unmoved = register(fixed, moving)
+    expected = points if unmoved.problem else points @ unmoved.matrix.T + unmoved.offset
+    return {"error_mm": np.linalg.norm(again - points, axis=1).mean(), "problem": found.problem,
+            "repeated_mm": np.linalg.norm(again - expected, axis=1).mean(), "registered_seconds": seconds}
+
+
+def rows(name: str, register_every: int):
+    modalities = REAL_DATA[name].modalities
+    for number, case in enumerate(sorted(folder.name for folder in (SHARED / name).iterdir())):
+        files = {modality: SHARED / name / case / file for modality, file in modalities.items()}
+        images = {modality: read(file) for modality, file in files.items() if file.exists()}
+        first, rng = next(iter(images)), np.random.default_rng(number)
+        for modality in list(images)[1:]:
+            for unit, size in MOTIONS:
+                back = motion(images[modality], unit, size, rng)
+                array = sitk.GetArrayViewFromImage(images[modality])
+                moved = sitk.Resample(images[modality], images[modality], back, sitk.sitkLinear, float(array.min()))
+                row = {"data": name, "case": case, "modality": f"{modality} on {first}", "unit": unit, "size": size}
+                row |= judged(images[first], moved)
+                if number % register_every == 0 and (unit, size) in REGISTERED:
+                    row |= registered(images[first], images[modality], moved, back)
+                yield {key: f"{value:.3g}" if isinstance(value, float) else value for key, value in row.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=REAL_DATA)
+    parser.add_argument("-o", dest="out", type=Path, required=True)
+    parser.add_argument("--register_every", type=int, default=4)
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    with open(args.out / f"{args.name}.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, FIELDS)
+        writer.writeheader()
+        for row in rows(args.name, args.register_every):
+            writer.writerow(row)
+            file.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""A folder of cases as nnU-Net wants them, CASE_0000.nii.gz ..., brought to the grid of one of the modalities."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import SimpleITK as sitk
+
+from nnunetv2_rmr.files.atomic import remove_leftovers, temporary_beside
+from nnunetv2_rmr.files.input_check import check_numbers, files_of_cases
+from nnunetv2_rmr.files.refused import BadCaseError
+from nnunetv2_rmr.files.volumes import Grid, on_grid, read_volume, refuse_unusable_values, write_volume
+from nnunetv2_rmr.files.workers import over_cases
+from nnunetv2_rmr.registration.rigid import register
+from nnunetv2_rmr.settings import channel_names, distinct_names
+
+
+@contextmanager
+def on_one_grid(folder: str, output: str, dataset_json: dict, name: str, registering: bool,
+                missing: bool = False) -> Iterator[str]:
+    """A folder inside of `output` that holds the cases of `folder` on the grid of the modality `name`, till the end.
+
+    dataset_json: the model's. registering: whether the other modalities are also registered to it. missing: a case may
+    lack modalities, but not that one. Cases that can not be brought there are named, and raise BadCaseError at the end,
+    or at once if there are no others; so does a name that is none of the model's.
+    """
+    names, ending = distinct_names(channel_names(dataset_json)), dataset_json["file_ending"]
+    if name not in names:
+        raise BadCaseError(f"--{'register' if registering else 'resample'}_to {name}: is none of the model's "
+                           f"modalities ({', '.join(names)})")
+    remove_leftovers([output])
+    temporary = temporary_beside(Path(output, "images"))
+    temporary.mkdir(parents=True)
+    try:
+        jobs = {os.path.basename(files[0])[:-len(ending) - 5]: (files, temporary, names, ending, name, registering,
+                                                                missing)
+                for files in files_of_cases(folder, names, ending)}
+        done, failures = over_cases(_place_case, jobs, 1, f"to the grid of {name}")
+        print("\n".join(f"{case}, {line}" for case, lines in done.items() for line in lines))
+        bad = (f"{len(failures)} case(s) could not be brought to the grid of {name}:\n  " + "\n  ".join(
+            f"{case}: {reason}" for case, reason in failures.items())) if failures else ""
+        if bad:
+            print(f"ERROR: {bad}")
+        if done:
+            yield str(temporary)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    if bad:
+        raise BadCaseError(bad)
+
+
+def _place_case(files: Sequence[str], target: Path, names: Sequence[str], ending: str, reference: str,
+                registering: bool, missing: bool) -> list[str]:
+    """Write the case's files into `target`; what is not changed is copied. Returns what was found out, by modality."""
+    if not missing:
+        check_numbers(files, names, ending)
+    numbered = {int(file[:-len(ending)][-4:]): Path(file) for file in files}
+    number = names.index(reference)
+    if number not in numbered or max(numbered) >= len(names):
+        check_numbers(files, names, ending, f"; {reference} is needed, the others are brought to its grid")
+    fixed, lines = _read(numbered[number]), []
+    for i, file in numbered.items():
+        original = image = fixed if i == number else _read(file)
+        if registering and i != number:
+            found = register(fixed, image)
+            image = found.place(image)
+            lines.append(f"{names[i]}: {'WARNING: ' if found.problem else ''}{found}")
+        image = on_grid(image, Grid.of(fixed), "linear")
+        seen = sitk.GetArrayViewFromImage(image)
+        if seen.min() == seen.max() and not (missing and image is original):
+            raise BadCaseError(f"{file}: shows nothing inside the field of view of {reference}, every voxel is the "
+                               "same there")
+        if image is original:
+            shutil.copyfile(file, target / file.name)
+        else:
+            write_volume(image, target / file.name)
+    return lines
+
+
+def _read(file: Path) -> sitk.Image:
+    image = read_volume(file)
+    refuse_unusable_values(file, sitk.GetArrayViewFromImage(image))
+    return image
