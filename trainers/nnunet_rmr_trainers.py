@@ -2,6 +2,7 @@
 # classes must live in an installed package (else they can not be pickled) and only be named here.
 from nnunetv2_rmr.published.nnUNetTrainerRMR_paper import nnUNetTrainerRMR_paper
 from nnunetv2_rmr.training.degradations_only import nnUNetTrainer_RMRDegradations
+from nnunetv2_rmr.training.fusion_only import nnUNetTrainerRMR_fusionOnly
 from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
 from nnunetv2_rmr.training.variants import (
     nnUNetTrainerRMR_5epochs,
@@ -22,6 +23,7 @@ __all__ = [
     "nnUNetTrainerRMR_50epochs",
     "nnUNetTrainerRMR_100epochs",
     "nnUNetTrainerRMR_250epochs",
+    "nnUNetTrainerRMR_fusionOnly",
     "nnUNetTrainerRMR_paper",
     "nnUNetTrainer_RMRDegradations",
 ]

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from nnunetv2.paths import nnUNet_preprocessed
+from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerDA5 import nnUNetTrainerDA5
@@ -25,6 +26,7 @@ from nnunetv2_rmr.losses.restoration import RMRLoss
 from nnunetv2_rmr.networks.planned import planned_network
 from nnunetv2_rmr.networks.rmrnet import RMRNet, TrainingOutputs
 from nnunetv2_rmr.published.nnUNetTrainerRMR_paper import nnUNetTrainerRMR_paper
+from nnunetv2_rmr.training import fusion_only
 from nnunetv2_rmr.training.degradations_only import nnUNetTrainer_RMRDegradations
 from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
 from nnunetv2_rmr.training.reproducible import SeedNextSample, seed_everything, seed_from_environment
@@ -84,6 +86,15 @@ class nnUNetTrainerRMR_restorationOnly(nnUNetTrainerRMR):
         return RestorationAlone(loss.segmentation, loss.restoration_weight)
 
 
+class nnUNetTrainerRMR_fusionOnly(fusion_only.nnUNetTrainerRMR_fusionOnly):
+    """From nnU-Net's own model of the same fold and seed, which OUT has to have."""
+
+    def initialize(self) -> None:
+        super().initialize()
+        vanilla = self.output_folder.replace(type(self).__name__, "nnUNetTrainer_short")
+        load_pretrained_weights(self.network, os.path.join(vanilla, "checkpoint_final.pth"))
+
+
 def few_labels(number: int, use_others: bool) -> type:
     """RMR with this many labelled cases of the fold, drawn once for each; with the others as scans without labels, or
     without them."""
@@ -114,7 +125,7 @@ def few_labels(number: int, use_others: bool) -> type:
 FEW = (4, 8, 16, 32)
 BASES = (nnUNetTrainer, nnUNetTrainerDA5, nnUNetTrainerWide, nnUNetTrainer_RMRDegradations, nnUNetTrainerRMR,
          nnUNetTrainerRMR_modalityDropout, nnUNetTrainerRMR_restorationOnly,
-         nnUNetTrainerRMR_paper, *(few_labels(number, use_others) for number in FEW for use_others in (False, True)))
+         nnUNetTrainerRMR_fusionOnly, nnUNetTrainerRMR_paper, *(few_labels(number, use_others) for number in FEW for use_others in (False, True)))
 
 
 def short(base: type) -> type:

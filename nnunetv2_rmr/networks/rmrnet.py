@@ -118,7 +118,15 @@ class RMRNet(FusingNetwork):
         return logits, modalities.float() + self.image_decoder["seg_layers"](features, modalities)
 
 
-def _only_teacher(module: nn.Module, state: dict, prefix: str, *args) -> None:
+def weights_that_segment(state: dict) -> dict:
+    """Of a state dict of this network, with or without MeanTeacher, those that predict segmentations, under the names
+    of nnU-Net's own network."""
+    state = dict(state)
+    _only_teacher(None, state, "")
+    return {name: weight for name, weight in state.items() if not name.startswith("image_decoder.")}
+
+
+def _only_teacher(module: nn.Module | None, state: dict, prefix: str, *args) -> None:
     """For a network without teacher that is given the state of one with it: the teacher's weights, which predict."""
     taught = {name: value for name, value in state.items() if name.startswith(f"{prefix}averaged.")}
     for name, value in taught.items():

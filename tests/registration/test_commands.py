@@ -8,7 +8,7 @@ import pytest
 import SimpleITK as sitk
 import tiny
 from conftest import REGIONS
-from small_heads import SPACING_MM, elsewhere, head
+from small_heads import elsewhere, head
 
 from nnunetv2_rmr.cli.import_dataset import main
 from nnunetv2_rmr.files.refused import BadCaseError

@@ -7,6 +7,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_rmr.published.nnUNetTrainerRMR_paper import nnUNetTrainerRMR_paper
 from nnunetv2_rmr.training.degradations_only import nnUNetTrainer_RMRDegradations
+from nnunetv2_rmr.training.fusion_only import nnUNetTrainerRMR_fusionOnly
 from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
 
 
@@ -84,6 +85,10 @@ class nnUNetTrainerRMR_tiny_still(nnUNetTrainerRMR_tiny):
         optimizer, scheduler = super().configure_optimizers()
         scheduler.initial_lr = 0.0
         return optimizer, scheduler
+
+
+class nnUNetTrainerRMR_fusionOnly_tiny(Tiny, nnUNetTrainerRMR_fusionOnly):
+    pass
 
 
 class nnUNetTrainer_tiny(Tiny, nnUNetTrainer):

@@ -1,0 +1,77 @@
+"""The segmentation half of an RMR model, as a model folder that nnU-Net reads without this package."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunetv2_rmr.files.atomic import temporary_beside
+from nnunetv2_rmr.files.refused import BadCaseError
+from nnunetv2_rmr.inference.trust import check_model_folder, list_checkpoints, load_data
+from nnunetv2_rmr.networks.rmrnet import weights_that_segment
+from nnunetv2_rmr.settings import PLANS_KEY
+
+READ_BY_PREDICTION = ("init_args", "inference_allowed_mirroring_axes")
+
+
+def export_vanilla(model: Path, out: Path, folds: Sequence[int | str] | None, checkpoint: str) -> None:
+    """Write `out`, with what nnU-Net's prediction reads: plans, data set, and the weights of its own network.
+
+    model: folder TRAINER__PLANS__CONFIGURATION. folds: None for all that there are. checkpoint: name of the file of
+    each. The folder appears as a whole. Raises BadCaseError if it is there already, if a checkpoint is not, or if
+    nnU-Net can not build the model's segmentation network; ModelRefused for a model that can not be read.
+    """
+    if out.exists():
+        raise BadCaseError(f"-o {out}: is there already")
+    check_model_folder(model)
+    plans, dataset_json = (json.loads((model / f"{name}.json").read_text(encoding="utf-8"))
+                           for name in ("plans", "dataset"))
+    plans.pop(PLANS_KEY, None)
+    if folds is None:
+        folds = nnUNetPredictor.auto_detect_available_folds(str(model), checkpoint)
+    files = [Path(f"fold_{fold}", checkpoint) for fold in folds]
+    if absent := [str(file) for file in files if not (model / file).is_file()] or ([] if files else [checkpoint]):
+        raise BadCaseError(f"no {', '.join(absent)} in {model}; there are (options -f and -chk): "
+                           + list_checkpoints(model))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_beside(out)
+    try:
+        for file in files:
+            (temporary / file.parent).mkdir(parents=True)
+            torch.save(_vanilla(model / file, plans, dataset_json), temporary / file)
+        (temporary / "plans.json").write_text(json.dumps(plans, indent=4), encoding="utf-8")
+        shutil.copyfile(model / "dataset.json", temporary / "dataset.json")
+        temporary.rename(out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _vanilla(file: Path, plans: dict, dataset_json: dict) -> dict:
+    """Content of nnU-Net's checkpoint. Raises BadCaseError if the weights are not those of the plans' own network."""
+    found = load_data(file, "cpu")
+    weights = weights_that_segment(found["network_weights"])
+    small = {key: found[key] for key in READ_BY_PREDICTION}
+    small["init_args"] = {"configuration": found["init_args"]["configuration"]}
+    try:
+        _network(plans, small["init_args"]["configuration"], dataset_json).load_state_dict(weights)
+    except Exception as error:
+        raise BadCaseError(f"{file}: nnU-Net alone can not build the network of this {found['trainer_name']} model "
+                           f"({str(error).splitlines()[0]})") from error
+    return small | {"network_weights": weights, "trainer_name": nnUNetTrainer.__name__}
+
+
+def _network(plans: dict, configuration: str, dataset_json: dict) -> torch.nn.Module:
+    """As nnU-Net's prediction builds it."""
+    manager = PlansManager(plans)
+    chosen = manager.get_configuration(configuration)
+    if chosen.network_arch_class_name.startswith("nnunetv2_rmr."):
+        raise ValueError(f"{chosen.network_arch_class_name} is a part of nnunetv2-rmr")
+    return nnUNetTrainer.build_network_architecture(
+        manager, chosen, determine_num_input_channels(manager, chosen, dataset_json),
+        manager.get_label_manager(dataset_json).num_segmentation_heads, enable_deep_supervision=False)

@@ -1,0 +1,130 @@
+"""Models that exist: a fused image for one of nnU-Net's, and nnU-Net's half of one of RMR's."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import tiny
+import torch
+from conftest import PLAIN, REGIONS
+from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from small_networks import teach
+
+from nnunetv2_rmr.files.refused import BadCaseError
+from nnunetv2_rmr.inference.export_vanilla import export_vanilla
+from nnunetv2_rmr.training.fusion_only import nnUNetTrainerRMR_fusionOnly
+
+
+@pytest.fixture
+def vanilla(trainer_of, tmp_path) -> Path:
+    """Checkpoint of an nnU-Net network with weights unlike those of a start."""
+    network = trainer_of(nnUNetTrainer).network
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    torch.save({"network_weights": network.state_dict()}, tmp_path / "vanilla.pth")
+    return tmp_path / "vanilla.pth"
+
+
+def batch() -> dict:
+    return {"data": torch.randn(2, 4, 8, 8, 8), "target": (torch.randn(2, 1, 8, 8, 8) > 0).float()}
+
+
+def test_all_weights_are_the_models_the_last_layers_too_and_stay_so_while_the_head_learns(trainer_of, vanilla):
+    trainer = trainer_of(nnUNetTrainerRMR_fusionOnly)
+    load_pretrained_weights(trainer.network, str(vanilla))
+    teach(trainer.network)
+    head = [weight.clone() for weight in trainer.network.image_decoder.parameters()]
+    trainer.on_train_epoch_start()
+    assert not trainer.network.segmentation.training  # no dropout
+    for _ in range(3):
+        trainer.train_step(batch())
+    state = trainer.network.state_dict()
+    for name, weight in torch.load(vanilla)["network_weights"].items():
+        assert torch.equal(state[name], weight), name
+    assert not any(map(torch.equal, head, trainer.network.image_decoder.parameters()))
+
+
+def test_a_model_with_other_labels_is_refused_and_named(trainer_of, vanilla):
+    weights = torch.load(vanilla)["network_weights"]
+    other = {name: torch.cat([weight, weight]) if ".seg_layers." in name else weight for name, weight in weights.items()}
+    torch.save({"network_weights": other}, vanilla)
+    trainer = trainer_of(nnUNetTrainerRMR_fusionOnly)
+    with pytest.raises(ValueError, match=r"-pretrained_weights .*vanilla\.pth: is of a model with other labels"):
+        load_pretrained_weights(trainer.network, str(vanilla))
+
+
+def test_without_a_model_there_is_nothing_to_add_a_fused_image_to(trainer_of):
+    with pytest.raises(ValueError, match="give its checkpoint with -pretrained_weights"):
+        trainer_of(nnUNetTrainerRMR_fusionOnly).on_train_start()
+
+
+def images(nnunet, dataset: int) -> Path:
+    return Path(nnunet["nnUNet_raw"]) / f"Dataset{dataset}_Tiny" / "imagesTs"
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.glob("*.nii.gz")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dataset", [PLAIN, REGIONS])
+def test_by_the_commands_a_models_segmentations_stay_byte_for_byte_and_fused_images_come_beside(nnunet, tmp_path,
+                                                                                                  dataset):
+    env = nnunet | {"nnUNet_results": str(tmp_path / "results")}
+    train = ("nnUNetv2_train", dataset, tiny.CONFIGURATION, 0, "-device", tiny.DEVICE, "-tr")
+    predict = ("-i", images(nnunet, dataset), "-d", dataset, "-c", tiny.CONFIGURATION, "-f", 0, "-device", tiny.DEVICE,
+               "-npp", 0, "-nps", 0, "-tr")
+    tiny.run(*train, "nnUNetTrainer_tiny", env=env)
+    checkpoint, = (tmp_path / "results").glob("*/nnUNetTrainer_tiny__*/fold_0/checkpoint_final.pth")
+    refused = tiny.run(*train, "nnUNetTrainerRMR_fusionOnly_tiny", env=env, check=False)
+    assert refused.returncode and "give its checkpoint with -pretrained_weights" in refused.stdout
+    killed = tiny.run(*train, "nnUNetTrainerRMR_fusionOnly_tiny", "-pretrained_weights", checkpoint, check=False,
+                      env=env | {"TINY_KILLED_AT": "iteration 20"})
+    assert killed.returncode
+    tiny.run(*train, "nnUNetTrainerRMR_fusionOnly_tiny", "--c", env=env)
+    tiny.run("nnUNetv2_predict", *predict, "nnUNetTrainer_tiny", "-o", tmp_path / "vanilla", env=env)
+    tiny.run("nnUNetv2_rmr_predict", *predict, "nnUNetTrainerRMR_fusionOnly_tiny", "-o", tmp_path / "ours", env=env)
+    assert len(files(tmp_path / "vanilla")) == 2 and files(tmp_path / "ours") == files(tmp_path / "vanilla")
+    for name in files(tmp_path / "ours"):
+        assert np.ptp(sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "ours" / "fused" / name)))) > 0
+
+
+@pytest.mark.slow
+def test_the_exported_half_predicts_the_same_bytes_where_this_package_is_not_installed(trained, nnunet, tmp_path):
+    tiny.run("nnUNetv2_rmr_export_vanilla", "-m", trained, "-o", tmp_path / "model", env=nnunet)
+    assert {file.name for file in (tmp_path / "model").iterdir()} == {"plans.json", "dataset.json", "fold_0", "fold_1"}
+    assert not any(file.name.startswith(".") for file in tmp_path.iterdir())
+    script = ("import sys; sys.modules['nnunetv2_rmr'] = None\n"
+              "from nnunetv2.inference.predict_from_raw_data import predict_entry_point_modelfolder\n"
+              "predict_entry_point_modelfolder()")
+    where = ("-i", images(nnunet, REGIONS), "-f", "0", "1", "-device", "cpu", "-npp", "1", "-nps", "1")
+    env = {name: value for name, value in nnunet.items() if name != "nnUNet_extTrainer"}
+    command = [sys.executable, "-c", script, *where, "-m", tmp_path / "model", "-o", tmp_path / "vanilla"]
+    subprocess.run(command, env=env, check=True)
+    tiny.run("nnUNetv2_rmr_predict_from_modelfolder", *where, "-m", trained, "-o", tmp_path / "ours", env=nnunet)
+    assert len(files(tmp_path / "ours")) == 2 and files(tmp_path / "vanilla") == files(tmp_path / "ours")
+
+
+@pytest.mark.slow
+def test_what_can_not_be_exported_is_refused_and_leaves_nothing(trained, nnunet, tmp_path):
+    out = tmp_path / "model"
+    for folds, checkpoint, told in ((["3"], "checkpoint_final.pth", r"no fold_3/checkpoint_final\.pth in .*fold_0/"),
+                                    (None, "best.pth", r"no best\.pth in .*fold_0/checkpoint_final\.pth")):
+        with pytest.raises(BadCaseError, match=told):
+            export_vanilla(trained, out, folds, checkpoint)
+    shutil.copytree(trained, tmp_path / "other")
+    file = tmp_path / "other" / "fold_0" / "checkpoint_final.pth"
+    content = torch.load(file, map_location="cpu", weights_only=False)
+    content["network_weights"]["fusion.weight"] = torch.zeros(1)  # as of another network of ours
+    torch.save(content, file)
+    with pytest.raises(BadCaseError, match=r"fold_0/checkpoint_final\.pth: nnU-Net alone can not build the network"):
+        export_vanilla(tmp_path / "other", out, None, "checkpoint_final.pth")
+    assert {file.name for file in tmp_path.iterdir()} == {"other"}
+    out.mkdir()
+    with pytest.raises(BadCaseError, match=r"-o .*model: is there already"):
+        export_vanilla(trained, out, None, "checkpoint_final.pth")
