@@ -16,7 +16,7 @@ from nnunetv2_rmr.dicom.installed import require_dicom
 from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.files.volumes import Grid
 
-TURNED = [None, "RAS", "PIR", "SPL"]  # how the axes of the NIfTI files run: as those of the series, or otherwise
+TURNED = [None, "RIA", "RIP", "PIR", "SPL"]  # axes of the NIfTI files: those of the series (LSA), flipped, permuted
 REGIONS = {"background": 0, "whole": [1, 2], "core": 2}
 
 
