@@ -9,7 +9,7 @@ import nnunetv2_rmr
 PACKAGE = Path(nnunetv2_rmr.__file__).parent
 # Each may import those before it.
 ORDER = ("settings", "ext_trainer", "files", "degradations", "networks", "fusion", "losses", "planning", "inference",
-         "datasets", "evaluation", "training", "report", "published", "demo", "doctor", "cli")
+         "datasets", "evaluation", "training", "report", "published", "demo", "cli")
 SETTINGS_ONLY = ("networks", "losses")
 
 
