@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 from nnunetv2_rmr.datasets.phantom import write_phantom_dataset
-from nnunetv2_rmr.demo.job import DATASET_ID, DATASET_NAME, plan_and_preprocess, set_environment
+from nnunetv2_rmr.demo.job import DATASET_ID, DATASET_NAME, DemoOptions, plan_and_preprocess, set_environment
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
     set_environment(args.root)
     write_phantom_dataset(args.root / "nnUNet_raw", DATASET_ID, DATASET_NAME, args.cases, args.test_cases, args.seed,
                           args.spacing)
-    plan_and_preprocess(args.patch, features=12, stages=4)
+    plan_and_preprocess(DemoOptions(args.root, patch_size=tuple(args.patch)))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from difflib import get_close_matches
 from typing import get_origin, get_type_hints
 
 from nnunetv2_rmr import __version__
@@ -93,10 +92,9 @@ class RMRSettings:
         stored.pop(UNLABELLED_KEY, None)
         known = [f.name for f in fields(cls)]
         if unknown := sorted(set(stored) - set(known)):
-            guesses = [g for name in unknown for g in get_close_matches(name, known, 1)]
             raise ValueError(f'unknown RMR setting(s) {", ".join(unknown)} under "{PLANS_KEY}" in the plans'
-                             + (f" (of version {version})" if version not in (None, __version__) else "") + "; "
-                             + (f"did you mean {', '.join(guesses)}?" if guesses else f"known: {', '.join(known)}"))
+                             + (f" (of version {version})" if version not in (None, __version__) else "")
+                             + f"; known: {', '.join(known)}")
         return replace(defaults or cls(), **stored)
 
     def refuse_contradiction(self, plans: dict, whose: str) -> None:

@@ -9,7 +9,7 @@ import nnunetv2_rmr
 PACKAGE = Path(nnunetv2_rmr.__file__).parent
 # Each may import those before it.
 ORDER = ("settings", "ext_trainer", "files", "dicom", "registration", "degradations", "networks", "fusion", "losses",
-         "planning", "inference", "datasets", "evaluation", "training", "report", "published", "demo", "doctor", "cli")
+         "planning", "inference", "datasets", "evaluation", "training", "report", "published", "demo", "cli")
 SETTINGS_ONLY = ("networks", "losses")
 
 

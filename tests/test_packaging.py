@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import tiny
 
+from nnunetv2_rmr.cli.doctor import our_trainers
 from nnunetv2_rmr.cli.nnunet_arguments import check_arguments
-from nnunetv2_rmr.doctor import our_trainers
 from nnunetv2_rmr.ext_trainer import add_to_ext_trainer, trainers_folder
 
 if sys.version_info >= (3, 11):

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from nnunetv2_rmr.cli.argument_types import add_num_processes
+from nnunetv2_rmr.cli.argument_types import add_num_processes, exit_if_failed
 from nnunetv2_rmr.cli.nnunet_arguments import wrong_dataset_in_one_line
 
 
@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> None:
     # Here and not above: nnU-Net takes seconds to import, --help and usage errors should not.
     from nnunetv2_rmr.datasets.unlabelled import preprocess_unlabelled
 
-    failed = []
+    failed = {}
     for dataset in values.datasets:
         for configuration in values.configurations:
             try:
@@ -38,6 +38,5 @@ def main(argv: list[str] | None = None) -> None:
             except (FileNotFoundError, ValueError) as error:
                 sys.exit(f"{p.prog}: error: {error}")
             print(f"{dataset} {configuration}: {done} scans preprocessed")
-            failed += [f"  {configuration}: {case}: {reason}" for case, reason in problems.items()]
-    if failed:
-        sys.exit(f"{p.prog}: error: {len(failed)} scans can not be used:\n" + "\n".join(failed))
+            failed |= {f"{dataset} {configuration}: {case}": reason for case, reason in problems.items()}
+    exit_if_failed(p.prog, failed, "used")

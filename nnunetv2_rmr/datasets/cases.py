@@ -8,7 +8,7 @@ from glob import glob
 from pathlib import Path
 
 from nnunetv2_rmr.files.endings import ENDS_LIKE_NIFTI, file_ending
-from nnunetv2_rmr.files.refused import BadCaseError
+from nnunetv2_rmr.files.refused import BadCaseError, some_of
 
 LAYOUTS = ("auto", "folders", "flat")
 LABEL = ""  # takes the place of a modality's name
@@ -62,9 +62,9 @@ def find_cases(folder: Path, patterns: Mapping[str, str], layout: str = "auto",
                             f"folders ({min(in_folders)}): choose with --layout flat or --layout folders")
     found = flat or in_folders
     if silent := [_option(name, patterns) for name in patterns if name not in found.values()]:
-        some = [file for depth in ("*", "*/*", "*/*/*") for file in _files(folder, depth)][:5]
+        some = some_of([file for depth in ("*", "*/*", "*/*/*") for file in _files(folder, depth)])
         raise BadCaseError(f"no file under {folder} is matched by {' or '.join(silent)}. Files there: "
-                            f"{', '.join(some) or 'none'}. The folder has to be the one that holds the cases; put "
+                            f"{some or 'none'}. The folder has to be the one that holds the cases; put "
                             "patterns in quotes, so that the shell leaves them alone")
     nested = any(pattern.count("*") > 1 for pattern in patterns.values())
     if flat:

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 
-from nnunetv2_rmr.files.refused import BadCaseError
+from nnunetv2_rmr.files.refused import BadCaseError, some_of
 
 Regions = Mapping[str, Sequence[int]]
 
@@ -96,4 +96,4 @@ def _membership(regions: Regions, label: int) -> list[str]:
 
 def _list(items: Collection) -> str:
     """At most 20 items: a label pattern that matches images brings thousands of values."""
-    return " ".join([str(i) for i in items][:20]) + (" ..." if len(items) > 20 else "")
+    return some_of([*map(str, items)], 20, " ")

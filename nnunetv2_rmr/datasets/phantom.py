@@ -1,7 +1,7 @@
 """A small multi-modal MRI data set of brains with white-matter lesions, simulated: no download, no patients.
 
 Anatomy: the grey and white matter maps of the ICBM-152 2009a template that the nilearn wheel carries (Fonov et al.,
-NeuroImage 2011;54:313-327), deformed anew for every subject. Images: the signal equations in mri_signals.py for T1w
+NeuroImage 2011;54:313-327), deformed anew for every subject. Images: the signal equations of T1w
 after a contrast agent, T2w and FLAIR, a smooth receive bias, Rician noise (Gudbjartsson and Patz, Magn Reson Med
 1995;34:910-914). Lesions: blobs in white matter, near the ventricles more often than elsewhere, with log-normal
 volumes; their relaxation times lie between those of white matter and of a watery tissue. Half of them take up contrast
@@ -10,17 +10,76 @@ demonstrations and tests, not for conclusions about patients.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from importlib.util import find_spec
+from math import cos, exp, radians, sin
 from pathlib import Path
 
 import nibabel
 import numpy as np
 from scipy import ndimage
 
-from nnunetv2_rmr.datasets.mri_signals import CSF, GREY_MATTER, SEQUENCES, WHITE_MATTER, Tissue, with_contrast_agent
 from nnunetv2_rmr.files.atomic import replacing, write_json
+
+# ---- signals --------------------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Tissue:
+    """proton_density: relative to water, 0 to 1. t1, t2: relaxation times in ms."""
+
+    proton_density: float
+    t1: float
+    t2: float
+
+
+# T1 and T2 of white and grey matter at 3 T: Wansapura, Holland, Dunn, Ball, J Magn Reson Imaging 1999;9:531-538.
+# T1 and T2 of subarachnoid CSF at 3 T: 4309 and 1886 ms in "Quantification of T1 and T2 of subarachnoid CSF:
+# Implications for water exchange between CSF and brain tissues", Magn Reson Med, PMC10696635.
+# Water contents: 69.1 % and 83.7 % in "A Single-Scan, Rapid Whole-Brain Protocol for Quantitative Water Content Mapping
+# With Neurobiological Implications", Front Neurol 2019;10:1333.
+WHITE_MATTER = Tissue(proton_density=0.69, t1=832, t2=80)
+GREY_MATTER = Tissue(proton_density=0.84, t1=1331, t2=110)
+CSF = Tissue(proton_density=1.00, t1=4300, t2=1900)
+
+
+# Equations: Bernstein, King, Zhou, Handbook of MRI Pulse Sequences, 2004. All of them are for a perfect pulse and a
+# steady state; the gradient echo decays with T2 here instead of T2*, which at an echo time of 3 ms is nearly the same
+# factor for every tissue. tr, te, ti: repetition, echo and inversion time in ms.
+
+def spin_echo(tissue: Tissue, tr: float, te: float) -> float:
+    return tissue.proton_density * (1 - exp(-tr / tissue.t1)) * exp(-te / tissue.t2)
+
+
+def spoiled_gradient_echo(tissue: Tissue, tr: float, te: float, flip: float) -> float:
+    """flip: angle in degrees."""
+    e1, angle = exp(-tr / tissue.t1), radians(flip)
+    return tissue.proton_density * sin(angle) * (1 - e1) / (1 - cos(angle) * e1) * exp(-te / tissue.t2)
+
+
+def inversion_recovery(tissue: Tissue, tr: float, te: float, ti: float) -> float:
+    """Of a spin echo after an inversion pulse; the signal has a sign."""
+    longitudinal = 1 - 2 * exp(-ti / tissue.t1) + exp(-tr / tissue.t1)
+    return tissue.proton_density * longitudinal * exp(-te / tissue.t2)
+
+
+# In ms^-1 per mmol/l, gadobutrol in plasma at 3 T, 37 degrees: 5.0 l/mmol/s in Rohrer, Bauer, Mintorovitch, Requardt,
+# Weinmann, Invest Radiol 2005;40:715-724.
+RELAXIVITY = 0.005
+
+
+def with_contrast_agent(tissue: Tissue, concentration: float) -> Tissue:
+    """The same tissue with gadolinium, in mmol/l: T1 is shortened. So would T2 be, by too little to be seen here."""
+    return replace(tissue, t1=1 / (1 / tissue.t1 + RELAXIVITY * concentration))
+
+
+# T1ce: T1-weighted, after the contrast agent, which enters lesions only.
+# FLAIR's inversion time is where CSF crosses zero at this repetition time: ti = t1 ln(2 / (1 + exp(-tr / t1)))
+SEQUENCES: dict[str, Callable[[Tissue], float]] = {
+    "T1ce": partial(spoiled_gradient_echo, tr=20, te=3, flip=25),
+    "T2": partial(spin_echo, tr=5000, te=100),
+    "FLAIR": partial(inversion_recovery, tr=9000, te=120, ti=2480),
+}
 
 CHANNELS = tuple(SEQUENCES)  # the order of the files _0000, _0001, _0002
 LESION_VOLUME_ML = (0.2, 12.0)  # smallest and largest; a lesion that finds no room in white matter stays smaller
@@ -54,14 +113,13 @@ class PhantomCase:
     images: channel name -> int16 (X, Y, Z), arbitrary units, 0 outside of the brain and nowhere else.
     label: uint8, same shape, 1 where lesions fill at least half of a voxel.
     tissues: "white", "grey", "csf", "lesion" -> fraction of each voxel, float32, same shape.
-    affine: voxel indices to mm. lesion_volumes_ml: one per lesion, on the finer grid the images are sampled from.
+    affine: voxel indices to mm.
     """
 
     images: dict[str, np.ndarray]
     label: np.ndarray
     tissues: dict[str, np.ndarray]
     affine: np.ndarray
-    lesion_volumes_ml: list[float]
 
 
 # ---- anatomy --------------------------------------------------------------------------------------------------------
@@ -214,14 +272,13 @@ def simulate_case(seed: int, index: int, spacing_mm: float = 2.5) -> PhantomCase
     white, grey, brain, weight = (ndimage.map_coordinates(image, grid, order=1, output=np.float32) for image in
                                   (template.white, template.grey, template.brain, template.lesion_weight))
     lesions = grow_lesions(rng, weight, white > 0.5, draw_lesion_volumes(rng), voxel)
-    count = int(lesions.max())
     healthy = np.where(lesions > 0, 0, 1).astype(np.float32)
     fine = {"white": white * healthy, "grey": grey * healthy, "csf": np.clip(brain - white - grey, 0, 1) * healthy,
             "lesion": 1 - healthy}
     tissues = {name: _means_of_blocks(fraction) for name, fraction in fine.items()}
     inside = _means_of_blocks(brain) >= 0.5
 
-    lesion_tissues = draw_lesion_tissues(rng, count)
+    lesion_tissues = draw_lesion_tissues(rng, int(lesions.max()))
     images = {}
     for channel, signal_of in SEQUENCES.items():
         signal = sum(tissues[name] * np.float32(signal_of(tissue)) for name, tissue in
@@ -237,9 +294,8 @@ def simulate_case(seed: int, index: int, spacing_mm: float = 2.5) -> PhantomCase
 
     affine = np.diag([spacing_mm] * 3 + [1.0])
     affine[:3, 3] = template.origin - 0.5 + spacing_mm / 2
-    volumes = np.bincount(lesions.ravel(), minlength=count + 1)[1:] * voxel ** 3 / 1000
     label = ((tissues["lesion"] >= 0.5) & inside).astype(np.uint8)
-    return PhantomCase(images, label, tissues, affine, volumes.tolist())
+    return PhantomCase(images, label, tissues, affine)
 
 
 # ---- data set -------------------------------------------------------------------------------------------------------

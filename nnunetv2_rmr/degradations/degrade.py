@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
 from typing import Any, NamedTuple
 
@@ -102,8 +101,6 @@ class DegradeTransform(BasicTransform):
             raise ValueError(f"unknown degradations {sorted(unknown)}; known: {[NONE, *DEGRADATIONS]}")
         if min(probabilities.values(), default=0) < 0 or abs(sum(probabilities.values()) - 1) > 1e-6:
             raise ValueError(f"degradation probabilities must be positive and sum to 1, got {probabilities}")
-        if not 0 <= p_clean <= 1:
-            raise ValueError(f"p_clean must lie in 0..1, got {p_clean}")
         self.num_modalities = num_modalities
         self.spacing = tuple(float(s) for s in spacing)
         self.p_clean = p_clean
@@ -202,32 +199,14 @@ def _degrades(step: BasicTransform) -> bool:
     return isinstance(step, (GaussianNoiseTransform, GaussianBlurTransform, SimulateLowResolutionTransform))
 
 
-def split_clean_degraded(data: torch.Tensor, num_modalities: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Views of a batch (B, 2C + E, *spatial): clean modalities (B, C, ...), and what the network sees, (B, C + E, ...).
-
-    The latter are the degraded modalities followed by the extra channels.
-    """
-    return data[:, :num_modalities], data[:, num_modalities:]
-
-
-@contextmanager
-def _numpy_seeded(seed: int) -> Iterator[None]:
-    state = np.random.get_state()
-    np.random.seed(seed)
-    try:
-        yield
-    finally:
-        np.random.set_state(state)
-
-
 def degrade_case(
-    image: torch.Tensor, foreground: torch.Tensor | None, spacing: Sequence[float], seed: int, **settings: Any
+    image: torch.Tensor, foreground: torch.Tensor, spacing: Sequence[float], seed: int, **settings: Any
 ) -> torch.Tensor:
     """A degraded copy of a whole case (C, *spatial): every modality degraded, with kinds and strengths as in training.
 
     Args:
         image: normalised as for training.
-        foreground: boolean (*spatial), outside of which the image stays as it is; None: degraded everywhere.
+        foreground: boolean (*spatial), outside of which the image stays as it is.
         spacing: of the case in mm, one per spatial axis; or two for a 3D case, as a 2D configuration has them: every
             slice is then a sample of its own, as it is in training.
         seed: decides everything, 0 to 2^32 - 1; the global generators are left as they were.
@@ -242,11 +221,14 @@ def degrade_case(
                  "probabilities": {kind: p / total for kind, p in probabilities.items()}}
     transform = DegradeTransform(image.shape[0], spacing, **settings)
 
-    def degrade(sample: torch.Tensor, inside: torch.Tensor | None) -> torch.Tensor:
+    def degrade(sample: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
         return transform(image=sample, foreground=inside)["image"][image.shape[0] :]
 
-    with _numpy_seeded(seed):
+    state = np.random.get_state()
+    np.random.seed(seed)
+    try:
         if image.ndim == len(spacing) + 2:
-            insides = [None] * image.shape[1] if foreground is None else foreground
-            return torch.stack([degrade(image[:, z], inside) for z, inside in enumerate(insides)], dim=1)
+            return torch.stack([degrade(image[:, z], inside) for z, inside in enumerate(foreground)], dim=1)
         return degrade(image, foreground)
+    finally:
+        np.random.set_state(state)

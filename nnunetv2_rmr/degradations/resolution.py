@@ -30,12 +30,8 @@ def gaussian_blur(image: torch.Tensor, sigma_mm: float | Sequence[float], spacin
         spacing_mm: voxel spacing, one per spatial axis.
     """
     sigmas = [float(sigma_mm)] * len(spacing_mm) if np.isscalar(sigma_mm) else [float(s) for s in sigma_mm]
-    if len(sigmas) != len(spacing_mm) or len(spacing_mm) > image.ndim:
-        raise ValueError(
-            f"sigma_mm {sigma_mm}, spacing_mm {list(spacing_mm)} and image of shape {tuple(image.shape)} do not match"
-        )
     blurred = image
-    for axis, (sigma, spacing) in enumerate(zip(sigmas, spacing_mm), start=image.ndim - len(spacing_mm)):
+    for axis, (sigma, spacing) in enumerate(zip(sigmas, spacing_mm, strict=True), start=image.ndim - len(spacing_mm)):
         if sigma == 0 or image.shape[axis] == 1:
             continue
         x = torch.arange(image.shape[axis], dtype=torch.float64) * float(spacing)

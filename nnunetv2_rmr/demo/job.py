@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,30 @@ DATASET = f"Dataset{DATASET_ID}_{DATASET_NAME}"
 CONFIGURATION = "3d_small"
 TRAINERS = ("nnUNetTrainer", "nnUNetTrainerRMR")
 FOLD = 0
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """out: folder of all results. cases: for training and validation together, 5 or more (nnU-Net makes five folds).
+
+    iterations, validation_iterations: per epoch. spacing_mm: edge of the voxels. patch_size: in voxels, axes Z, Y, X.
+    features: of the first of the network's `stages` stages. keep: leave data and models in `out`.
+    """
+
+    out: Path
+    cases: int = 12
+    test_cases: int = 4
+    epochs: int = 16
+    iterations: int = 25
+    validation_iterations: int = 4
+    spacing_mm: float = 2.5
+    patch_size: tuple[int, int, int] = (32, 40, 32)
+    features: int = 12
+    stages: int = 4
+    device: str = "cpu"
+    seed: int = 0
+    keep: bool = False
+    overwrite: bool = False
 
 
 def set_environment(folder: Path) -> None:
@@ -45,11 +70,9 @@ def threads_for_processes() -> Iterator[None]:
         yield
 
 
-def plan_and_preprocess(patch_size: list[int], features: int, stages: int) -> None:
-    """nnU-Net's fingerprint, plans and preprocessing, and a configuration that trains in minutes on a CPU.
-
-    The small configuration is nnU-Net's 3d_fullres with its own patch size and with the first `stages` stages of its
-    network, the first of them with `features` features.
+def plan_and_preprocess(options: DemoOptions) -> None:
+    """nnU-Net's fingerprint, plans and preprocessing, and a configuration that trains in minutes on a CPU: nnU-Net's
+    3d_fullres with another patch size and with the first stages of its network.
     """
     from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
     from nnunetv2.experiment_planning.plan_and_preprocess_api import plan_experiment_dataset, preprocess_dataset
@@ -66,19 +89,18 @@ def plan_and_preprocess(patch_size: list[int], features: int, stages: int) -> No
     plans = json.loads(file.read_text())
     architecture = deepcopy(plans["configurations"]["3d_fullres"]["architecture"])
     arguments = architecture["arch_kwargs"]
-    stages = min(stages, arguments["n_stages"])
-    arguments |= {"n_stages": stages, "features_per_stage": [features * 2 ** i for i in range(stages)],
+    stages = min(options.stages, arguments["n_stages"])
+    arguments |= {"n_stages": stages, "features_per_stage": [options.features * 2 ** i for i in range(stages)],
                   "n_conv_per_stage_decoder": arguments["n_conv_per_stage_decoder"][:stages - 1]}
     for key in ("kernel_sizes", "strides", "n_conv_per_stage"):
         arguments[key] = arguments[key][:stages]
     plans["rmr"] = {"panel_every": 0, "validation_fusion": False}  # the report has pictures of its own
-    plans["configurations"][CONFIGURATION] = {"inherits_from": "3d_fullres", "patch_size": patch_size, "batch_size": 2,
-                                              "architecture": architecture}
+    plans["configurations"][CONFIGURATION] = {"inherits_from": "3d_fullres", "patch_size": options.patch_size,
+                                              "batch_size": 2, "architecture": architecture}
     file.write_text(json.dumps(plans, indent=4))
 
 
-def train(trainer_name: str, device: str, epochs: int, iterations: int, validation_iterations: int, seed: int,
-          tick: Callable[[], None]) -> Path:
+def train(trainer_name: str, options: DemoOptions, tick: Callable[[], None]) -> Path:
     """Train fold 0 of the small configuration; calls tick after every training iteration. Returns the model's folder.
 
     All trainers start with the same segmentation network and draw the same patches. Mirroring comes after what RMR's
@@ -91,17 +113,17 @@ def train(trainer_name: str, device: str, epochs: int, iterations: int, validati
     from nnunetv2_rmr.training.reproducible import seed_everything
 
     os.environ["nnUNet_n_proc_DA"] = "0"  # augment in this process
-    os.environ["nnUNet_rmr_seed"] = str(seed)
-    random.seed(seed)
-    seed_everything(seed)
-    trainer = get_trainer_from_args(DATASET, CONFIGURATION, FOLD, trainer_name, device=torch.device(device))
-    trainer.num_epochs, trainer.num_iterations_per_epoch = epochs, iterations
-    trainer.num_val_iterations_per_epoch = validation_iterations
+    os.environ["nnUNet_rmr_seed"] = str(options.seed)
+    random.seed(options.seed)
+    seed_everything(options.seed)
+    trainer = get_trainer_from_args(DATASET, CONFIGURATION, FOLD, trainer_name, device=torch.device(options.device))
+    trainer.num_epochs, trainer.num_iterations_per_epoch = options.epochs, options.iterations
+    trainer.num_val_iterations_per_epoch = options.validation_iterations
     # every patch has a lesion, instead of every second one: so few iterations do not get far without
     trainer.oversample_foreground_percent = 1.0
     trainer.logger.plot_progress_png = lambda folder: None  # 30 x 54 inches, two seconds an epoch
     if not isinstance(trainer, nnUNetTrainerRMR):
-        _seed_patches(trainer, seed)
+        _seed_patches(trainer, options.seed)
     train_step = trainer.train_step
 
     def step_and_tick(batch: dict) -> dict:

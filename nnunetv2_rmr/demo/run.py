@@ -1,52 +1,24 @@
 """The demo from the first file to the last: data, two trainings, and the benchmark of the two models."""
 
-import math
 import shutil
 import sys
-from contextlib import redirect_stderr, redirect_stdout, suppress
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from functools import partial
 from pathlib import Path
+from typing import TextIO
+
+from tqdm import tqdm
 
 from nnunetv2_rmr.datasets.phantom import write_phantom_dataset
-from nnunetv2_rmr.demo.job import (
-    DATASET,
-    DATASET_ID,
-    DATASET_NAME,
-    FOLD,
-    TRAINERS,
-    plan_and_preprocess,
-    set_environment,
-    train,
-)
-from nnunetv2_rmr.demo.progress import Progress
+from nnunetv2_rmr.demo import job
+from nnunetv2_rmr.demo.job import DATASET, DemoOptions
 
 LOG, BENCHMARK = "demo.log", "benchmark"
-NAMES = ("nnU-Net", "RMR")  # of TRAINERS
+NAMES = ("nnU-Net", "RMR")  # of job.TRAINERS
+STEPS = ("simulate the data", "plan and preprocess", *(f"train {name}" for name in NAMES), "benchmark", "report")
 KINDS, SEVERITY = ("noise", "blur", "bias_field"), 3  # the last one is not in RMR's training
-
-
-@dataclass(frozen=True)
-class DemoOptions:
-    """out: folder of all results. cases: for training and validation together, 5 or more (nnU-Net makes five folds).
-
-    iterations, validation_iterations: per epoch. spacing_mm: edge of the voxels. patch_size: in voxels, axes Z, Y, X.
-    features: of the first of the network's `stages` stages. keep: leave data and models in `out`.
-    """
-
-    out: Path
-    cases: int = 12
-    test_cases: int = 4
-    epochs: int = 16
-    iterations: int = 25
-    validation_iterations: int = 4
-    spacing_mm: float = 2.5
-    patch_size: tuple[int, int, int] = (32, 40, 32)
-    features: int = 12
-    stages: int = 4
-    device: str = "cpu"
-    seed: int = 0
-    keep: bool = False
-    overwrite: bool = False
 
 
 class DemoRefused(Exception):
@@ -77,20 +49,17 @@ def remove_large(out: Path) -> None:
             folder.rmdir()
 
 
-def expected_seconds(options: DemoOptions) -> dict[str, float]:
-    """Of every step, in order, as measured on two CPU cores; the progress display scales them to the machine."""
-    # mostly of convolutions, relative to a patch of 76,800 voxels
-    iteration = 0.45 * (math.prod(options.patch_size) / 76800) * (options.features / 12)
-    iterations = options.epochs * (options.iterations + 0.4 * options.validation_iterations)
-    predictions = len(TRAINERS) * (1 + len(KINDS)) * options.test_cases
-    return {
-        "simulate the data": 2.1 * (options.cases + options.test_cases),
-        "plan and preprocess": 5,
-        "train nnU-Net": iteration * iterations,
-        "train RMR": 1.2 * iteration * iterations,
-        "benchmark": 2 * predictions,
-        "report": 10,
-    }
+@contextmanager
+def show_step(stream: TextIO, name: str, ticks: int = 1) -> Iterator[Callable]:
+    """A step of the job, done in the body, which calls what it is given up to `ticks` times: a bar on a terminal, a
+    line at its beginning elsewhere, and a line at its end."""
+    heading = f"[{STEPS.index(name) + 1}/{len(STEPS)}] {name}"
+    began = time.monotonic()
+    with tqdm(total=ticks, desc=heading, file=stream, disable=not stream.isatty(), leave=False) as bar:
+        if bar.disable:
+            print(heading, file=stream, flush=True)
+        yield bar.update
+    print(f"{heading}: done in {tqdm.format_interval(time.monotonic() - began)}", file=stream, flush=True)
 
 
 def run_demo(options: DemoOptions) -> dict:
@@ -98,28 +67,27 @@ def run_demo(options: DemoOptions) -> dict:
 
     Returns the benchmark's summary.
     """
-    progress = Progress(expected_seconds(options), sys.stdout)
-    with progress.bar, open(options.out / LOG, "a", buffering=1) as log, redirect_stdout(log), redirect_stderr(log):
-        return _run(options, progress)
+    step = partial(show_step, sys.stdout)
+    with open(options.out / LOG, "a", buffering=1) as log, redirect_stdout(log), redirect_stderr(log):
+        return _run(options, step)
 
 
-def _run(options: DemoOptions, progress: Progress) -> dict:
-    out, tick = options.out, progress.tick
-    with progress.step("simulate the data", options.cases + options.test_cases):
-        write_phantom_dataset(out / "nnUNet_raw", DATASET_ID, DATASET_NAME, options.cases, options.test_cases,
+def _run(options: DemoOptions, step: Callable) -> dict:
+    out = options.out
+    with step(STEPS[0], options.cases + options.test_cases) as tick:
+        write_phantom_dataset(out / "nnUNet_raw", job.DATASET_ID, job.DATASET_NAME, options.cases, options.test_cases,
                               options.seed, options.spacing_mm, tick)
-    with progress.step("plan and preprocess"):
-        set_environment(out)
-        plan_and_preprocess(list(options.patch_size), options.features, options.stages)
+    with step(STEPS[1]):
+        job.set_environment(out)
+        job.plan_and_preprocess(options)
     models = {}
-    for trainer, name in zip(TRAINERS, NAMES):
-        with progress.step(f"train {name}", options.epochs * options.iterations):
-            models[name] = train(trainer, options.device, options.epochs, options.iterations,
-                                 options.validation_iterations, options.seed, tick)
+    for trainer, name in zip(job.TRAINERS, NAMES):
+        with step(f"train {name}", options.epochs * options.iterations) as tick:
+            models[name] = job.train(trainer, options, tick)
     benchmark = _benchmark(options, models)
-    with progress.step("benchmark", len(benchmark.part) * len(benchmark.keys)):
-        benchmark.run(lambda predictions: [tick() for _ in range(predictions)])
-    with progress.step("report"):
+    with step("benchmark", len(benchmark.part) * len(benchmark.keys)) as tick:
+        benchmark.run(tick)
+    with step("report"):
         from nnunetv2_rmr.report.write import write_report
 
         summary, failed, _ = benchmark.finish()
@@ -140,7 +108,7 @@ def _benchmark(options: DemoOptions, models: dict[str, Path]):
 
     raw = options.out / "nnUNet_raw" / DATASET
     # tiles overlap by a quarter instead of half, and there is no mirroring: a small part of the time
-    loaded = [BenchmarkModel(name, folder, (FOLD,), "checkpoint_final.pth", torch.device(options.device),
+    loaded = [BenchmarkModel(name, folder, (job.FOLD,), "checkpoint_final.pth", torch.device(options.device),
                              mirroring=False, step_size=0.75) for name, folder in models.items()]
     return Benchmark(BenchmarkOptions(raw / "imagesTs", raw / "labelsTs", options.out / BENCHMARK, NAMES[0],
                                       KINDS, (SEVERITY,), seed=options.seed), loaded)

@@ -29,8 +29,7 @@ def images_in(folder: str | Path, file_ending: str) -> list[re.Match]:
 
 def surplus_images(images: Sequence[re.Match], number: int) -> str:
     """Names of those of `images_in` whose numbers are not 0000 to number - 1, the first five; "" if there are none."""
-    names = sorted(image[0] for image in images if int(image[2]) >= number)
-    return some_of(names)
+    return some_of(sorted(image[0] for image in images if int(image[2]) >= number))
 
 
 def files_of_cases(folder: str, names: Sequence[str], file_ending: str) -> list[list[str]]:

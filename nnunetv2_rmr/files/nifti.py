@@ -118,8 +118,5 @@ def _between_forms(file: str | os.PathLike) -> tuple[np.ndarray, float]:
 
 
 def _unpacked_size(path: Path) -> int:
-    size = 0
     with gzip.open(path, "rb") as file:
-        while block := file.read(1 << 22):
-            size += len(block)
-    return size
+        return sum(map(len, iter(lambda: file.read(1 << 22), b"")))

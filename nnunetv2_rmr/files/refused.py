@@ -7,6 +7,6 @@ class BadCaseError(ValueError):
     """Input can not be used. The message is for the user: it names the file, says what is wrong and what to do."""
 
 
-def some_of(names: Sequence[str], number: int = 5) -> str:
+def some_of(names: Sequence[str], number: int = 5, separator: str = ", ") -> str:
     """The first of many names, for a message; " ..." says that there are more."""
-    return ", ".join(names[:number]) + " ..." * (len(names) > number)
+    return separator.join(names[:number]) + " ..." * (len(names) > number)

@@ -15,7 +15,7 @@ import SimpleITK as sitk
 
 from nnunetv2_rmr.files.endings import READABLE, file_ending
 from nnunetv2_rmr.files.nifti import check_nifti, is_nifti
-from nnunetv2_rmr.files.refused import BadCaseError
+from nnunetv2_rmr.files.refused import BadCaseError, some_of
 
 # Two grids count as one when no voxel lies farther apart than this part of the smallest voxel edge. Tools round
 # spacings and directions differently (NIfTI stores 32 bit), which stays far below it; real misalignment is above.
@@ -164,9 +164,8 @@ def refuse_undeclared(path: Path, counts: Mapping[int, int], declared: Collectio
     """Raise BadCaseError for label values that are not declared; None: all are."""
     others = [] if declared is None else [f"{v} ({n} voxels)" for v, n in counts.items() if v not in declared]
     if others:
-        raise BadCaseError(f"{path}: label values that are not declared: {', '.join(others[:10])}"
-                           + (f" and {len(others) - 10} more" if len(others) > 10 else "")
-                           + f"; declared are {' '.join(map(str, sorted(declared)))}")
+        raise BadCaseError(f"{path}: label values that are not declared: {some_of(others, 10)}; declared are "
+                           + " ".join(map(str, sorted(declared))))
 
 
 def map_labels(image: sitk.Image, label_map: Mapping[int, int]) -> sitk.Image:

@@ -11,7 +11,6 @@ from matplotlib.ticker import MaxNLocator
 from nnunetv2.training.logging.nnunet_logger import MetaLogger, WandbLogger
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from nnunetv2_rmr.degradations.degrade import split_clean_degraded
 from nnunetv2_rmr.files.atomic import replacing
 from nnunetv2_rmr.fusion.fused_image import fused_image
 from nnunetv2_rmr.networks.fusing import unwrapped
@@ -29,7 +28,7 @@ def save_panel(trainer: nnUNetTrainer, batch: dict, filename: str) -> None:
         target = target[:, :-1] if labels.has_regions else torch.where(target == labels.ignore_label, 0, target)
     network = unwrapped(trainer.network)
     foreground = (target > 0).any(1).flatten(1).sum(1)
-    clean, degraded = split_clean_degraded(batch["data"], network.num_modalities)
+    clean, degraded = batch["data"].tensor_split([network.num_modalities], dim=1)  # see DegradeTransform
     changed = (clean != degraded[:, :network.num_modalities]).flatten(2).any(2).cpu()  # (B, C)
     sample = int((foreground + changed.any(1) * target[0].numel()).argmax())
     clean, degraded = clean[sample:sample + 1], degraded[sample:sample + 1]

@@ -6,26 +6,24 @@ import numpy as np
 import pytest
 
 from nnunetv2_rmr.datasets import phantom
-from nnunetv2_rmr.datasets.mri_signals import (
-    CSF,
-    GREY_MATTER,
-    SEQUENCES,
-    WHITE_MATTER,
-    Tissue,
-    inversion_recovery,
-    spin_echo,
-    spoiled_gradient_echo,
-    with_contrast_agent,
-)
 from nnunetv2_rmr.datasets.phantom import (
     CHANNELS,
+    CSF,
+    GREY_MATTER,
     LESION_VOLUME_ML,
+    SEQUENCES,
+    WHITE_MATTER,
     TemplateMissingError,
+    Tissue,
     add_rician_noise,
     draw_lesion_volumes,
     grow_lesions,
+    inversion_recovery,
     simulate_case,
     smooth_field,
+    spin_echo,
+    spoiled_gradient_echo,
+    with_contrast_agent,
     write_phantom_dataset,
 )
 
@@ -54,7 +52,6 @@ def test_same_numbers_give_the_same_case(cases):
     for channel in CHANNELS:
         np.testing.assert_array_equal(again.images[channel], cases[2].images[channel])
     np.testing.assert_array_equal(again.label, cases[2].label)
-    assert again.lesion_volumes_ml == cases[2].lesion_volumes_ml
 
 
 def test_subjects_and_seeds_differ_in_anatomy(cases):
@@ -132,11 +129,7 @@ def test_tissue_fractions_are_fractions(cases):
         assert total[case.images["T1ce"] > 0].min() > 0.4
 
 
-def test_lesion_volumes_are_in_the_stated_range(cases):
-    volumes = np.concatenate([case.lesion_volumes_ml for case in cases])
-    assert all(10 <= len(case.lesion_volumes_ml) <= 20 for case in cases)
-    assert volumes.max() <= LESION_VOLUME_ML[1] * 1.01
-    assert np.mean(volumes >= LESION_VOLUME_ML[0] * 0.95) > 0.95  # one without room may stay smaller
+def test_lesion_volumes_are_in_the_stated_range():
     drawn = np.concatenate([draw_lesion_volumes(np.random.default_rng(i)) for i in range(200)])
     assert drawn.min() >= LESION_VOLUME_ML[0] and drawn.max() <= LESION_VOLUME_ML[1]
     assert np.median(drawn) == pytest.approx(0.8, rel=0.1)

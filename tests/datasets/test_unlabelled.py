@@ -315,7 +315,7 @@ def cases(env: dict[str, str]) -> set[str]:
 
 @pytest.mark.slow
 def test_a_bad_scan_is_named_and_the_others_are_preprocessed(env, preprocessed):
-    assert "1 scans can not be used" in preprocessed and "half_0001.nii.gz (T2) missing" in preprocessed
+    assert "1 case(s) could not be used" in preprocessed and "half_0001.nii.gz (T2) missing" in preprocessed
     assert cases(env) == {"un0", "un1", "un2"}
 
 

@@ -65,11 +65,6 @@ def test_axes_before_the_spatial_ones_are_not_blurred():
     torch.testing.assert_close(gaussian_blur(image, 1.0, (1, 1))[1], gaussian_blur(image[1], 1.0, (1, 1)))
 
 
-def test_mismatch_of_axes_is_named():
-    with pytest.raises(ValueError, match="do not match"):
-        gaussian_blur(torch.zeros(4, 4, 4), (1, 1), (1, 1, 1))
-
-
 def test_drawn_sigmas_scale_with_the_finest_spacing():
     np.random.seed(0)
     sigmas = [draw_blur((8, 8, 8), (0.1, 0.1, 0.1), sigma=(0.5, 2.0), p_thick_slices=0)["sigma_mm"]

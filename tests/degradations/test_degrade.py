@@ -23,7 +23,6 @@ from nnunetv2_rmr.degradations.degrade import (
     add_degradations,
     degradation_arguments,
     degrade_case,
-    split_clean_degraded,
 )
 from nnunetv2_rmr.settings import RMRSettings
 
@@ -158,7 +157,6 @@ def test_options_reach_the_degradation(image):
         {"probabilities": {"noise": 1.5, "none": -0.5}},
         {"probabilities": {}},
         {"options": {"noize": {}}},
-        {"p_clean": 1.5},
     ],
 )
 def test_impossible_settings_are_refused(settings):
@@ -186,13 +184,6 @@ def test_foreground_is_what_is_not_negative():
     assert foreground.tolist() == [[False, True], [True, True]]
 
 
-def test_split_undoes_the_stacking():
-    clean, degraded, extra = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4), torch.randn(2, 1, 4, 4)
-    first, second = split_clean_degraded(torch.cat([clean, degraded, extra], 1), 3)
-    assert torch.equal(first, clean)
-    assert torch.equal(second, torch.cat([degraded, extra], 1))
-
-
 def test_case_depends_on_its_seed_only_and_leaves_the_global_generators(image, foreground):
     seed_everything(7)
     numpy_before, torch_before = np.random.get_state()[1].copy(), torch.get_rng_state()
@@ -217,13 +208,12 @@ def test_case_of_a_2d_configuration_is_degraded_slice_by_slice(image, foreground
     degraded = degrade_case(image, foreground, (1.0, 1.0), seed=1)
     assert torch.equal(degraded, degrade_case(image, foreground, (1.0, 1.0), seed=1))
     assert torch.equal(degraded[:, ~foreground], image[:, ~foreground])
-    assert degrade_case(image, None, (1.0, 1.0), seed=1).shape == image.shape
     changed = (degraded != image).flatten(2).any(2)
     assert torch.equal(changed, foreground.flatten(1).any(1).expand(2, -1))
 
 
-def test_case_stays_clean_where_training_never_degrades(image):
-    assert torch.equal(degrade_case(image, None, SPACING, 0, probabilities={"none": 1.0}), image)
+def test_case_stays_clean_where_training_never_degrades(image, foreground):
+    assert torch.equal(degrade_case(image, foreground, SPACING, 0, probabilities={"none": 1.0}), image)
 
 
 # inside nnU-Net's own pipeline ----------------------------------------------------------------------------------------

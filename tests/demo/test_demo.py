@@ -1,5 +1,4 @@
 import io
-import itertools
 import json
 import re
 import subprocess
@@ -9,8 +8,7 @@ from html import unescape
 import pytest
 
 from nnunetv2_rmr.cli import demo as cli
-from nnunetv2_rmr.demo.progress import Progress
-from nnunetv2_rmr.demo.run import KINDS, DemoOptions, DemoRefused, expected_seconds, prepare_folder
+from nnunetv2_rmr.demo.run import KINDS, DemoOptions, DemoRefused, prepare_folder, show_step
 
 
 def test_help_needs_no_torch():
@@ -52,49 +50,19 @@ def test_too_little_to_train_is_refused(tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-def test_progress_into_a_file_has_a_line_per_step():
-    stream = io.StringIO()
-    progress = Progress({"first": 1, "second": 3}, stream)
-    for name in ("first", "second"):
-        with progress.step(name, 4):
-            for _ in range(4):
-                progress.tick()
-    lines = stream.getvalue().splitlines()
-    assert lines[0] == "[1/2] first" and lines[1].startswith("[1/2] first: done in")
-    assert lines[2].startswith("[2/2] second (") and "left" in lines[2]
-    assert "\r" not in stream.getvalue() and len(lines) == 4
-
-
-@pytest.mark.parametrize("seconds, said", [(80, False), (400, True)])
-def test_progress_says_when_the_machine_is_slow(monkeypatch, seconds, said):
-    times = itertools.chain([0, 0, seconds], itertools.repeat(seconds))
-    monkeypatch.setattr("nnunetv2_rmr.demo.progress.time.monotonic", lambda: next(times))
-    stream = io.StringIO()
-    progress = Progress({"first": 100, "second": 100}, stream)
-    with progress.step("first", 1):
-        progress.tick()
-    with progress.step("second", 1):
-        pass
-    assert ("4 times as slow as two free cores" in stream.getvalue()) == said
-
-
-def test_progress_on_a_terminal_ends_at_the_total():
+def test_a_step_on_a_terminal_has_a_bar_and_elsewhere_two_lines():
     class Terminal(io.StringIO):
         def isatty(self):
             return True
 
-    progress = Progress({"only": 2.0}, Terminal())
-    with progress.step("only", 3):
-        progress.tick()
-        progress.tick()
-    assert progress.bar.n == pytest.approx(2.0)
-    progress.bar.close()
-
-
-def test_expected_seconds_grow_with_the_training():
-    short, long = (expected_seconds(DemoOptions("out", epochs=e)) for e in (2, 20))
-    assert long["train RMR"] == pytest.approx(10 * short["train RMR"])
-    assert long["benchmark"] == short["benchmark"]
+    for stream in (io.StringIO(), terminal := Terminal()):
+        with show_step(stream, "train RMR", 4) as tick:
+            tick()
+            tick(3)
+        lines = stream.getvalue().replace("\r", "\n").strip().splitlines()
+        assert lines[0].startswith("[4/6] train RMR") and lines[-1].startswith("[4/6] train RMR: done in 00:0")
+        assert (len(lines) == 2 and "\r" not in stream.getvalue()) == (stream is not terminal)
+        assert ("0/4" in lines[0]) == (stream is terminal)
 
 
 RECORDED = """
