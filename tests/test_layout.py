@@ -8,8 +8,8 @@ import nnunetv2_rmr
 
 PACKAGE = Path(nnunetv2_rmr.__file__).parent
 # Each may import those before it.
-ORDER = ("settings", "ext_trainer", "files", "degradations", "networks", "fusion", "losses", "planning", "inference",
-         "datasets", "evaluation", "training", "report", "published", "demo", "doctor", "cli")
+ORDER = ("settings", "ext_trainer", "files", "dicom", "degradations", "networks", "fusion", "losses", "planning",
+         "inference", "datasets", "evaluation", "training", "report", "published", "demo", "doctor", "cli")
 SETTINGS_ONLY = ("networks", "losses")
 
 

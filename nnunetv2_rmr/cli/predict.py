@@ -9,8 +9,10 @@ import sys
 from functools import wraps
 from pathlib import Path
 
+from nnunetv2_rmr.cli.dicom_input import convert_input, take_series
 from nnunetv2_rmr.cli.nnunet_arguments import check_arguments, wrong_dataset_in_one_line
 from nnunetv2_rmr.ext_trainer import add_to_ext_trainer
+from nnunetv2_rmr.files.atomic import temporary_folder
 
 MISSING, TRUST_OPTION = "--missing", "--trust_model"
 HELP = f"""
@@ -18,6 +20,9 @@ nnunetv2-rmr: beside the segmentations, -o gets the fused images, fused/CASE, of
 Options beyond nnU-Net's:
   {MISSING}             Predict cases of which modalities (CASE_000X) are missing, too, instead of reporting them as bad
                         cases. The model should be trained with modality_dropout, see docs/missing.md.
+  --series NAME=PATTERN ...
+                        -i holds a folder of DICOM files for each case; the pattern is of the description (or number) of
+                        a modality's series, e.g. "T1=*T1*" "FLAIR=*FLAIR*", see docs/dicom.md.
   {TRUST_OPTION}         Also load a model whose files could run code, see docs/security.md.
   -npp, -nps            Default on machines with fewer than four cores: 0, no worker processes."""
 
@@ -25,6 +30,7 @@ Options beyond nnU-Net's:
 def _run(entry_point: str) -> None:
     missing, trusting = MISSING in sys.argv, TRUST_OPTION in sys.argv
     sys.argv = [argument for argument in sys.argv if argument not in (MISSING, TRUST_OPTION)]
+    series = take_series()
     given = check_arguments("inference/predict_from_raw_data.py", entry_point, HELP)
     command = Path(sys.argv[0]).name
     if given is not None and not Path(given.i).is_dir():
@@ -35,6 +41,7 @@ def _run(entry_point: str) -> None:
     import torch
     from nnunetv2.inference import predict_from_raw_data
 
+    from nnunetv2_rmr.files.workers import Failure
     from nnunetv2_rmr.inference.predictor import FailedCasesError, RMRPredictor
     from nnunetv2_rmr.inference.trust import trust
 
@@ -49,9 +56,20 @@ def _run(entry_point: str) -> None:
 
         @wraps(RMRPredictor.predict_from_files)  # nnU-Net records the call by its signature
         def predict_from_files(self, images, output, *args, **kwargs):
-            results = super().predict_from_files(images, output, *args, **kwargs | _without_workers(sys.argv))
+            with temporary_folder(Path(output, "converted")) as self.temporary:
+                results = super().predict_from_files(images, output, *args, **kwargs | _without_workers(sys.argv))
+            if self._failures:  # of the input, and there was nothing else to do
+                raise FailedCasesError("\n  ".join(["no new case could be predicted:",
+                                                    *(failure.message for failure in self._failures)]))
             print(f"Segmentations: {output}" + (f"; fused images: {Path(output, 'fused')}" if self.fuses else ""))
             return results
+
+        def _manage_input_and_output_lists(self, images, *args, **kwargs):
+            if series:
+                images, failures = convert_input(images, self.temporary / "dicom", series, self.dataset_json, missing)
+                for case, reason in failures.items():
+                    self._note(Failure(f"case {case}: {reason}"))
+            return super()._manage_input_and_output_lists(images, *args, **kwargs)
 
         def predict_from_files_sequential(self, images, output, **kwargs):
             # with -npp 0 -nps 0 nnU-Net's entry points do not hand on which part is asked for
