@@ -49,7 +49,7 @@ def write_series(folder: Path, volume: np.ndarray, description: str, number: int
             setattr(d, name, value)
         d.file_meta = pydicom.dataset.FileMetaDataset()
         d.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        files.append(folder / f"{numbers[i]:03d}.dcm")
+        files.append(folder / f"{number}_{numbers[i]:03d}.dcm")
         d.save_as(files[-1], enforce_file_format=True)
     return files
 

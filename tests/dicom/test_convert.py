@@ -197,8 +197,8 @@ def studies(tmp_path) -> Path:
     for case in "ABC":
         write_series(tmp_path / "in" / case / "1", random_volume(ord(case)), "T1")
         if case != "C":
-            write_series(tmp_path / "in" / case / "2", random_volume(ord(case) + 9), "FLAIR", number=2)
-    next((tmp_path / "in" / "B" / "2").glob("*")).unlink()
+            files = write_series(tmp_path / "in" / case / "2", random_volume(ord(case) + 9), "FLAIR", number=2)
+    files[3].unlink()
     return tmp_path / "in"
 
 

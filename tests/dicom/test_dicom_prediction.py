@@ -47,7 +47,8 @@ def studies(nnunet, tmp_path_factory) -> Path:
             if (case, name) != ("lacking", "T2"):
                 file = images / f"{case.replace('lacking', 'caseTs01')}_{i:04d}.nii.gz"
                 volume = sitk.GetArrayFromImage(sitk.ReadImage(str(file))).round().astype(np.int16)
-                write_series(folder / case / name, volume, f"{name} ax", number=i + 1, spacing=(1, 1, 1), origin=(0, 0, 0))
+                write_series(folder / case / name, volume, f"{name} ax", number=i + 1, spacing=(1, 1, 1),
+                             origin=(0, 0, 0))
     return folder
 
 
