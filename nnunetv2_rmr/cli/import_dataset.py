@@ -77,11 +77,15 @@ def parser() -> argparse.ArgumentParser:
                    help="one folder per case (its name is the case id), all files in one folder (the case id is what "
                         "the * of a pattern matches), or folders in folders, as in BIDS: patterns like "
                         "'sub-*/ses-*/anat/*_T1w.nii.gz' (the case id is sub-01_ses-02)")
-    p.add_argument("--modality", dest="modalities", type=name_and_text, nargs="+", action=IntoDict, required=True,
-                   metavar="NAME=PATTERN",
-                   help="at least two, in channel order. Patterns in quotes: * any characters, ? one; relative to the "
-                        "case's folder, or to FOLDER. nnU-Net chooses the normalisation by the name: CT (exactly) gets "
-                        "CT normalisation, any other name z-score")
+    what = p.add_mutually_exclusive_group(required=True)
+    what.add_argument("--series", type=name_and_text, nargs="+", action=IntoDict, metavar="NAME=PATTERN",
+                      help="DICOM instead of --modality: a folder (study) per case, the pattern is of a series' "
+                           "description (or its number), see docs/dicom.md")
+    what.add_argument("--modality", dest="modalities", type=name_and_text, nargs="+", action=IntoDict,
+                      metavar="NAME=PATTERN",
+                      help="at least two, in channel order. Patterns in quotes: * any characters, ? one; relative to "
+                           "the case's folder, or to FOLDER. nnU-Net chooses the normalisation by the name: CT "
+                           "(exactly) gets CT normalisation, any other name z-score")
     p.add_argument("--label", required=True, metavar="PATTERN", help="pattern of the segmentation")
     p.add_argument("-d", dest="dataset_id", type=whole_number(1, 999), required=True, metavar="ID",
                    help="data set id, 1 to 999")
@@ -132,14 +136,32 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+def _check_series(p: argparse.ArgumentParser, values: dict) -> None:
+    if values["layout"] == "flat":
+        p.error("--layout flat: --series needs a folder for each case")
+    if values["link"] != "copy":
+        p.error(f"--link {values['link']}: what --series converts is new, there is nothing to link to")
+    if bad := [name for name in values["modalities"] if set(name) & set("/\\*?")]:
+        p.error(f"--series: the name {bad[0]} may not hold any of / \\ * ?")
+    from nnunetv2_rmr.dicom.installed import refuse_without_extra
+
+    try:
+        refuse_without_extra("--series")
+    except BadCaseError as error:
+        sys.exit(f"{p.prog}: error: {error}")
+
+
 def main(argv: list[str] | None = None) -> None:
     p = parser()
     # argparse takes the value of `--map -1=1` for an option, unless it holds a space
     values = vars(p.parse_args([f" {text}" if re.fullmatch(r"-\d+=\d+", text) else text
                                 for text in (sys.argv[1:] if argv is None else argv)]))
+    if series := values.pop("series"):
+        values |= {"modalities": series, "dicom": True}
+        _check_series(p, values)
     if len(values["modalities"]) < 2:
-        p.error(f"--modality: only {', '.join(values['modalities'])} is given, but RMR fuses at least two modalities; "
-                "for one modality use nnU-Net itself")
+        p.error(f"{'--series' if series else '--modality'}: only {', '.join(values['modalities'])} is given, but RMR "
+                "fuses at least two modalities; for one modality use nnU-Net itself")
     for option in ("resample_to", "register_to"):
         if values[option] not in (None, *values["modalities"]):
             p.error(f"--{option} {values[option]}: is none of the modalities ({', '.join(values['modalities'])})")

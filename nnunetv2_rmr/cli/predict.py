@@ -6,22 +6,29 @@ are taken out of the command line before nnU-Net reads it.
 
 import os
 import sys
-from contextlib import nullcontext
+from collections.abc import Mapping
+from contextlib import ExitStack
 from functools import wraps
 from pathlib import Path
 
+from nnunetv2_rmr.cli.dicom_cases import SERIES, check_grid, convert_input, take_series, write_dicom_outputs
 from nnunetv2_rmr.cli.nnunet_arguments import check_arguments, wrong_dataset_in_one_line
 from nnunetv2_rmr.cli.predict_demo import DEMO, demo
 from nnunetv2_rmr.ext_trainer import add_to_ext_trainer
+from nnunetv2_rmr.files.atomic import temporary_folder
 
 MISSING, TRUST_OPTION = "--missing", "--trust_model"
-RESAMPLE_TO, REGISTER_TO = "--resample_to", "--register_to"
+RESAMPLE_TO, REGISTER_TO, DICOM = "--resample_to", "--register_to", "--dicom"
 HELP = f"""
 nnunetv2-rmr: beside the segmentations, -o gets the fused images, fused/CASE, of a model that has them to give.
 Options beyond nnU-Net's:
   {DEMO}                Without any other options: a small model predicts a simulated case, both come with the package.
   {MISSING}             Predict cases of which modalities (CASE_000X) are missing, too, instead of reporting them as bad
                         cases. The model should be trained with modality_dropout, see docs/missing.md.
+  --series NAME=PATTERN ...
+                        -i holds a folder of DICOM files for each case; the pattern is of the description (or number) of
+                        a modality's series, e.g. "T1=*T1*" "FLAIR=*FLAIR*", see docs/dicom.md.
+  {DICOM}               Of such cases the outputs once more as DICOM, OUT/dicom/CASE.
   {RESAMPLE_TO} NAME    Modalities of a case may lie on different grids: bring them to that of modality NAME, on which
                         the outputs lie, too.
   {REGISTER_TO} NAME    The same, after a rigid registration to NAME, see docs/registration.md.
@@ -32,6 +39,10 @@ Options beyond nnU-Net's:
 def _run(entry_point: str) -> None:
     missing, trusting = MISSING in sys.argv, TRUST_OPTION in sys.argv
     sys.argv = [argument for argument in sys.argv if argument not in (MISSING, TRUST_OPTION)]
+    series, dicom = take_series(), DICOM in sys.argv
+    sys.argv = [argument for argument in sys.argv if argument != DICOM]
+    if dicom and not series:
+        sys.exit(f"{Path(sys.argv[0]).name}: error: {DICOM}: needs DICOM as input, give {SERIES}")
     resample_to, register_to = _take_value(RESAMPLE_TO), _take_value(REGISTER_TO)
     if resample_to and register_to and resample_to != register_to:
         sys.exit(f"{Path(sys.argv[0]).name}: error: {RESAMPLE_TO} {resample_to}: cannot differ from {REGISTER_TO} "
@@ -46,6 +57,7 @@ def _run(entry_point: str) -> None:
     import torch
     from nnunetv2.inference import predict_from_raw_data
 
+    from nnunetv2_rmr.files.workers import Failure
     from nnunetv2_rmr.inference.predictor import FailedCasesError, RMRPredictor
     from nnunetv2_rmr.inference.trust import trust
     from nnunetv2_rmr.registration.folder import on_one_grid
@@ -54,19 +66,44 @@ def _run(entry_point: str) -> None:
         trust()
 
     class Predictor(RMRPredictor):
+        _refused: Mapping[str, str] = {}  # cases that could not be converted, and why
+
         def __init__(self, *args, **kwargs):
             super().__init__(*args, allow_missing=missing, **kwargs)
             if self.device.type == "cuda" and not torch.cuda.is_available():
                 raise ValueError("-device cuda: torch finds no CUDA device; try -device cpu")
 
+        def initialize_from_trained_model_folder(self, folder, *args, **kwargs):
+            self.model_name = Path(folder).resolve().name
+            super().initialize_from_trained_model_folder(folder, *args, **kwargs)
+
         @wraps(RMRPredictor.predict_from_files)  # nnU-Net records the call by its signature
         def predict_from_files(self, images, output, *args, **kwargs):
-            name = register_to or resample_to
-            placed = on_one_grid(images, output, self.dataset_json, name, bool(register_to), missing) if name else None
-            with placed or nullcontext(images) as folder:
-                results = super().predict_from_files(folder, output, *args, **kwargs | _without_workers(sys.argv))
+            studies, grid = images, register_to or resample_to
+            with temporary_folder(Path(output, "dicom_input")) as converted, ExitStack() as placed:
+                if dicom:
+                    check_grid(grid, self.dataset_json, self.reference)
+                if series:
+                    images, self._refused = convert_input(images, converted, series, self.dataset_json, missing)
+                if grid:
+                    images = placed.enter_context(
+                        on_one_grid(images, output, self.dataset_json, grid, bool(register_to), missing))
+                try:
+                    results = super().predict_from_files(images, output, *args, **kwargs | _without_workers(sys.argv))
+                finally:
+                    if dicom:
+                        write_dicom_outputs(Path(studies), Path(output), series, self.dataset_json, self.model_name,
+                                            self.reference, self.fuses, missing)
+            if self._failures:  # of the input, and there was nothing else to do
+                raise FailedCasesError("\n  ".join(["no new case could be predicted:",
+                                                    *(failure.message for failure in self._failures)]))
             print(f"Segmentations: {output}" + (f"; fused images: {Path(output, 'fused')}" if self.fuses else ""))
             return results
+
+        def _manage_input_and_output_lists(self, images, *args, **kwargs):
+            for case, reason in self._refused.items():
+                self._note(Failure(f"case {case}: {reason}"))
+            return super()._manage_input_and_output_lists(images, *args, **kwargs)
 
         def predict_from_files_sequential(self, images, output, **kwargs):
             # with -npp 0 -nps 0 nnU-Net's entry points do not hand on which part is asked for

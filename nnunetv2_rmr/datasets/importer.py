@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 import nnunetv2_rmr
 from nnunetv2_rmr.datasets.cases import LABEL, Case, find_cases, id_problems
+from nnunetv2_rmr.datasets.dicom import of_files
 from nnunetv2_rmr.datasets.inspect_case import Inspection, inspect_case, write_case
 from nnunetv2_rmr.datasets.labels import default_class_order, labels_for_dataset_json, merged_labels, values_of
 from nnunetv2_rmr.datasets.request import ImportRequest
@@ -61,8 +62,9 @@ def import_dataset(request: ImportRequest) -> CheckedDataset:
     """Check and build. Raises BadCaseError; then nothing is left behind and an existing data set is untouched."""
     _tidy_up_after_killed_imports(request.dataset_folder)
     refuse_taken_id(request)
-    checked = check(request)
-    build(request, checked)
+    with of_files(request) as request:
+        checked = check(request)
+        build(request, checked)
     return checked
 
 
@@ -96,7 +98,7 @@ def check(request: ImportRequest) -> CheckedDataset:
     inspections = _parallel(inspect_case, jobs, request, "checking cases")
     _compare(inspections)
     good = [i for i in inspections if not i.problems]
-    bad = {i.case.source: i.problems for i in inspections if i.problems}
+    bad = {**request.refused, **{i.case.source: i.problems for i in inspections if i.problems}}
 
     if bad and not any(i.labels for i in inspections):
         raise _refused(bad, len(good))  # no label could be read: what else might be said of labels is beside the point
@@ -224,7 +226,7 @@ def _with_kinds(request: ImportRequest, cases: list[Case]) -> list[Case]:
         found = find_cases(request.unlabelled, request.modalities, request.layout, "--unlabelled")[0]
         others = [replace(c, source=f"{request.unlabelled.name}/{c.source}") if c.source in taken else c for c in found]
     wanted = {*request.test_cases}
-    if unknown := wanted.difference(*((case.id, case.source) for case in labelled)):
+    if unknown := wanted.difference(*((case.id, case.source) for case in labelled), request.refused):
         raise BadCaseError(f"--test_cases {' '.join(sorted(unknown))}: no such case; the cases are "
                             f"{', '.join(c.source for c in labelled[:5])}{' ...' if len(labelled) > 5 else ''}")
     for case in labelled:

@@ -13,7 +13,7 @@ class ImportRequest:
     """What the user asks for; names and defaults follow the options of `nnUNetv2_rmr_import`."""
 
     input_folder: Path
-    modalities: Mapping[str, str]  # pattern by name, in channel order
+    modalities: Mapping[str, str]  # pattern by name, in channel order; of files, or of DICOM series
     label: str  # pattern
     dataset_id: int
     name: str
@@ -34,6 +34,8 @@ class ImportRequest:
     skip_bad_cases: bool = False
     overwrite: bool = False
     num_processes: int = 1
+    dicom: bool = False  # the modalities are DICOM series
+    refused: Mapping[str, Sequence[str]] = field(default_factory=dict)  # problems of cases not even in the folder
 
     @property
     def patterns(self) -> dict[str, str]:

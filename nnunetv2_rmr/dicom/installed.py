@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from nnunetv2_rmr.files.refused import BadCaseError
 
 
-def require_dicom() -> None:
-    """Raises BadCaseError if what DICOM outputs need is not installed: to be asked before hours of prediction."""
-    if absent := [name for name in ("pydicom", "highdicom") if find_spec(name) is None]:
-        raise BadCaseError(f"--dicom needs {' and '.join(absent)}: pip install \"nnunetv2-rmr[dicom]\"")
+def refuse_without_extra(option: str) -> None:
+    """Raises BadCaseError if what an option needs for DICOM is not installed: to be asked before hours of prediction."""
+    if absent := [name for name in ("pydicom", "dcm2niix", "highdicom") if find_spec(name) is None]:
+        raise BadCaseError(f'{option} needs {" and ".join(absent)}: pip install "nnunetv2-rmr[dicom]"')

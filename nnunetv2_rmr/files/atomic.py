@@ -37,6 +37,16 @@ def replacing(filename: str | os.PathLike) -> Iterator[str]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def temporary_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """Name of a hidden folder beside `path`, for whoever makes it; removed at the end, if it is there."""
+    folder = temporary_beside(path)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def remove_leftovers(folders: Iterable[str | os.PathLike]) -> None:
     """Temporary files and folders of processes that were killed here: nnU-Net would take them for images."""
     for folder in map(Path, folders):

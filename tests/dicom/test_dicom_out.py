@@ -12,7 +12,7 @@ import pydicom
 from written_series import LABELS, MODEL, SHAPE, read_series, write_case, write_outputs, write_series
 
 from nnunetv2_rmr.dicom.fused_series import stored_values
-from nnunetv2_rmr.dicom.installed import require_dicom
+from nnunetv2_rmr.dicom.installed import refuse_without_extra
 from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.files.volumes import Grid
 
@@ -266,7 +266,7 @@ def test_values_that_are_no_label_are_refused(tmp_path, series, segmentation):
 
 
 def test_a_missing_library_is_one_line_that_says_what_to_install(monkeypatch):
-    require_dicom()
+    refuse_without_extra("--dicom")
     monkeypatch.setattr("nnunetv2_rmr.dicom.installed.find_spec", lambda name: None)
     with pytest.raises(BadCaseError, match=r"pip install \"nnunetv2-rmr\[dicom\]\""):
-        require_dicom()
+        refuse_without_extra("--dicom")

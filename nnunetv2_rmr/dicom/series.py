@@ -1,0 +1,117 @@
+"""The series in a folder of DICOM files, and which of them is which modality. Reads headers only."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from glob import glob
+from pathlib import Path
+
+from nnunetv2_rmr.dicom.geometry import Slice, in_order, slices_of
+from nnunetv2_rmr.files.refused import BadCaseError, some_of
+
+ENDINGS = (".dcm", ".ima")  # of files that have to be DICOM; others are looked into
+TAGS = ["SOPClassUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Rows", "Columns", "NumberOfFrames",
+        "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient", "SharedFunctionalGroupsSequence",
+        "PerFrameFunctionalGroupsSequence"]
+
+
+@dataclass(frozen=True)
+class Series:
+    """The images of one SeriesInstanceUID."""
+
+    uid: str
+    number: int | None  # SeriesNumber
+    description: str  # SeriesDescription, "" without
+    slices: Sequence[Slice]  # along their normal; as the files are sorted if they do not say where they lie
+
+    @property
+    def files(self) -> list[Path]:
+        """In the order of the slices; the one file of an enhanced (multi-frame) object."""
+        return list(dict.fromkeys(s.file for s in self.slices))
+
+    def matches(self, pattern: str) -> bool:
+        """A whole number is a SeriesNumber; else a shell pattern for SeriesDescription, in small or capital letters."""
+        if pattern.isdecimal():
+            return self.number == int(pattern)
+        return fnmatchcase(self.description.casefold(), pattern.casefold())
+
+    def __str__(self) -> str:
+        return f'{self.number} "{self.description}" ({len(self.slices)} images)'
+
+
+def find_series(folder: Path) -> list[Series]:
+    """Every series of images in `folder` and the folders in it, by number; hidden files, and what is no DICOM image
+    (reports, contours, segmentations), are passed over. Raises BadCaseError for a damaged file."""
+    images: dict[str, list] = {}
+    for name in sorted(glob("**/*", root_dir=folder, recursive=True)):
+        if (folder / name).is_file() and (header := _image_header(folder / name)):
+            images.setdefault(header.SeriesInstanceUID, []).append((header, folder / name))
+    found = [_series(uid, headers) for uid, headers in images.items()]
+    return sorted(found, key=lambda s: (s.number is None, s.number or 0, s.uid))
+
+
+def matched_series(study: Path, patterns: Mapping[str, str], allow_missing: bool = False) -> dict[str, Series]:
+    """The series of every modality, in the order of the patterns (see `Series.matches`).
+
+    patterns: by modality. allow_missing: a modality may have none, as long as one has. Raises BadCaseError if one has
+    several or, else, none, or if two have the same.
+    """
+    found = find_series(study)
+    if not found:
+        raise BadCaseError(f"{study}: there is no DICOM image in it")
+    matching = {name: [s for s in found if s.matches(pattern)] for name, pattern in patterns.items()}
+    problems = [f"{name}={patterns[name]}: {_said(series)}" for name, series in matching.items()
+                if len(series) > 1 or not (series or allow_missing)]
+    chosen = {name: series[0] for name, series in matching.items() if series}
+    if problems or not chosen:
+        raise BadCaseError(f"{study}: {'; '.join(problems) or 'no pattern matches a series'} (there are "
+                           f"{some_of([str(s) for s in found], 20)}); a pattern has to match exactly one, by "
+                           "description or number")
+    if len({s.uid for s in chosen.values()}) < len(chosen):
+        raise BadCaseError(f"{study}: one series is two modalities: "
+                           + ", ".join(f"{name}={patterns[name]}: {s}" for name, s in chosen.items()))
+    return chosen
+
+
+def _said(series: Sequence[Series]) -> str:
+    return f"{len(series)} series match, {', '.join(map(str, series))}" if series else "no series matches"
+
+
+def _image_header(file: Path):
+    """What the header says of TAGS; None if the file is no DICOM image. Raises BadCaseError if it is damaged."""
+    from pydicom import dcmread
+    from pydicom.errors import InvalidDicomError
+
+    certain = file.name.lower().endswith(ENDINGS)
+    try:
+        header = dcmread(file, stop_before_pixels=True, force=certain, specific_tags=TAGS)
+    except InvalidDicomError:
+        return None
+    except OSError:
+        raise
+    except Exception as error:  # whatever pydicom meets in a damaged header
+        raise _damaged(file, error) from error
+    kind = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID")
+    if certain and kind is None:
+        raise _damaged(file, "it does not say what it is")
+    if kind is None or not kind.keyword.endswith("ImageStorage"):
+        return None
+    if missing := [name for name in ("SeriesInstanceUID", "Rows", "Columns") if name not in header]:
+        raise _damaged(file, f"without {', '.join(missing)}")
+    return header
+
+
+def _series(uid: str, headers: Sequence[tuple]) -> Series:
+    """headers: of its images, each with its file."""
+    slices: list[Slice] = []
+    for header, file in headers:
+        try:
+            slices += slices_of(header, file)
+            number = None if header.get("SeriesNumber") is None else int(header.SeriesNumber)
+        except (ValueError, TypeError, OverflowError) as error:  # text in the place of numbers
+            raise _damaged(file, error) from error
+    return Series(uid, number, headers[0][0].get("SeriesDescription") or "", in_order(slices))
+
+
+def _damaged(file: Path, why: object) -> BadCaseError:
+    return BadCaseError(f"{file}: damaged, can not be read ({why}); copy or export it again")

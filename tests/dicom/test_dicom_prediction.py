@@ -1,0 +1,152 @@
+"""nnUNetv2_rmr_predict --series: DICOM studies are predicted as the images in them are."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import tiny
+from conftest import REGIONS
+from dicom_files import write_series
+
+from nnunetv2_rmr.cli.dicom_cases import convert_input, take_series
+from nnunetv2_rmr.files.refused import BadCaseError
+
+pytest.importorskip("pydicom")
+pytest.importorskip("dcm2niix")
+
+SERIES = ("--series", "flair=*flair*", "T2=2", "T1=t1*")  # not in the model's order
+SARCOMA = tiny.ROOT.parent / "shared" / "data" / "sarcoma_dicom"
+MODEL = ("-d", REGIONS, "-c", tiny.CONFIGURATION, "-tr", "nnUNetTrainerRMR_tiny", "-f", 0, "-device", tiny.DEVICE,
+         "--disable_tta")
+
+
+def test_the_option_is_taken_out_of_the_command_line(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["x", "-i", "in", *SERIES, "-f", "0", "1", "-step_size", "0.5"])
+    assert take_series() == {"flair": "*flair*", "T2": "2", "T1": "t1*"}
+    assert sys.argv == ["x", "-i", "in", "-f", "0", "1", "-step_size", "0.5"]
+    assert take_series() == {}
+
+
+@pytest.mark.parametrize("series", [{"T1": "1"}, {"T1": "1", "CT": "2"}, {"T1": "1", "T2": "2", "PD": "3"},
+                                    {"T1": "1", "t1": "2", "T2": "3"}])
+def test_names_have_to_be_the_models_before_anything_is_read(series):
+    dataset_json = {"channel_names": {"0": "T1", "1": "T2"}, "file_ending": ".nii.gz"}
+    with pytest.raises(BadCaseError, match="the modalities of the model are T1, T2"):
+        convert_input("no such folder", Path("nowhere"), series, dataset_json, False)
+
+
+@pytest.fixture(scope="module")
+def studies(nnunet, tmp_path_factory) -> Path:
+    """The test cases of the tiny data set as DICOM, and one that lacks its T2."""
+    folder = tmp_path_factory.mktemp("studies")
+    images = Path(nnunet["nnUNet_raw"]) / f"Dataset{REGIONS}_Tiny" / "imagesTs"
+    for case in ("caseTs00", "caseTs01", "lacking"):
+        for i, name in enumerate(tiny.CHANNELS):
+            if (case, name) != ("lacking", "T2"):
+                file = images / f"{case.replace('lacking', 'caseTs01')}_{i:04d}.nii.gz"
+                volume = sitk.GetArrayFromImage(sitk.ReadImage(str(file))).round().astype(np.int16)
+                write_series(folder / case / name, volume, f"{name} ax", number=i + 1, spacing=(1, 1, 1),
+                             origin=(0, 0, 0))
+    return folder
+
+
+def arrays(folder: Path) -> dict[str, np.ndarray]:
+    return {f.name: sitk.GetArrayFromImage(sitk.ReadImage(str(f))) for f in sorted(folder.glob("*.nii.gz"))}
+
+
+@pytest.mark.slow
+@tiny.bit_by_bit
+def test_studies_are_predicted_as_their_images_are_and_a_bad_one_is_named(trained, nnunet, studies, tmp_path):
+    made, failures = convert_input(str(studies), tmp_path / "nifti", {"T1": "1", "T2": "2", "FLAIR": "3"},
+                                   {"channel_names": dict(enumerate(tiny.CHANNELS)), "file_ending": ".nii.gz"}, False)
+    assert list(failures) == ["lacking"]
+    tiny.run("nnUNetv2_rmr_predict", "-i", made, "-o", tmp_path / "there", *MODEL, env=nnunet)
+    out = tmp_path / "out"
+    ended = tiny.run("nnUNetv2_rmr_predict", "-i", studies, "-o", out, *MODEL, *SERIES, "--dicom", env=nnunet,
+                     check=False)
+    assert ended.returncode == 1
+    assert "1 case(s) could not be predicted (the others are done):\n  case lacking:" in ended.stdout
+    assert "T2=2: no series matches" in ended.stdout
+    for folder in (out, out / "fused"):
+        got, expected = arrays(folder), arrays(tmp_path / "there" / folder.relative_to(out))
+        assert set(got) == set(expected) == {"caseTs00.nii.gz", "caseTs01.nii.gz"}
+        for name in got:
+            np.testing.assert_array_equal(got[name], expected[name])
+    assert not list(out.glob(".*")), "what was converted is gone"
+    for name, fused in arrays(out / "fused").items():
+        made = out / "dicom" / name.removesuffix(".nii.gz")
+        reader = sitk.ImageSeriesReader()
+        reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(made / "fused")))
+        np.testing.assert_allclose(sitk.GetArrayFromImage(reader.Execute())[:, ::-1], fused[:, ::-1],
+                                   atol=np.abs(fused).max() / 2 ** 15)
+        assert (made / "segmentation.dcm").is_file()
+    assert not (out / "dicom" / "lacking").exists()
+
+    again = tiny.run("nnUNetv2_rmr_predict", "-i", studies, "-o", out, *MODEL, *SERIES, "--continue_prediction",
+                     env=nnunet, check=False)
+    assert again.returncode == 1 and "case lacking" in again.stdout.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_with_missing_a_study_may_lack_a_series(trained, nnunet, studies, tmp_path):
+    output = tiny.run("nnUNetv2_rmr_predict_from_modelfolder", "-i", studies, "-o", tmp_path, "-m", trained, "-f", 0,
+                      "-device", tiny.DEVICE, "--disable_tta", *SERIES, "--missing", env=nnunet).stdout
+    assert len(arrays(tmp_path)) == len(arrays(tmp_path / "fused")) == 3
+    assert "case lacking is predicted without lacking_0001.nii.gz (T2)" in output
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+@pytest.mark.skipif(not SARCOMA.is_dir(), reason=f"no DICOM studies in {SARCOMA}")
+def test_real_studies_on_grids_of_their_own_are_named(trained, nnunet, tmp_path):
+    ended = tiny.run("nnUNetv2_rmr_predict", "-i", SARCOMA, "-o", tmp_path, *MODEL, "--series", "T1=*MR*", "T2=*PET*",
+                     "FLAIR=*CT*", env=nnunet, check=False)
+    assert ended.returncode == 1 and "2 case(s) could not be predicted" in ended.stdout
+    assert "STS_002_0001.nii.gz does not lie on the grid of" in ended.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+@pytest.mark.skipif(not SARCOMA.is_dir(), reason=f"no DICOM studies in {SARCOMA}")
+def test_real_studies_come_back_as_dicom_on_the_slices_of_the_reference_modality(trained, nnunet, tmp_path):
+    import highdicom
+    import pydicom
+
+    command = ("nnUNetv2_rmr_predict", "-i", SARCOMA, "-o", tmp_path, *MODEL, "-step_size", 1, "--series", "T1=*CT*",
+               "T2=*PET*", "FLAIR=*T1*", "--dicom")
+    refused = tiny.run(*command, "--resample_to", "T1", env=nnunet, check=False)
+    assert refused.returncode == 1 and "made a series of FLAIR" in refused.stdout.splitlines()[-1]
+    tiny.run(*command, "--register_to", "FLAIR", env=nnunet)
+    for patient in ("STS_002", "STS_025"):
+        sources = {d.SOPInstanceUID: d for d in (pydicom.dcmread(file, stop_before_pixels=True)
+                                                 for file in (SARCOMA / patient / "MR_T1").iterdir())}
+        fused = [pydicom.dcmread(file) for file in sorted((tmp_path / "dicom" / patient / "fused").iterdir())]
+        assert len(fused) == len(sources)
+        for image in fused:
+            source = sources[image.SourceImageSequence[0].ReferencedSOPInstanceUID]
+            assert image.ImagePositionPatient == source.ImagePositionPatient and image.PatientID == source.PatientID
+        made = highdicom.seg.segread(tmp_path / "dicom" / patient / "segmentation.dcm")
+        assert {str(uid) for *_, uid in made.get_source_image_uids()} <= set(sources)
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+@pytest.mark.skipif(not SARCOMA.is_dir(), reason=f"no DICOM studies in {SARCOMA}")
+def test_real_slices_are_predicted(trained, nnunet, tmp_path):
+    """Of one patient's CT three series on one grid, as the model wants three."""
+    import pydicom
+
+    for i, name in enumerate(tiny.CHANNELS):
+        folder = tmp_path / "in" / "STS_025" / name
+        folder.mkdir(parents=True)
+        for file in (SARCOMA / "STS_025" / "CT").iterdir():
+            d = pydicom.dcmread(file)
+            d.SeriesInstanceUID, d.SeriesDescription, d.SeriesNumber = f"{d.SeriesInstanceUID[:50]}.{i}", name, i + 1
+            d.SOPInstanceUID = pydicom.uid.generate_uid()
+            d.save_as(folder / file.name)
+    tiny.run("nnUNetv2_rmr_predict", "-i", tmp_path / "in", "-o", tmp_path / "out", *MODEL, *SERIES, "-step_size", 1,
+             env=nnunet)
+    (size,) = {sitk.ReadImage(str(tmp_path / "out" / f / "STS_025.nii.gz")).GetSize() for f in (".", "fused")}
+    assert size == (149, 138, 47)
