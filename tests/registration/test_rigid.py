@@ -8,6 +8,7 @@ from small_heads import SPACING_MM, elsewhere, head
 from nnunetv2_rmr.registration import rigid
 from nnunetv2_rmr.registration.rigid import register
 
+
 def error_mm(found: rigid.Registration, motion: sitk.Transform, image: sitk.Image) -> float:
     """How far, at most, a point near the brain's surface is from where it belongs."""
     points = [image.TransformIndexToPhysicalPoint(index) for index in ((19, 20, 5), (19, 4, 18), (8, 20, 18))]
