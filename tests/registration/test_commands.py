@@ -21,10 +21,9 @@ def pixels(file: Path) -> np.ndarray:
     return sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
 
 
-def geometry(file: Path) -> list[tuple]:
+def geometry(file: Path) -> list[list[float]]:
     image = sitk.ReadImage(str(file))
-    return [image.GetSize(), *(pytest.approx(getattr(image, f"Get{what}")(), abs=1e-5)
-                               for what in ("Spacing", "Origin", "Direction"))]
+    return [np.round(getattr(image, f"Get{what}")(), 4).tolist() for what in ("Size", "Spacing", "Origin", "Direction")]
 
 
 def write_patients(folder: Path, shift=(0.0, 0.0, 0.0), flair=None) -> Path:
