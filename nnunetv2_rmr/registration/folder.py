@@ -40,7 +40,11 @@ def on_one_grid(folder: str, output: str, dataset_json: dict, name: str, registe
                                                                 missing)
                 for files in files_of_cases(folder, names, ending)}
         done, failures = over_cases(_place_case, jobs, 1, f"to the grid of {name}")
-        print("\n".join(f"{case}, {line}" for case, lines in done.items() for line in lines))
+        for case in failures:
+            for file in jobs[case][0]:
+                (temporary / os.path.basename(file)).unlink(missing_ok=True)
+        for case, lines in done.items():
+            print(*(f"{case}, {line}" for line in lines), sep="\n", end="\n" if lines else "")
         bad = (f"{len(failures)} case(s) could not be brought to the grid of {name}:\n  " + "\n  ".join(
             f"{case}: {reason}" for case, reason in failures.items())) if failures else ""
         if bad:

@@ -96,7 +96,8 @@ def _starts(fixed: sitk.Image, moving: sitk.Image) -> list[sitk.Transform]:
 
 def _coarse(image: sitk.Image, mm: float) -> sitk.Image:
     """Means of blocks of about `mm` an edge, float32."""
-    factors = [max(1, min(n // LEAST_EDGE, round(mm / spacing))) for n, spacing in zip(image.GetSize(), image.GetSpacing())]
+    edges = zip(image.GetSize(), image.GetSpacing())
+    factors = [max(1, min(n // LEAST_EDGE, round(mm / spacing))) for n, spacing in edges]
     return sitk.BinShrink(sitk.Cast(image, sitk.sitkFloat32), factors)
 
 
@@ -104,7 +105,7 @@ def _method() -> sitk.ImageRegistrationMethod:
     method = sitk.ImageRegistrationMethod()
     method.SetMetricAsMattesMutualInformation(BINS)
     method.SetInterpolator(sitk.sitkLinear)
-    method.SetNumberOfThreads(1)  # sums of several come out differently each time
+    method.SetNumberOfWorkUnits(1)  # sums of several, added in another order each time, differ in the last digits
     return method
 
 

@@ -21,10 +21,9 @@ def pixels(file: Path) -> np.ndarray:
     return sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
 
 
-def geometry(file: Path) -> list[tuple]:
+def geometry(file: Path) -> list[list[float]]:
     image = sitk.ReadImage(str(file))
-    return [image.GetSize(), *(pytest.approx(getattr(image, f"Get{what}")(), abs=1e-5)
-                               for what in ("Spacing", "Origin", "Direction"))]
+    return [np.round(getattr(image, f"Get{what}")(), 4).tolist() for what in ("Size", "Spacing", "Origin", "Direction")]
 
 
 def write_patients(folder: Path, shift=(0.0, 0.0, 0.0), flair=None) -> Path:
@@ -72,8 +71,8 @@ def test_where_registration_fails_import_says_so_and_only_resamples(tmp_path, ca
     source = write_patients(tmp_path / "scans", flair=lambda image: image[:, :, 17:20])
     data = imported(source, "--register_to", "T1")
     assert capsys.readouterr().out.count("registration failed") >= 2
-    np.testing.assert_allclose(pixels(data / "imagesTr" / "A_0001.nii.gz")[18], pixels(source / "A" / "flair.nii.gz")[1],
-                               rtol=1e-5)
+    resampled, original = pixels(data / "imagesTr" / "A_0001.nii.gz"), pixels(source / "A" / "flair.nii.gz")
+    np.testing.assert_allclose(resampled[18], original[1], rtol=1e-5)
 
 
 @pytest.mark.parametrize(("options", "message"), [
@@ -113,10 +112,9 @@ def test_bad_cases_are_named_at_the_end_and_the_others_are_there(tmp_path, capsy
     source, out = write_folder(tmp_path / "in"), tmp_path / "out"
     (source / "A_0001.nii.gz").write_bytes((source / "A_0001.nii.gz").read_bytes()[:2000])
     out.mkdir()
-    with pytest.raises(BadCaseError, match="A_0001.nii.gz"), on_one_grid(str(source), str(out), MODEL, "T1", False) as f:
-        assert sorted(file.name for file in Path(f).iterdir() if file.name.startswith("B")) == [
-            "B_0000.nii.gz", "B_0001.nii.gz"]
-        assert not list(Path(f).glob("A*"))
+    with (pytest.raises(BadCaseError, match=r"A_0001\.nii\.gz"),
+          on_one_grid(str(source), str(out), MODEL, "T1", False) as folder):
+        assert sorted(file.name for file in Path(folder).iterdir()) == ["B_0000.nii.gz", "B_0001.nii.gz"]
     assert not list(out.iterdir())
 
 
@@ -127,7 +125,7 @@ def test_a_modality_may_be_missing_if_that_is_allowed_but_not_the_named_one(tmp_
     with on_one_grid(str(source), str(out), MODEL, "T1", True, missing=True) as folder:
         assert len(list(Path(folder).iterdir())) == 3
     for name, missing in (("T1", False), ("FLAIR", True)):
-        with (pytest.raises(BadCaseError, match="A_0001.nii.gz .FLAIR. missing"),
+        with (pytest.raises(BadCaseError, match=r"A_0001\.nii\.gz \(FLAIR\) missing"),
               on_one_grid(str(source), str(out), MODEL, name, True, missing) as folder):
             pass
 
