@@ -1,12 +1,12 @@
 """A small multi-modal MRI data set of brains with white-matter lesions, simulated: no download, no patients.
 
 Anatomy: the grey and white matter maps of the ICBM-152 2009a template that the nilearn wheel carries (Fonov et al.,
-NeuroImage 2011;54:313-327), deformed anew for every subject. Images: the signal equations of T1w
-after a contrast agent, T2w and FLAIR, a smooth receive bias, Rician noise (Gudbjartsson and Patz, Magn Reson Med
-1995;34:910-914). Lesions: blobs in white matter, near the ventricles more often than elsewhere, with log-normal
-volumes; their relaxation times lie between those of white matter and of a watery tissue. Half of them take up contrast
-agent, as active lesions do: that only T1ce shows. Numbers without a source are choices made to look plausible: good for
-demonstrations and tests, not for conclusions about patients.
+NeuroImage 2011;54:313-327), deformed anew for every subject. Images: the signal equations of T1w after a contrast
+agent, T2w and FLAIR, a smooth receive bias, Rician noise (Gudbjartsson and Patz, Magn Reson Med 1995;34:910-914).
+Lesions: blobs in white matter, near the ventricles more often than elsewhere, with log-normal volumes; their relaxation
+times lie between those of white matter and of a watery tissue. Half of them take up contrast agent, as active lesions
+do: that only T1ce shows. Numbers without a source are choices made to look plausible: good for demonstrations and
+tests, not for conclusions about patients.
 """
 
 from collections.abc import Callable
