@@ -89,10 +89,10 @@ class nnUNetTrainerRMR_restorationOnly(nnUNetTrainerRMR):
 class nnUNetTrainerRMR_fusionOnly(fusion_only.nnUNetTrainerRMR_fusionOnly):
     """From nnU-Net's own model of the same fold and seed, which OUT has to have."""
 
-    def initialize(self) -> None:
-        super().initialize()
+    def on_train_start(self) -> None:
         vanilla = self.output_folder.replace(type(self).__name__, "nnUNetTrainer_short")
         load_pretrained_weights(self.network, os.path.join(vanilla, "checkpoint_final.pth"))
+        super().on_train_start()
 
 
 def few_labels(number: int, use_others: bool) -> type:
@@ -125,7 +125,8 @@ def few_labels(number: int, use_others: bool) -> type:
 FEW = (4, 8, 16, 32)
 BASES = (nnUNetTrainer, nnUNetTrainerDA5, nnUNetTrainerWide, nnUNetTrainer_RMRDegradations, nnUNetTrainerRMR,
          nnUNetTrainerRMR_modalityDropout, nnUNetTrainerRMR_restorationOnly,
-         nnUNetTrainerRMR_fusionOnly, nnUNetTrainerRMR_paper, *(few_labels(number, use_others) for number in FEW for use_others in (False, True)))
+         nnUNetTrainerRMR_fusionOnly, nnUNetTrainerRMR_paper,
+         *(few_labels(number, use_others) for number in FEW for use_others in (False, True)))
 
 
 def short(base: type) -> type:
