@@ -1,5 +1,5 @@
-"""`--series` and `--dicom` of the commands that predict: folders of DICOM files become the folder of images that nnU-Net
-reads, and outputs become DICOM."""
+"""`--series` and `--dicom` of the commands that predict: folders of DICOM files become the folder of images that
+nnU-Net reads, and outputs become DICOM."""
 
 import argparse
 import sys
@@ -56,8 +56,8 @@ def check_grid(name: str | None, dataset_json: dict, reference: int) -> None:
     """Raises BadCaseError if outputs on the grid of modality `name` can not be series of the reference modality."""
     wanted = distinct_names(channel_names(dataset_json))[reference]
     if name not in (None, wanted):
-        raise BadCaseError(f"--dicom: outputs are made a series of {wanted}, whose units the fused image has, so they have "
-                           f"to lie on its grid, not on that of {name}")
+        raise BadCaseError(f"--dicom: outputs are made a series of {wanted}, whose units the fused image has, so they "
+                           f"have to lie on its grid, not on that of {name}")
 
 
 def write_dicom_outputs(studies: Path, output: Path, series: Mapping[str, str], dataset_json: dict, model: str,

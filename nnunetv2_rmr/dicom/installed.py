@@ -6,6 +6,6 @@ from nnunetv2_rmr.files.refused import BadCaseError
 
 
 def refuse_without_extra(option: str) -> None:
-    """Raises BadCaseError if what an option needs for DICOM is not installed: to be asked before hours of prediction."""
+    """Raises BadCaseError if what an option needs is not installed: to be asked before hours of prediction."""
     if absent := [name for name in ("pydicom", "dcm2niix", "highdicom") if find_spec(name) is None]:
         raise BadCaseError(f'{option} needs {" and ".join(absent)}: pip install "nnunetv2-rmr[dicom]"')

@@ -10,7 +10,8 @@ import tiny
 from conftest import REGIONS
 from dicom_files import write_series
 
-from nnunetv2_rmr.cli.dicom_cases import convert_input, take_series
+from nnunetv2_rmr.cli import predict
+from nnunetv2_rmr.cli.dicom_cases import check_grid, convert_input, take_series
 from nnunetv2_rmr.files.refused import BadCaseError
 
 pytest.importorskip("pydicom")
@@ -35,6 +36,20 @@ def test_names_have_to_be_the_models_before_anything_is_read(series):
     dataset_json = {"channel_names": {"0": "T1", "1": "T2"}, "file_ending": ".nii.gz"}
     with pytest.raises(BadCaseError, match="the modalities of the model are T1, T2"):
         convert_input("no such folder", Path("nowhere"), series, dataset_json, False)
+
+
+def test_outputs_are_a_series_of_the_modality_whose_units_they_have_so_they_lie_on_its_grid():
+    dataset_json = {"channel_names": {"0": "CT", "1": "PET"}, "file_ending": ".nii.gz"}
+    for name in (None, "PET"):
+        check_grid(name, dataset_json, 1)
+    with pytest.raises(BadCaseError, match=r"--dicom: outputs are made a series of PET, .* not on that of CT"):
+        check_grid("CT", dataset_json, 1)
+
+
+def test_without_dicom_as_input_there_is_none_as_output(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["nnUNetv2_rmr_predict", "-i", "in", "--dicom"])
+    with pytest.raises(SystemExit, match=r"--dicom: needs DICOM as input, give --series"):
+        predict.main()
 
 
 @pytest.fixture(scope="module")

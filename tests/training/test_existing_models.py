@@ -51,7 +51,7 @@ def test_all_weights_are_the_models_the_last_layers_too_and_stay_so_while_the_he
 
 def test_a_model_with_other_labels_is_refused_and_named(trainer_of, vanilla):
     weights = torch.load(vanilla)["network_weights"]
-    other = {name: torch.cat([weight, weight]) if ".seg_layers." in name else weight for name, weight in weights.items()}
+    other = {name: torch.cat([weight] * (1 + (".seg_layers." in name))) for name, weight in weights.items()}
     torch.save({"network_weights": other}, vanilla)
     trainer = trainer_of(nnUNetTrainerRMR_fusionOnly)
     with pytest.raises(ValueError, match=r"-pretrained_weights .*vanilla\.pth: is of a model with other labels"):
