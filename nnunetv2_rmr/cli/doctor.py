@@ -162,6 +162,9 @@ def check_trainers() -> Iterator[Check]:
     fix = _export(EXT_TRAINER, os.pathsep.join([*others, "$(nnUNetv2_rmr_trainers)"]))
     if not folders:
         yield Check(EXT_TRAINER, "FAIL", "not set: nnU-Net does not find our trainers", fix)
+    elif whole:
+        yield Check(EXT_TRAINER, "FAIL", f"{whole[0]} holds the package, of which nnU-Net would import every module "
+                    "each time", fix)
     elif problems := list(filter(None, starmap(_search_problem, our_trainers(trainers_folder()).items()))):
         yield Check(EXT_TRAINER, "FAIL", problems[0], fix)
     else:
