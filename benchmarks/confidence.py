@@ -2,43 +2,76 @@
 
     python benchmarks/quick_compare.py --data sarcoma --cross_validate -o OUT --seeds 0 1 2 3 4 --iterations 800 \\
         --epochs 16 --trainers nnUNetTrainerRMR
-    python benchmarks/confidence.py --data sarcoma -m OUT -o benchmarks/results/confidence/sarcoma.csv
+    python benchmarks/confidence.py --data sarcoma -m OUT -o benchmarks/results/confidence/sarcoma.csv --disable_tta
+    python benchmarks/confidence.py --data sarcoma -m OUT -o benchmarks/results/confidence/sarcoma.csv \\
+        --conditions clean
 
-Every fold's validation cases are predicted by RMRPredictor, with test time augmentation, clean and with every modality
-degraded by each kind, as by quick_compare.py. Writes a row for every case and condition, also while it goes on, and
-does not do again what is there; prints Spearman's rank correlation of each measure with Dice, with the 95 % interval of
+Every fold's validation cases are predicted by RMRPredictor, clean and with every modality degraded by each kind, as by
+quick_compare.py. Writes a row for every case, condition and number of passes, also while it goes on, and does not do
+again what is there; prints Spearman's rank correlation of each measure with Dice, with the 95 % interval of
 a bootstrap over patients, and how well each tells degraded from clean scans (area under the ROC curve). Measures:
 
     dB            restoration_db, smallest of all modalities
-    entropy       mean over the labels that were found
-    width         of volume_of_passes_ml, in proportion to volume_ml; mean over labels
-    volume        volume_ml, all labels: what a measure has to be better than, as large lesions are easy
+    entropy       of the lesion
+    width         of interval_ml, in proportion to its middle
+    volume        volume_ml: what a measure has to be better than, as large lesions are easy
 
 Cases of which nothing was found have only the first; they are counted.
 """
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Iterator
+from functools import cache
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from quick_compare import CLEAN, DEGRADATIONS, GROUPS, in_bfloat16, score_segmentation
+from quick_compare import CLEAN, DEGRADATIONS, GROUPS
 from real_dataset import CONFIGURATION, REAL_DATA, make
 from scipy.stats import rankdata, spearmanr
 
 MEASURES = {"dB": 1, "entropy": -1, "width": -1, "volume": 1}  # sign: with which Dice should rise
 BOOTSTRAPS = 2000
-KEYS = ["fold", "condition", "case"]
+KEYS = ["fold", "condition", "case", "passes"]
+
+
+def load_model(fold: int, data: str, models: Path, mirror: bool):
+    from nnunetv2_rmr.inference.predictor import RMRPredictor
+
+    predictor = RMRPredictor(use_mirroring=mirror, device=torch.device("cpu"), allow_tqdm=False,
+                             perform_everything_on_device=False)
+    predictor.initialize_from_trained_model_folder(
+        str(models / f"models_{fold}" / REAL_DATA[data].dataset
+            / f"nnUNetTrainerRMR_short__nnUNetPlans__{CONFIGURATION}"), (fold,))
+    if mirror:
+        all_passes_at_once(predictor.network)
+    predictor.fuse = lambda *_: None  # nobody looks at the fused image
+    return predictor
+
+
+def all_passes_at_once(network: torch.nn.Module) -> None:
+    """The first pass through a tile, which asks for images, makes the seven others, too: several times as fast on a
+    CPU, where torch has no fast convolution for a single small patch."""
+    forward, left = network.forward, []
+
+    def run(x: torch.Tensor, images: bool = False):
+        if not images:
+            return left.pop(0)
+        mirrored = [axes for n in range(4) for axes in combinations((2, 3, 4), n)]
+        logits, restored = forward(torch.cat([x.flip(axes) for axes in mirrored]), images=True)
+        left[:] = logits[1:].split(1)
+        return logits[:1], restored[:1]
+
+    network.forward = run
 
 
 def validation_cases(fold: int, dataset: str, data_identifier: str) -> Iterator[tuple[str, torch.Tensor, np.ndarray]]:
     """Name, image (C, D, H, W), label (D, H, W), -1 outside, as preprocessed."""
-    import json
-
     from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 
     folder = Path(os.environ["nnUNet_preprocessed"], dataset)
@@ -55,35 +88,27 @@ def measure(predictor, image: torch.Tensor, label: np.ndarray) -> dict[str, floa
                                                    "shape_after_cropping_and_before_resampling": label.shape})
     segmentation = np.asarray(predictor.label_manager.convert_logits_to_segmentation(logits))
     changes = {f"dB {name}": db for name, db in record["restoration_db"].items()}
-    there = [found for found in record["labels"].values() if found["entropy"] is not None]
-    spans = [found["volume_of_passes_ml"] for found in there]
-    widths = [(high - low) / found["volume_ml"] for found, (low, high) in zip(there, spans)]
-    return {"Dice": score_segmentation(segmentation, label, predictor)["Dice"], "dB": min(changes.values()), **changes,
-            "entropy": np.mean([found["entropy"] for found in there]) if there else np.nan,
-            "width": np.mean(widths) if there else np.nan,
-            "volume": sum(found["volume_ml"] for found in record["labels"].values()),
-            "smallest volume": sum(span[0] for span in spans), "largest volume": sum(span[1] for span in spans)}
+    (found,) = record["labels"].values()  # both data sets have one
+    low, high = found["interval_ml"] or (None, None)
+    return {"Dice": 2 * ((segmentation == 1) & (label == 1)).sum() / ((segmentation == 1).sum() + (label == 1).sum()),
+            "dB": min(changes.values()), **changes, "entropy": found["entropy"],
+            "width": None if low is None else 2 * (high - low) / (high + low), "volume": found["volume_ml"]}
 
 
-def predict_fold(fold: int, data: str, model: Path, bf16: bool, done: set[tuple]) -> Iterator[dict]:
+def predict(args: argparse.Namespace, done: set[tuple]) -> Iterator[dict]:
     from nnunetv2_rmr.degradations.degrade import degrade_case
-    from nnunetv2_rmr.inference.predictor import RMRPredictor
 
-    dataset = REAL_DATA[data].dataset
-    predictor = RMRPredictor(device=torch.device("cpu"), perform_everything_on_device=False, allow_tqdm=False)
-    predictor.initialize_from_trained_model_folder(
-        str(model / f"models_{fold}" / dataset / f"nnUNetTrainerRMR_short__nnUNetPlans__{CONFIGURATION}"), (fold,))
-    if bf16:
-        in_bfloat16(predictor.network)
-    spacing = list(predictor.configuration_manager.spacing)
-    cases = validation_cases(fold, dataset, predictor.configuration_manager.data_identifier)
-    for number, (case, image, label) in enumerate(cases):
-        for condition in (CLEAN, *DEGRADATIONS):
-            if (fold, condition, case) in done:
-                continue
-            seen = image if condition == CLEAN else degrade_case(image, torch.from_numpy(label >= 0), spacing,
-                                                                 seed=number, probabilities={condition: 1.0})
-            yield {"fold": fold, "condition": condition, "case": case} | measure(predictor, seen, label)
+    model, passes = cache(load_model), 1 if args.disable_tta else 8
+    for condition, fold in ((condition, fold) for condition in args.conditions for fold in args.folds):
+        predictor = model(fold, args.data, args.models, not args.disable_tta)
+        configuration = predictor.configuration_manager
+        cases = validation_cases(fold, REAL_DATA[args.data].dataset, configuration.data_identifier)
+        for number, (case, image, label) in enumerate(cases):
+            if (fold, condition, case, passes) not in done:
+                seen = image if condition == CLEAN else degrade_case(
+                    image, torch.from_numpy(label >= 0), list(configuration.spacing), seed=number,
+                    probabilities={condition: 1.0})
+                yield dict(zip(KEYS, (fold, condition, case, passes))) | measure(predictor, seen, label)
 
 
 def resampled(found: pd.DataFrame) -> Iterator[pd.DataFrame]:
@@ -108,20 +133,26 @@ def auc(found: pd.DataFrame, measure: str) -> float:
 
 def report(found: pd.DataFrame) -> None:
     nothing = found.entropy.isna()
-    print(f"{found.case.nunique()} patients, {len(found)} predictions, {nothing.sum()} of them found nothing (Dice "
-          f"{found.Dice[nothing].mean():.2f})\n\nSpearman's rank correlation with Dice\n")
+    print(f"\n{found.passes.iloc[0]} pass(es): {found.case.nunique()} patients, {len(found)} predictions; in "
+          f"{nothing.sum()} nothing was found (mean Dice {found.Dice[nothing].mean():.2f})\n")
     groups = {group: GROUPS[group] for group in (CLEAN, "noise, blur, fourier", "the other kinds")}
-    groups["all"] = (CLEAN, *DEGRADATIONS)
-    print("| test images | " + " | ".join(MEASURES) + " |\n|---" * (len(MEASURES) + 1) + "|")
-    for group, conditions in groups.items():
-        rows = found[found.condition.isin(conditions) & ~nothing]
-        print(f"| {group} | " + " | ".join(with_interval(rows, lambda s, m=m: spearmanr(s[m], s.Dice)[0])
-                                           for m in MEASURES) + " |")
-    print("\nArea under the ROC curve, clean against degraded\n")
-    print("| degraded by | " + " | ".join(MEASURES) + " |\n|---" * (len(MEASURES) + 1) + "|")
-    for kind in DEGRADATIONS:
-        rows = found[found.condition.isin((CLEAN, kind)) & ~nothing]
-        print(f"| {kind} | " + " | ".join(with_interval(rows, lambda s, m=m: auc(s, m)) for m in MEASURES) + " |")
+    groups |= {"all": (CLEAN, *DEGRADATIONS)}
+    found = found[~nothing]
+    measures = [measure for measure in MEASURES if found[measure].notna().any()]
+    table("Spearman's rank correlation with Dice", {group: found[found.condition.isin(kinds)] for group, kinds
+                                                    in groups.items()}, measures,
+          lambda rows, measure: spearmanr(rows[measure], rows.Dice)[0] if len(rows) > 2 else np.nan)
+    table("Area under the ROC curve, clean against degraded",
+          {kind: found[found.condition.isin((CLEAN, kind))] for kind in DEGRADATIONS}, measures, auc)
+
+
+def table(title: str, rows_of: dict[str, pd.DataFrame], measures: list[str], statistic) -> None:
+    print(f"{title}\n\n| test images | n | {' | '.join(measures)} |\n|---{'|---' * (len(measures) + 1)}|")
+    for name, rows in rows_of.items():
+        if np.isfinite(statistic(rows, measures[0])):
+            print(f"| {name} | {len(rows)} | " + " | ".join(
+                with_interval(rows, lambda sample, m=measure: statistic(sample, m)) for measure in measures) + " |")
+    print()
 
 
 def main() -> None:
@@ -131,7 +162,8 @@ def main() -> None:
     parser.add_argument("-m", dest="models", type=Path, required=True, help="quick_compare.py's -o")
     parser.add_argument("-o", dest="out", type=Path, required=True, help="CSV")
     parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--bf16", action="store_true", help="as quick_compare.py's")
+    parser.add_argument("--conditions", choices=(CLEAN, *DEGRADATIONS), nargs="+", default=[CLEAN, *DEGRADATIONS])
+    parser.add_argument("--disable_tta", action="store_true", help="one pass; eight times as fast, and no width")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -141,12 +173,11 @@ def main() -> None:
     found = pd.read_csv(args.out, dtype={"case": str}) if args.out.exists() else pd.DataFrame(columns=KEYS)
     done = set(found[KEYS].itertuples(index=False, name=None))
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    for fold in args.folds:
-        for row in predict_fold(fold, args.data, args.models, args.bf16, done):
-            pd.DataFrame([row]).to_csv(args.out, mode="a", header=not args.out.exists(), index=False,
-                                       float_format="%.4g")
-            print(".", end="", flush=True, file=sys.stderr)
-    report(pd.read_csv(args.out, dtype={"case": str}))
+    for row in predict(args, done):
+        pd.DataFrame([row]).to_csv(args.out, mode="a", header=not args.out.exists(), index=False, float_format="%.4g")
+        print(".", end="", flush=True, file=sys.stderr)
+    for _, rows in pd.read_csv(args.out, dtype={"case": str}).groupby("passes"):
+        report(rows)
 
 
 if __name__ == "__main__":

@@ -50,11 +50,13 @@ def label_names(labels: dict[str, int | Sequence[int]], manager: LabelManager) -
 
 def label_confidence(logits: torch.Tensor, sizes: torch.Tensor, names: Sequence[str], ml: float,
                      regions: bool) -> dict[str, dict]:
-    """By label: its volume, the smallest and the largest volume that a single pass gives it (None if there is one pass
-    only), and its mean entropy, 0 (sure) to 1 (every class is as likely); None for a label that is not there.
+    """By label: its volume; the interval of that, as far around it in proportion as the smallest and the largest pass
+    are from the passes' mean (None for a single pass, or if no pass has it); and its mean entropy, 0 (sure) to 1 (every
+    class is as likely), None for a label that is not there.
 
-    logits: (heads, D, H, W), means over the passes. sizes: (passes, labels), in voxels, see `LabelSizes`. ml: of a
-    voxel. All on the network's grid.
+    logits: (heads, D, H, W), means over the passes. sizes: (passes, labels), in voxels, see `LabelSizes`. They are not
+    taken for volumes themselves: averaged logits are often found to be smaller than every pass. ml: of a voxel. All on
+    the network's grid.
     """
     voxels, entropies = (torch.zeros(len(names), dtype=torch.float64) for _ in range(2))
     for plane in logits.unbind(1):  # one at a time, for the sake of memory
@@ -63,10 +65,14 @@ def label_confidence(logits: torch.Tensor, sizes: torch.Tensor, names: Sequence[
         there = there[:, anywhere]
         voxels += there.sum(1)
         entropies += (entropy(plane[:, anywhere].float(), regions) * there).sum(1)
-    spans = zip(sizes.amin(0).tolist(), sizes.amax(0).tolist())
-    return {name: {"volume_ml": ml * size, "volume_of_passes_ml": [ml * n for n in span] if len(sizes) > 1 else None,
+    return {name: {"volume_ml": ml * size, "interval_ml": _interval(ml * size, of_passes.tolist()),
                    "entropy": total / size if size else None}
-            for name, size, total, span in zip(names, voxels.tolist(), entropies.tolist(), spans)}
+            for name, size, total, of_passes in zip(names, voxels.tolist(), entropies.tolist(), sizes.T)}
+
+
+def _interval(volume: float, of_passes: list[int]) -> list[float] | None:
+    mean = sum(of_passes) / len(of_passes)
+    return [volume * n / mean for n in (min(of_passes), max(of_passes))] if len(of_passes) > 1 and mean else None
 
 
 def entropy(logits: torch.Tensor, regions: bool) -> torch.Tensor:
@@ -86,8 +92,8 @@ def in_words(case: str, record: dict) -> str:
         if label["entropy"] is None:
             words.append(f"no {name}")
             continue
-        span = label["volume_of_passes_ml"]
+        span = label["interval_ml"]
         words.append(f"{name} {label['volume_ml']:.1f} ml"
-                     + (f" ({span[0]:.1f} to {span[1]:.1f} in {record['passes']} passes)" if span else "")
+                     + (f" ({span[0]:.1f} to {span[1]:.1f})" if span else "")
                      + f", entropy {label['entropy']:.2f}")
     return f"{case}: " + "; ".join(words)

@@ -75,13 +75,22 @@ def test_entropy_is_that_of_the_voxels_of_a_label(regions):
     p = 1 / (1 + math.exp(-1))
     expected = -(p * math.log(p) + (1 - p) * math.log(1 - p)) / math.log(2 if regions else 3)
     assert found["rim"]["entropy"] == pytest.approx(expected, abs=1e-5) and found["rim"]["volume_ml"] == 0.5
-    assert [found[name]["volume_of_passes_ml"] for name in found] == [[0.5, 1.5], [0, 1]]
+    assert [found[name]["interval_ml"] for name in found] == [[0.5, 1.5], [0, 1]]
 
 
 def test_a_label_that_was_not_found_has_no_entropy_and_one_pass_has_no_interval():
     found = label_confidence(torch.tensor([5.0, -5]).reshape(2, 1, 1, 1), torch.tensor([[0]]), ["lesion"], 1, False)
-    assert found == {"lesion": {"volume_ml": 0, "volume_of_passes_ml": None, "entropy": None}}
+    assert found == {"lesion": {"volume_ml": 0, "interval_ml": None, "entropy": None}}
     assert "no lesion" in in_words("a", {"passes": 1, "labels": found})
+
+
+@pytest.mark.parametrize("sizes", [[3, 4, 8], [100, 50], [1, 0]])
+def test_the_interval_holds_the_volume_and_is_as_wide_in_proportion_as_the_passes(sizes):
+    logits = torch.tensor([-5.0, 5]).reshape(2, 1, 1, 1).expand(2, 4, 5, 6)
+    found = label_confidence(logits, torch.tensor(sizes)[:, None], ["lesion"], 0.1, False)["lesion"]
+    low, high = found["interval_ml"]
+    assert low <= found["volume_ml"] <= high and found["volume_ml"] == pytest.approx(12)
+    assert (high - low) / (high + low) == pytest.approx((max(sizes) - min(sizes)) / (max(sizes) + min(sizes)))
 
 
 def whole_passes(network, x: torch.Tensor, regions: bool = False) -> list[list[int]]:
@@ -99,7 +108,8 @@ def test_the_passes_through_one_tile_are_counted_exactly(regions):
     network, x = network_for(plans), torch.randn(2, 16, 16, 16)
     predictor = predictor_for(plans, network)
     if regions:
-        predictor.label_manager._has_regions = True
+        predictor.label_manager = plans.get_label_manager(DATASET_JSON | {
+            "labels": {"background": 0, "whole": [1, 2], "core": 2}, "regions_class_order": [1, 2]})
     sizes = predictor.predict_everything(x)[2].tolist()
     assert sizes == whole_passes(network, x, regions)
     assert len({tuple(size) for size in sizes}) > 1
@@ -118,10 +128,9 @@ def test_every_voxel_of_an_image_is_counted_once_in_every_pass_and_padding_never
     plans = make_plans(settings=None)
     x = torch.randn(2, *shape)
     predictor = predictor_for(plans, MarksBright(), use_mirroring=mirror)
-    logits, images, sizes = predictor.predict_everything(x)
+    _, images, sizes = predictor.predict_everything(x)
     assert images is None
     assert sizes.tolist() == [[int((x[0] > 0).sum())]] * (8 if mirror else 1)
-    assert torch.equal(logits.argmax(0) == 1, x[0] > 0)
 
 
 def test_slices_of_a_2d_configuration_are_counted_each_in_four_passes():
@@ -197,7 +206,7 @@ def test_a_model_without_restoration_tells_how_sure_it_is_and_no_more(tmp_path):
     predictor = predictor_for(plans, network)
     predictor.predict_from_files_sequential([oblique_case(tmp_path)], [str(tmp_path / "out" / "case")])
     record = json.loads((tmp_path / "out" / "confidence" / "case.json").read_text())
-    assert set(record) == {"passes", "labels"} and record["labels"]["lesion"]["volume_of_passes_ml"][0] >= 0
+    assert set(record) == {"passes", "labels"} and record["labels"]["lesion"]["interval_ml"] is not None
 
 
 def test_segmentation_and_fused_image_are_what_they_are_without(tmp_path, monkeypatch):
@@ -235,4 +244,3 @@ def test_from_arrays_it_comes_in_the_order_of_the_cases_and_none_is_that_of_anot
     predictor.predict_single_npy_array(image, {"spacing": (2.0, 2.0, 2.0)})
     assert len(predictor.confidences) == 1
     assert predictor.confidences[0]["labels"]["lesion"]["volume_ml"] != small
-    assert DATASET_JSON["labels"]["lesion"] == 1
