@@ -45,7 +45,7 @@ def restoration_db(images: torch.Tensor, data: torch.Tensor, body: np.ndarray) -
 def label_names(labels: dict[str, int | Sequence[int]], manager: LabelManager) -> list[str]:
     """Labels but the background, or regions, in the order of `labels_in`. labels: of dataset.json."""
     names = [name for name in labels if name not in ("background", "ignore")]
-    return names if manager.has_regions else sorted(names, key=lambda name: labels[name])
+    return names if manager.has_regions else [name for _, name in sorted((labels[name], name) for name in names)]
 
 
 def label_confidence(logits: torch.Tensor, sizes: torch.Tensor, names: Sequence[str], ml: float,
@@ -79,7 +79,8 @@ def entropy(logits: torch.Tensor, regions: bool) -> torch.Tensor:
     """Of logits (heads, N), in units of the highest there can be: of all classes, (1, N); of every region and what is
     not in it, (heads, N)."""
     if regions:
-        return sum(-x.sigmoid() * logsigmoid(x) for x in (logits, -logits)) / math.log(2)
+        inside, outside = (-x.sigmoid() * logsigmoid(x) for x in (logits, -logits))
+        return (inside + outside) / math.log(2)
     log_p = logits.log_softmax(0)
     return -(log_p.exp() * log_p).sum(0, keepdim=True) / math.log(len(logits))
 

@@ -42,7 +42,8 @@ class LabelSizes:
         for axis in self._mirrored[number]:
             length = logits.shape[axis]
             own[axis] = slice(length - own[axis].stop, length - own[axis].start)
-        there = labels_in(logits[(0, slice(None), *own.values())], self._regions)
+        where: tuple = (0, slice(None), *own.values())
+        there = labels_in(logits[where], self._regions)
         self._sizes[number] = self._sizes[number] + there.flatten(1).sum(1)
 
     def result(self) -> torch.Tensor:

@@ -127,10 +127,11 @@ class RMRPredictor(ImagePredictor):
         self._fused = self._restoration_db = None
         if images is not None:
             modalities = data[:self.fusing_network.num_modalities]
-            restored = len(images) == len(modalities)
-            body = body_of_preprocessed(modalities.cpu().numpy()) if restored else None  # takes long, two want it
+            body = None
+            if len(images) == len(modalities):
+                body = body_of_preprocessed(list(modalities.cpu().numpy()))  # takes long, two want it
+                self._restoration_db = restoration_db(images, modalities, body)
             self._fused = self.fuse(images, data, body)
-            self._restoration_db = restoration_db(images, modalities, body) if restored else None
         return logits
 
     def confidence(self, logits: np.ndarray, properties: dict) -> dict:
@@ -290,7 +291,8 @@ class RMRPredictor(ImagePredictor):
                                    num_processes_segmentation_export: int = default_num_processes):
         # nnU-Net's loop stops everything at the first case that fails, and leaves half a file where it was writing
         processes, self._one_case = 0 if self._one_case else num_processes_segmentation_export, False
-        cases, confidences = [], []
+        cases: list[str] = []
+        confidences: list[dict | Failure] = []
         with (Beside(partial(new_pool, processes) if processes else None, processes + 2) as segmentations,
               Beside(partial(ThreadPoolExecutor, 1), 1) as fused_images):
             for number, item in enumerate(data_iterator):

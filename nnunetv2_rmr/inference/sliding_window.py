@@ -119,7 +119,8 @@ class ImagePredictor(nnUNetPredictor):
         self._inside = unpad[1:]
         logits = super().predict_sliding_window_return_logits(input_image)
         if self._images_of_folds is not None and self._accumulator is not None:
-            self._images_of_folds.append(self._accumulator.mean().cpu()[(slice(None), *self._inside)])
+            inside = (slice(None), *self._inside)
+            self._images_of_folds.append(self._accumulator.mean().cpu()[inside])
         if self._sizes_of_folds is not None and self._sizes is not None:
             self._sizes_of_folds.append(self._sizes.result())
         return logits
