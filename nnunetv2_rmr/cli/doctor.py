@@ -157,11 +157,14 @@ def check_trainers() -> Iterator[Check]:
     """Whether nnU-Net's own search finds every trainer, as the class that worker processes will load."""
     folders = [folder for folder in os.environ.get(EXT_TRAINER, "").split(os.pathsep) if folder.strip()]
     ours = [folder for folder in folders if Path(folder, "nnunet_rmr_trainers.py").is_file()]
-    whole = [folder for folder in folders if Path(folder, "nnunetv2_rmr").is_dir()]  # package instead of trainers only
+    # nnU-Net would throw away every module of ours that it imported from there
+    whole = [folder for folder in folders if Path(folder, "nnunetv2_rmr").is_dir()]
     others = [folder for folder in folders if Path(folder).is_dir() and folder not in [*ours, *whole]]
     fix = _export(EXT_TRAINER, os.pathsep.join([*others, "$(nnUNetv2_rmr_trainers)"]))
     if not folders:
         yield Check(EXT_TRAINER, "FAIL", "not set: nnU-Net does not find our trainers", fix)
+    elif whole:
+        yield Check(EXT_TRAINER, "FAIL", f"{whole[0]} holds the whole package instead of the trainers only", fix)
     elif problems := list(filter(None, starmap(_search_problem, our_trainers(trainers_folder()).items()))):
         yield Check(EXT_TRAINER, "FAIL", problems[0], fix)
     else:

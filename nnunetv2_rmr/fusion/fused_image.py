@@ -10,22 +10,24 @@ from nnunetv2_rmr.fusion.gradient import gradient
 
 
 def fused_image(images: torch.Tensor, data: torch.Tensor, spacing: Sequence[float], reference: int,
-                presence: torch.Tensor | None = None) -> torch.Tensor:
+                presence: torch.Tensor | None = None, body: np.ndarray | None = None) -> torch.Tensor:
     """Gradient fusion of the modalities that are there; what a network has fused itself, it leaves as it is.
 
     images: (M, D, H, W), the modalities as the network has restored them, or (1, D, H, W), fused by the network.
     data: (M, D, H, W), what it saw, as nnU-Net preprocesses it; both in normalised intensities. spacing: mm per axis;
     two numbers for a 2D configuration, whose slices are fused one by one. presence: (M,), False for a missing modality;
-    None: all are there. Without the reference modality the last one that is there takes its place. Returns (D, H, W),
-    float32, in the reference modality's normalised intensities; outside of the body the restored reference modality.
+    None: all are there. Without the reference modality the last one that is there takes its place. body: boolean
+    (D, H, W), of `data`, where it is known already. Returns (D, H, W), float32, in the reference modality's normalised
+    intensities; outside of the body the restored reference modality.
     """
     images = images.float().cpu()
     if len(images) == 1:
         return images[0]
     there = [i for i in range(len(images)) if presence is None or presence[i]]
     reference = there.index(reference) if reference in there else len(there) - 1
-    seen = data[there].float().cpu().numpy()
-    return torch.from_numpy(_fuse(images[there].numpy(), body_of_preprocessed(seen), spacing, reference))
+    if body is None:
+        body = body_of_preprocessed(data[there].float().cpu().numpy())
+    return torch.from_numpy(_fuse(images[there].numpy(), body, spacing, reference))
 
 
 def fusion_target(modalities: torch.Tensor, num_images: int, spacing: Sequence[float], reference: int,

@@ -23,11 +23,19 @@ from nnunetv2.inference.sliding_window_prediction import compute_gaussian
 from nnunetv2.utilities.helpers import empty_cache
 
 from nnunetv2_rmr.ext_trainer import add_to_ext_trainer
-from nnunetv2_rmr.files.atomic import remove_leftovers, replacing
+from nnunetv2_rmr.files.atomic import remove_leftovers, replacing, write_json
 from nnunetv2_rmr.files.input_check import files_of_cases
 from nnunetv2_rmr.files.whole_files import is_whole, save_json_whole
 from nnunetv2_rmr.files.workers import Beside, Failure, WorkerDied, ahead, new_pool, or_failure
+from nnunetv2_rmr.fusion.body import body_of_preprocessed
 from nnunetv2_rmr.fusion.fused_image import fused_image, fusion_target
+from nnunetv2_rmr.inference.confidence import (
+    confidence_filename,
+    in_words,
+    label_confidence,
+    label_names,
+    restoration_db,
+)
 from nnunetv2_rmr.inference.export import export_fused, export_segmentation, fused_filename
 from nnunetv2_rmr.inference.fused_writer import check_can_write
 from nnunetv2_rmr.inference.preprocessing import (
@@ -39,7 +47,7 @@ from nnunetv2_rmr.inference.preprocessing import (
 )
 from nnunetv2_rmr.inference.sliding_window import ImagePredictor
 from nnunetv2_rmr.inference.trust import ModelRefused, check_model_folder, reading_data_only
-from nnunetv2_rmr.settings import RMRSettings, channel_names
+from nnunetv2_rmr.settings import RMRSettings, channel_names, distinct_names
 
 
 class FailedCasesError(RuntimeError):
@@ -58,6 +66,9 @@ class RMRPredictor(ImagePredictor):
     returned, `fused_volumes` holds the fused images of the last call in the order of the cases: float32 (D, H, W), on
     the grid and in the axis order of the input, in the units of the reference modality; None for a case that failed.
 
+    `confidences` holds in the same order what docs/confidence.md describes, which beside files is written to
+    folder/confidence/CASE.json, too.
+
     One bad case does not stop a batch: it is reported, the others are done, then FailedCasesError is raised, with what
     would have been returned in its `results`.
     With a model of another trainer it behaves like nnUNetPredictor.
@@ -71,11 +82,14 @@ class RMRPredictor(ImagePredictor):
 
     # on the class, because a stock predictor can become one of these after its own __init__
     fused_volumes: Sequence[np.ndarray | None] = ()
+    confidences: Sequence[dict | None] = ()
     allow_missing: bool = False
     _one_case: bool = False
     _failures: Sequence[Failure] = ()
     _output_folder: str | None = None
     _fused: torch.Tensor | None = None
+    _restoration_db: Sequence[float | None] | None = None
+    _label_sizes: torch.Tensor
 
     # ---- a model ----------------------------------------------------------------------------------------------------
 
@@ -109,9 +123,28 @@ class RMRPredictor(ImagePredictor):
     # ---- one preprocessed case --------------------------------------------------------------------------------------
 
     def predict_logits_from_preprocessed_data(self, data: torch.Tensor) -> torch.Tensor:
-        logits, images = self.predict_logits_and_images(data)
-        self._fused = None if images is None else self.fuse(images, data)
+        logits, images, self._label_sizes = self.predict_everything(data)
+        self._fused = self._restoration_db = None
+        if images is not None:
+            modalities = data[:self.fusing_network.num_modalities]
+            body = None
+            if len(images) == len(modalities):
+                body = body_of_preprocessed(list(modalities.cpu().numpy()))  # takes long, two want it
+                self._restoration_db = restoration_db(images, modalities, body)
+            self._fused = self.fuse(images, data, body)
         return logits
+
+    def confidence(self, logits: np.ndarray, properties: dict) -> dict:
+        """Of the case predicted last, see docs/confidence.md. logits: (heads, D, H, W); properties: nnU-Net's."""
+        voxels = np.divide(properties["shape_after_cropping_and_before_resampling"], logits.shape[1:]).prod()
+        names = label_names(self.dataset_json["labels"], self.label_manager)
+        record = {"passes": len(self._label_sizes), "labels": label_confidence(
+            torch.from_numpy(logits), self._label_sizes, names, float(np.prod(properties["spacing"]) * voxels / 1000),
+            self.label_manager.has_regions)}
+        if self._restoration_db is not None:
+            record["restoration_db"] = dict(zip(distinct_names(channel_names(self.dataset_json)),
+                                                self._restoration_db))
+        return record
 
     def take_fused(self) -> torch.Tensor | None:
         """The fused image that belongs to the logits predicted last, handed over: (D, H, W), normalised, on the CPU."""
@@ -123,15 +156,15 @@ class RMRPredictor(ImagePredictor):
         """Number of the modality whose intensities the fused image has."""
         return reference_of(self.plans_manager, self.dataset_json)
 
-    def fuse(self, images: torch.Tensor, data: torch.Tensor) -> torch.Tensor:
+    def fuse(self, images: torch.Tensor, data: torch.Tensor, body: np.ndarray | None = None) -> torch.Tensor:
         """The fused image (D, H, W) of a whole case, of what the network has made of it (see `fused_image`).
 
-        data: what was predicted from, (C, D, H, W).
+        data: what was predicted from, (C, D, H, W). body: (D, H, W), where it is known already.
         """
         modalities = data[:self.fusing_network.num_modalities]
         # of a case, not of a tile: a modality that is zero in a tile is no more than background there
         presence = modalities.flatten(1).any(1) if self.allow_missing else None
-        return fused_image(images, modalities, self.configuration_manager.spacing, self.reference, presence)
+        return fused_image(images, modalities, self.configuration_manager.spacing, self.reference, presence, body)
 
     def fusion_target(self, data: torch.Tensor, spacing: Sequence[float] | None = None) -> torch.Tensor:
         """What the fused image of a case aims at, made from its clean modalities (see fusion/fused_image.py).
@@ -158,7 +191,7 @@ class RMRPredictor(ImagePredictor):
                              "(-prev_stage_predictions) has to say where the first one's segmentations are")
         self._output_folder = os.path.dirname(output[0]) or "." if isinstance(output, list) else output
         if output is not None:
-            remove_leftovers([self._output_folder, join(self._output_folder, "fused")])
+            remove_leftovers([self._output_folder, *(join(self._output_folder, f) for f in ("fused", "confidence"))])
         with patch.object(predict_from_raw_data, "save_json", save_json_whole):
             return super().predict_from_files(*given.args, **given.kwargs)
 
@@ -185,7 +218,7 @@ class RMRPredictor(ImagePredictor):
 
     def _start(self, to_files: bool) -> None:
         """Before a batch: forget the last one, and find out now whether fused images can be written at the end."""
-        self._failures, self._output_folder, self.fused_volumes = [], None, []
+        self._failures, self._output_folder, self.fused_volumes, self.confidences = [], None, [], []
         if self.fuses:
             if self.allow_missing and RMRSettings.from_plans(self.plans_manager.plans).modality_dropout == 0:
                 print("WARNING: this model was trained without modality dropout: what it makes of a case with a "
@@ -258,33 +291,38 @@ class RMRPredictor(ImagePredictor):
                                    num_processes_segmentation_export: int = default_num_processes):
         # nnU-Net's loop stops everything at the first case that fails, and leaves half a file where it was writing
         processes, self._one_case = 0 if self._one_case else num_processes_segmentation_export, False
-        cases = []
+        cases: list[str] = []
+        confidences: list[dict | Failure] = []
         with (Beside(partial(new_pool, processes) if processes else None, processes + 2) as segmentations,
               Beside(partial(ThreadPoolExecutor, 1), 1) as fused_images):
             for number, item in enumerate(data_iterator):
                 case = item["ofile"] or f"array {number}"
                 cases.append(case)
-                self._predict_case(case, item, save_probabilities, segmentations, fused_images)
+                self._predict_case(case, item, save_probabilities, segmentations, fused_images, confidences)
             results, images = segmentations.results(), fused_images.results()
         compute_gaussian.cache_clear()
         empty_cache(self.device)
-        for case, *of_case in zip(cases, results, images or results):  # one line for a case; no images: does not fuse
+        # one line for a case; no images: does not fuse
+        for case, *of_case in zip(cases, results, images or results, confidences):
             failure = next((result for result in of_case if isinstance(result, (Failure, WorkerDied))), None)
             if failure is not None:
                 self._note(failure if isinstance(failure, Failure) else Failure(f"{case}: no segmentation ({failure})"))
         volumes = [image if isinstance(image, np.ndarray) else None for image in images]
         self.fused_volumes = volumes if any(volume is not None for volume in volumes) else []
+        self.confidences = [record if isinstance(record, dict) else None for record in confidences]
         failures, folder, self._failures, self._output_folder = self._failures, self._output_folder, [], None
         _report(failures, folder, results)
         return results
 
     def _predict_case(self, case: str, item: dict, save_probabilities: bool, segmentations: Beside,
-                      fused_images: Beside) -> None:
+                      fused_images: Beside, confidences: list) -> None:
         """Predict a case and have both its outputs exported, or have them be the reason why there are none."""
         file, properties = item["ofile"], item["data_properties"]
         intensity_map = properties.pop(PROPERTY, None)
         print(f"predicting {os.path.basename(case)}")
         logits = or_failure(case, self._predict_item, item["data"])
+        confidences.append(logits if isinstance(logits, Failure) else or_failure(
+            f"{case}: no confidence", self._tell_confidence, file, case, logits, properties))
         if isinstance(logits, Failure):
             for exports in (segmentations, fused_images) if self.fuses else (segmentations,):
                 exports.submit(Failure, logits.message, logits.traceback)
@@ -296,6 +334,14 @@ class RMRPredictor(ImagePredictor):
         segmentations.submit(or_failure, f"{case}: no segmentation", export_segmentation, logits, properties,
                              self.configuration_manager, self.plans_manager, self.dataset_json, file,
                              save_probabilities)
+
+    def _tell_confidence(self, file: str | None, case: str, logits: np.ndarray, properties: dict) -> dict:
+        # before both outputs: who finds them, also in a prediction that was killed, finds this
+        record = self.confidence(logits, properties)
+        if file is not None:
+            write_json(record, confidence_filename(file))
+        print(in_words(f"case {os.path.basename(case)}", record))
+        return record
 
     def _predict_item(self, data: torch.Tensor | str) -> np.ndarray:
         """Logits (classes, D, H, W); an array, as nnU-Net has found tensors to fail on their way to another process."""

@@ -1,8 +1,9 @@
-"""nnU-Net's sliding window, in whose one pass the network also gives its images."""
+"""nnU-Net's sliding window, in whose one pass the network also gives its images, and every pass is counted."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import cast
 
 import torch
@@ -12,6 +13,7 @@ from nnunetv2.inference.sliding_window_prediction import compute_gaussian
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 
+from nnunetv2_rmr.inference.passes import LabelSizes
 from nnunetv2_rmr.networks.fusing import FusingNetwork, unwrapped
 
 
@@ -36,24 +38,28 @@ class ImageAccumulator:
         return self.sum / self.weight_sum
 
 
-class _KeepsImages(nn.Module):
-    """Stands in for the network during one tile: its first, un-mirrored call also yields the images.
+class _OfOneTile(nn.Module):
+    """Stands in for the network during one tile: its first, un-mirrored call also yields the images, if they are
+    wanted, and of every call `look` is shown its number and its logits.
 
     So nnU-Net's own mirroring code runs unchanged and the images cost one pass through their head, no second forward.
     """
 
     images: torch.Tensor  # of the first call
 
-    def __init__(self, network: nn.Module):
+    def __init__(self, network: nn.Module, wants_images: bool, look: Callable[[int, torch.Tensor], None] | None):
         super().__init__()
-        self.network = network
-        self.called = False
+        self.network, self.wants_images, self.look = network, wants_images, look
+        self.calls = 0
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.called:
-            return self.network(x)
-        self.called = True
-        logits, self.images = self.network(x, images=True)
+        if self.wants_images and self.calls == 0:
+            logits, self.images = self.network(x, images=True)
+        else:
+            logits = self.network(x)
+        if self.look is not None:
+            self.look(self.calls, logits)
+        self.calls += 1
         return logits
 
 
@@ -65,7 +71,10 @@ class ImagePredictor(nnUNetPredictor):
 
     # on the class, because a stock predictor can become one of these after its own __init__
     _images_of_folds: list[torch.Tensor] | None = None  # None: nobody asks for images
+    _sizes_of_folds: list[torch.Tensor] | None = None  # None: nobody asks for them
     _accumulator: ImageAccumulator | None = None
+    _sizes: LabelSizes | None = None
+    _inside: Sequence[slice]
     _tiles: Iterator[tuple]
 
     @property
@@ -78,17 +87,19 @@ class ImagePredictor(nnUNetPredictor):
         """The network without wrappers, of a model that `fuses`."""
         return cast(FusingNetwork, unwrapped(self.network))
 
-    def predict_logits_and_images(self, data: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def predict_everything(self, data: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
         """Of a preprocessed case (C, D, H, W): nnU-Net's logits (classes, D, H, W) and the images (images, D, H, W),
-        both means over the folds and on the CPU. None for the images of a network that has none.
+        both means over the folds; None for the images of a network that has none. And how many voxels every pass gives
+        to every label, (passes, labels), see `LabelSizes`. All on the CPU.
         """
         images: list[torch.Tensor] = []
-        self._images_of_folds = images if self.fuses else None
+        sizes: list[torch.Tensor] = []
+        self._images_of_folds, self._sizes_of_folds = images if self.fuses else None, sizes
         try:
             logits = super().predict_logits_from_preprocessed_data(data)
         finally:
-            self._images_of_folds = self._accumulator = None
-        return logits, sum(images[1:], images[0]) / len(images) if self.fuses else None
+            self._images_of_folds = self._sizes_of_folds = self._accumulator = self._sizes = None
+        return logits, sum(images[1:], images[0]) / len(images) if self.fuses else None, torch.cat(sizes)
 
     def predict_images_from_preprocessed_data(self, data: torch.Tensor) -> torch.Tensor:
         """The images alone, with the present weights: (images, D, H, W), normalised, on the CPU.
@@ -103,31 +114,39 @@ class ImagePredictor(nnUNetPredictor):
             self._images_of_folds = self._accumulator = None
 
     def predict_sliding_window_return_logits(self, input_image: torch.Tensor) -> torch.Tensor:
+        _, unpad = pad_nd_image(input_image[:1], self.configuration_manager.patch_size, "constant", {"value": 0},
+                                True)  # as nnU-Net pads an image smaller than the patch
+        self._inside = unpad[1:]
         logits = super().predict_sliding_window_return_logits(input_image)
         if self._images_of_folds is not None and self._accumulator is not None:
-            _, unpad = pad_nd_image(input_image[:1], self.configuration_manager.patch_size, "constant", {"value": 0},
-                                    True)  # as nnU-Net pads an image smaller than the patch
-            inside = (slice(None), *unpad[1:])
+            inside = (slice(None), *self._inside)
             self._images_of_folds.append(self._accumulator.mean().cpu()[inside])
+        if self._sizes_of_folds is not None and self._sizes is not None:
+            self._sizes_of_folds.append(self._sizes.result())
         return logits
 
     def _internal_predict_sliding_window_return_logits(self, data: torch.Tensor, slicers, do_on_device: bool = True):
         # nnU-Net's calls it once more, with results on the CPU, where the GPU's memory was not enough
+        self._tiles = iter(slicers)  # nnU-Net predicts the tiles in this order
         if self._images_of_folds is not None:
             self._accumulator = ImageAccumulator((self.fusing_network.num_images, *data.shape[1:]),
                                                  self.configuration_manager.patch_size, self.use_gaussian,
                                                  self.device if do_on_device else torch.device("cpu"))
-            self._tiles = iter(slicers)  # nnU-Net predicts the tiles in this order
+        if self._sizes_of_folds is not None:
+            axes = (self.allowed_mirroring_axes or ()) if self.use_mirroring else ()
+            self._sizes = LabelSizes(slicers, self._inside, axes, self.label_manager.has_regions)
         return super()._internal_predict_sliding_window_return_logits(data, slicers, do_on_device)
 
     def _internal_maybe_mirror_and_predict(self, x: torch.Tensor) -> torch.Tensor:
-        if self._accumulator is None:
+        if self._accumulator is None and self._sizes is None:
             return super()._internal_maybe_mirror_and_predict(x)
-        network = self.network
-        self.network = keeper = _KeepsImages(network)
+        tile, network = next(self._tiles), self.network
+        look = partial(self._sizes.add, tile) if self._sizes is not None else None
+        self.network = stand_in = _OfOneTile(network, self._accumulator is not None, look)
         try:
             logits = super()._internal_maybe_mirror_and_predict(x)
         finally:
             self.network = network
-        self._accumulator.add(next(self._tiles), keeper.images)
+        if self._accumulator is not None:
+            self._accumulator.add(tile, stand_in.images)
         return logits
