@@ -57,7 +57,7 @@ def _vanilla(file: Path, plans: dict, dataset_json: dict) -> dict:
     found = load_data(file, "cpu")
     weights = weights_that_segment(found["network_weights"])
     small = {key: found[key] for key in READ_BY_PREDICTION}
-    small["init_args"] = found["init_args"] | {"plans": plans}
+    small["init_args"] = {"configuration": found["init_args"]["configuration"]}
     try:
         _network(plans, small["init_args"]["configuration"], dataset_json).load_state_dict(weights)
     except Exception as error:
