@@ -26,8 +26,8 @@ from nnunetv2_rmr.losses.restoration import RMRLoss
 from nnunetv2_rmr.networks.planned import planned_network
 from nnunetv2_rmr.networks.rmrnet import RMRNet, TrainingOutputs
 from nnunetv2_rmr.published.nnUNetTrainerRMR_paper import nnUNetTrainerRMR_paper
+from nnunetv2_rmr.training import fusion_only
 from nnunetv2_rmr.training.degradations_only import nnUNetTrainer_RMRDegradations
-from nnunetv2_rmr.training.fusion_only import nnUNetTrainerRMR_fusionOnly
 from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
 from nnunetv2_rmr.training.reproducible import SeedNextSample, seed_everything, seed_from_environment
 
@@ -86,20 +86,13 @@ class nnUNetTrainerRMR_restorationOnly(nnUNetTrainerRMR):
         return RestorationAlone(loss.segmentation, loss.restoration_weight)
 
 
-def fusion_only(iterations: int) -> type:
-    """From nnU-Net's own model of the same fold and seed, which OUT has to have; so many iterations, whatever
-    COMPARE_ITERATIONS says."""
+class nnUNetTrainerRMR_fusionOnly(fusion_only.nnUNetTrainerRMR_fusionOnly):
+    """From nnU-Net's own model of the same fold and seed, which OUT has to have."""
 
-    class FusionOnly(nnUNetTrainerRMR_fusionOnly):
-        whole_training = iterations
-
-        def on_train_start(self) -> None:
-            vanilla = self.output_folder.replace(type(self).__name__, "nnUNetTrainer_short")
-            load_pretrained_weights(self.network, os.path.join(vanilla, "checkpoint_final.pth"))
-            super().on_train_start()
-
-    FusionOnly.__name__ = FusionOnly.__qualname__ = f"nnUNetTrainerRMR_fusionOnly_{iterations}"
-    return FusionOnly
+    def on_train_start(self) -> None:
+        vanilla = self.output_folder.replace(type(self).__name__, "nnUNetTrainer_short")
+        load_pretrained_weights(self.network, os.path.join(vanilla, "checkpoint_final.pth"))
+        super().on_train_start()
 
 
 def few_labels(number: int, use_others: bool) -> type:
@@ -129,11 +122,10 @@ def few_labels(number: int, use_others: bool) -> type:
     return FewLabels
 
 
-FUSION_ONLY = (100, 200, 400, 800, 1600)
 FEW = (4, 8, 16, 32)
 BASES = (nnUNetTrainer, nnUNetTrainerDA5, nnUNetTrainerWide, nnUNetTrainer_RMRDegradations, nnUNetTrainerRMR,
          nnUNetTrainerRMR_modalityDropout, nnUNetTrainerRMR_restorationOnly,
-         nnUNetTrainerRMR_paper, *map(fusion_only, FUSION_ONLY),
+         nnUNetTrainerRMR_fusionOnly, nnUNetTrainerRMR_paper,
          *(few_labels(number, use_others) for number in FEW for use_others in (False, True)))
 
 
@@ -144,8 +136,6 @@ def short(base: type) -> type:
             super().__init__(plans, configuration, fold, dataset_json, device)
             self.num_epochs = int(os.environ["COMPARE_EPOCHS"])
             self.num_iterations_per_epoch = int(os.environ["COMPARE_ITERATIONS"])
-            if hasattr(self, "whole_training"):
-                self.num_iterations_per_epoch = self.whole_training // self.num_epochs
             self.num_val_iterations_per_epoch = 2
             self.save_every = max(1, self.num_epochs // 5)
 
