@@ -11,7 +11,6 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from unittest.mock import patch
 
 import dynamic_network_architectures
@@ -21,7 +20,6 @@ import torch
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.preprocessing.normalization.default_normalization_schemes import ImageNormalization
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
-from nnunetv2.run import load_pretrained_weights
 from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch import nn
@@ -61,13 +59,6 @@ def reading_data_only() -> Iterator[None]:
         return
     with patch.object(torch, "load", load_data):
         yield
-
-
-def read_pretrained_weights_as_data() -> None:
-    """From now on nnU-Net's -pretrained_weights, in this process, does so, too; to the CPU first."""
-    if not trusted():
-        load_pretrained_weights.torch = SimpleNamespace(load=lambda file, **_: load_data(file, "cpu"),
-                                                        device=torch.device)
 
 
 def load_data(file: str | os.PathLike, map_location=None, weights_only: bool = True) -> dict:

@@ -1,16 +1,33 @@
 """What trainers do with checkpoints of others: see inference/trust.py."""
 
+from types import SimpleNamespace
+
+import torch
+from nnunetv2.run import load_pretrained_weights
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from nnunetv2_rmr.inference.trust import read_pretrained_weights_as_data, reading_data_only
+from nnunetv2_rmr.inference.trust import reading_data_only
+from nnunetv2_rmr.networks.fusing import unwrapped
+from nnunetv2_rmr.training.nnssl import ADAPTATION_PLAN, refuse_plans_of_nnssl, take_encoder
 
 
 class ReadsDataOnly(nnUNetTrainer):
     """Base of trainers: neither --c, --val nor -pretrained_weights runs what a file holds."""
 
     def initialize(self) -> None:
+        refuse_plans_of_nnssl(self.plans_manager.plans, type(self).__name__)
         super().initialize()
-        read_pretrained_weights_as_data()
+        load_pretrained_weights.torch = SimpleNamespace(load=self.read_weights, device=torch.device)
+
+    def read_weights(self, file: str, **_) -> dict:
+        """What nnU-Net's -pretrained_weights takes for the content of the file; also one of nnssl's."""
+        with reading_data_only():
+            found = torch.load(file, map_location="cpu", weights_only=False)
+        if ADAPTATION_PLAN not in found:
+            return found
+        network = unwrapped(self.network)
+        take_encoder(getattr(network, "segmentation", network), found, file)
+        return {"network_weights": network.state_dict()}
 
     def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
         with reading_data_only():

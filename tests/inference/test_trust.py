@@ -17,12 +17,12 @@ from nnunetv2_rmr.inference.trust import (
     ModelRefused,
     check_model_folder,
     load_data,
-    read_pretrained_weights_as_data,
     reading_data_only,
     refuse_strange_callables,
 )
 from nnunetv2_rmr.training.degradations_only import nnUNetTrainer_RMRDegradations
 from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
+from nnunetv2_rmr.training.reads_data_only import ReadsDataOnly
 
 DATASET_JSON = {"channel_names": {"0": "T1", "1": "FLAIR"}, "labels": {"background": 0, "lesion": 1},
                 "file_ending": ".nii.gz"}
@@ -125,14 +125,12 @@ def test_our_trainers_read_data_only(trainer_of, tmp_path, monkeypatch, trainer)
 def test_no_way_of_loading_runs_it_unless_the_user_trusts_the_model(tmp_path, monkeypatch, load):
     folder = model_folder(tmp_path / "model", plans(), checkpoint(more=Command(tmp_path / "run")))
     file = str(folder / "fold_0" / "checkpoint_final.pth")
-    monkeypatch.setattr(load_pretrained_weights, "torch", torch)
 
     def attempt() -> None:
         if load == "predictor":
             RMRPredictor(device=torch.device("cpu")).initialize_from_trained_model_folder(str(folder), (0,))
         elif load == "pretrained":
-            read_pretrained_weights_as_data()
-            load_pretrained_weights.load_pretrained_weights(torch.nn.Identity(), file)
+            ReadsDataOnly.read_weights(None, file)
         else:
             with reading_data_only():
                 torch.load(file, weights_only=False)
@@ -141,7 +139,6 @@ def test_no_way_of_loading_runs_it_unless_the_user_trusts_the_model(tmp_path, mo
         attempt()
     assert not (tmp_path / "run").exists()
     monkeypatch.setenv(ENVIRONMENT, "1")
-    monkeypatch.setattr(load_pretrained_weights, "torch", torch)
     try:
         attempt()
     except ModelRefused as error:  # its weights are no network's

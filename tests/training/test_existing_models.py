@@ -11,7 +11,7 @@ import SimpleITK as sitk
 import tiny
 import torch
 from conftest import PLAIN, REGIONS
-from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
+from nnunetv2.run import load_pretrained_weights
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from small_networks import teach
 
@@ -20,14 +20,39 @@ from nnunetv2_rmr.inference.export_vanilla import export_vanilla
 from nnunetv2_rmr.training.fusion_only import nnUNetTrainerRMR_fusionOnly
 
 
+@pytest.fixture(autouse=True)
+def afterwards_nnunets_own(monkeypatch):
+    monkeypatch.setattr(load_pretrained_weights, "torch", torch)
+
+
 @pytest.fixture
 def vanilla(trainer_of, tmp_path) -> Path:
-    """Checkpoint of an nnU-Net network with weights unlike those of a start."""
-    network = trainer_of(nnUNetTrainer).network
-    for parameter in network.parameters():
+    """Checkpoint of an nnU-Net model with weights unlike those of a start, which mirrors along one axis."""
+    trainer = trainer_of(nnUNetTrainer)
+    for parameter in trainer.network.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
-    torch.save({"network_weights": network.state_dict()}, tmp_path / "vanilla.pth")
+    trainer.inference_allowed_mirroring_axes = (1,)
+    trainer.save_checkpoint(str(tmp_path / "vanilla.pth"))
     return tmp_path / "vanilla.pth"
+
+
+def content(checkpoint: Path) -> dict:
+    return torch.load(checkpoint, weights_only=False)
+
+
+def change(checkpoint: Path, where: tuple[str, ...], value) -> None:
+    found = content(checkpoint)
+    place = found
+    for key in where[:-1]:
+        place = place[key]
+    place[where[-1]] = value
+    torch.save(found, checkpoint)
+
+
+def given(trainer, checkpoint: Path):
+    """The trainer after what nnU-Net does for -pretrained_weights."""
+    load_pretrained_weights.load_pretrained_weights(trainer.network, str(checkpoint))
+    return trainer
 
 
 def batch() -> dict:
@@ -35,8 +60,7 @@ def batch() -> dict:
 
 
 def test_all_weights_are_the_models_the_last_layers_too_and_stay_so_while_the_head_learns(trainer_of, vanilla):
-    trainer = trainer_of(nnUNetTrainerRMR_fusionOnly)
-    load_pretrained_weights(trainer.network, str(vanilla))
+    trainer = given(trainer_of(nnUNetTrainerRMR_fusionOnly), vanilla)
     teach(trainer.network)
     head = [weight.clone() for weight in trainer.network.image_decoder.parameters()]
     trainer.on_train_epoch_start()
@@ -44,22 +68,50 @@ def test_all_weights_are_the_models_the_last_layers_too_and_stay_so_while_the_he
     for _ in range(3):
         trainer.train_step(batch())
     state = trainer.network.state_dict()
-    for name, weight in torch.load(vanilla)["network_weights"].items():
+    for name, weight in content(vanilla)["network_weights"].items():
         assert torch.equal(state[name], weight), name
     assert not any(map(torch.equal, head, trainer.network.image_decoder.parameters()))
+    assert not any(weight.requires_grad for weight in trainer.network.segmentation.parameters())
 
 
-def test_a_model_with_other_labels_is_refused_and_named(trainer_of, vanilla):
-    weights = torch.load(vanilla)["network_weights"]
-    other = {name: torch.cat([weight] * (1 + (".seg_layers." in name))) for name, weight in weights.items()}
-    torch.save({"network_weights": other}, vanilla)
+def test_predictions_are_mirrored_as_the_models_are_also_after_a_resumed_training(trainer_of, vanilla, tmp_path):
+    trainer = given(trainer_of(nnUNetTrainerRMR_fusionOnly), vanilla)
+    trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()  # on the start of a training
+    assert trainer.inference_allowed_mirroring_axes == (1,)
+    trainer.save_checkpoint(str(tmp_path / "ours.pth"))
+    resumed = trainer_of(nnUNetTrainerRMR_fusionOnly)
+    resumed.load_checkpoint(str(tmp_path / "ours.pth"))
+    resumed.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+    assert resumed.inference_allowed_mirroring_axes == (1,)
+
+
+@pytest.mark.parametrize(("where", "value", "told"), [
+    (("init_args", "fold"), 1, "other: fold"),
+    (("init_args", "dataset_json", "labels"), {"lesion": 0, "background": 1}, "other: labels"),
+    (("init_args", "plans", "configurations", "test", "spacing"), [1, 1, 2], "other: spacing"),
+    (("init_args", "plans", "configurations", "test", "patch_size"), [8, 8, 16], "other: patch_size"),
+    (("init_args", "plans", "transpose_forward"), [2, 1, 0], "other: transpose_forward"),
+    (("init_args",), None, "other: configuration, fold, "),
+    (("network_weights", "more"), torch.zeros(1), "has trained another network than the plans name"),
+])
+def test_a_model_of_another_training_would_not_segment_as_before_and_is_refused(trainer_of, vanilla, where, value,
+                                                                                told):
+    change(vanilla, where, value)
     trainer = trainer_of(nnUNetTrainerRMR_fusionOnly)
-    with pytest.raises(ValueError, match=r"-pretrained_weights .*vanilla\.pth: is of a model with other labels"):
-        load_pretrained_weights(trainer.network, str(vanilla))
+    with pytest.raises(BadCaseError, match=rf"-pretrained_weights .*vanilla\.pth: .*{told}"):
+        given(trainer, vanilla)
+    with pytest.raises(BadCaseError, match="give its checkpoint"):
+        trainer.on_train_start()
+
+
+def test_batch_size_and_our_settings_are_free(trainer_of, vanilla):
+    change(vanilla, ("init_args", "plans", "configurations", "test", "batch_size"), 7)
+    change(vanilla, ("init_args", "plans", "rmr"), {"p_clean": .5})
+    given(trainer_of(nnUNetTrainerRMR_fusionOnly), vanilla)
 
 
 def test_without_a_model_there_is_nothing_to_add_a_fused_image_to(trainer_of):
-    with pytest.raises(ValueError, match="give its checkpoint with -pretrained_weights"):
+    with pytest.raises(BadCaseError, match="give its checkpoint with -pretrained_weights"):
         trainer_of(nnUNetTrainerRMR_fusionOnly).on_train_start()
 
 
