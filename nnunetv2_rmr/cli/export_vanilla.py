@@ -30,5 +30,6 @@ def main(argv: list[str] | None = None) -> None:
         export_vanilla(**vars(given))
     except (ValueError, OSError) as error:
         sys.exit(f"{p.prog}: error: {error}")
-    print(f"{given.out}: predict with nnUNetv2_predict_from_modelfolder -m {given.out}, or name it "
-          "nnUNetTrainer__PLANS__CONFIGURATION within nnUNet_results/DATASET and use nnUNetv2_predict")
+    folds = " ".join(sorted(folder.name.removeprefix("fold_") for folder in given.out.glob("fold_*")))
+    print(f"{given.out}: predict with nnUNetv2_predict_from_modelfolder -i IN -o OUT -m {given.out} -f {folds} "
+          f"-chk {given.checkpoint}")

@@ -180,7 +180,8 @@ def summary(request: ImportRequest, checked: CheckedDataset) -> str:
         written = [f"{name} -> {value}" for name, value in zip(request.regions or {}, checked.regions_class_order)]
         lines.append(f"  predicted regions are written, later over earlier, as: {', '.join(written)}")
     lines += [f"  {found.case.source}, {name}: {registration}"
-              for found in checked.cases for name, registration in found.registrations.items()]
+              for found in checked.cases for name, registration in found.registrations.items()
+              if not registration.problem]  # which is among the notes
     lines += [f"  note: {note}" for note in checked.notes]
     for source, texts in checked.skipped.items():
         lines += [f"  skipped {source}:"] + [f"    - {text}" for text in texts]

@@ -65,8 +65,9 @@ def inspect_case(case: Case, request: ImportRequest) -> Inspection:
         warning = _noting(found.problems, check_forms, [f for files in case.files.values() for f in files],
                           GRID_TOLERANCE)
         found.warnings += [warning] if warning else []
-        spacing = found.grid.spacing[::-1]
-        found.warnings += [f"{case.source}: {line}" for line in misregistration.warnings(found.coarse, spacing)]
+        if not request.register_to:  # else what could be done was done, or is warned of
+            spacing = found.grid.spacing[::-1]
+            found.warnings += [f"{case.source}: {line}" for line in misregistration.warnings(found.coarse, spacing)]
     found.coarse.clear()  # would have to travel between processes
     return found
 
@@ -128,7 +129,7 @@ def _inspect_image(path: Path, modality: str, request: ImportRequest, found: Ins
         fixed = read_volume(found.case.files[request.register_to][0])
         found.registrations[modality] = registration = register(fixed, image)
         if registration.problem:
-            found.warnings.append(f"{path}: {registration}")
+            found.warnings.append(f"{found.case.source}, {modality}: {registration}")
         image = registration.place(image)
     placed = _placed(image, path, modality, request.interpolation, request, found)
     seen = sitk.GetArrayViewFromImage(placed)

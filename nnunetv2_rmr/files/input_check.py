@@ -41,7 +41,8 @@ def files_of_cases(folder: str, names: Sequence[str], file_ending: str) -> list[
     images = sorted(images_in(folder, file_ending), key=lambda image: image.group(1, 2))
     if not images:
         wanted = ", ".join(f"CASE_{i:04d}{file_ending} ({name})" for i, name in enumerate(names))
-        raise ValueError(f"no case in {folder}: the files of one have to be named {wanted}")
+        raise ValueError(f"no case in {folder}: the files of one have to be named {wanted}; or, of DICOM "
+                         "files, give --series")
     others = {file for file in os.listdir(folder) if file.endswith(file_ending) and not file.startswith(".")}
     if others := others.difference(image[0] for image in images):
         print(f"passed over, since not named like CASE_0000{file_ending}: {', '.join(sorted(others))}")
@@ -70,7 +71,7 @@ def check_files(files: Sequence[str], made_of_them: Sequence[str] = ()) -> None:
         # nnU-Net's reader refuses other spacings, however close, without a word
         if not grid.is_close(first) or not np.allclose(grid.spacing, first.spacing):
             raise BadCaseError(f"{file} does not lie on the grid of {files[0]} ({grid.difference(first)}): resample "
-                               "the modalities to one grid first")
+                               "the modalities to one grid first, as --resample_to NAME does in prediction")
     if warning := check_forms(originals, GRID_TOLERANCE):
         print(f"WARNING: {warning}")
 

@@ -50,7 +50,8 @@ class Registration:
     def __str__(self) -> str:
         found = (f"shift {self.shift:.1f} mm, rotation {self.rotation:.1f} degrees, mutual information "
                  f"{self.before:.3f} before, {self.after:.3f} after")
-        return f"registration failed ({self.problem}), left where its header says; {found}" if self.problem else found
+        return (f"registration failed ({self.problem}), left where its header says; what was rejected: {found}"
+                if self.problem else found)
 
 
 def register(fixed: sitk.Image, moving: sitk.Image) -> Registration:
