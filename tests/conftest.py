@@ -13,10 +13,16 @@ from plans import DATASET_JSON, make_plans
 PLAIN, REGIONS = 901, 902
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    config.option.loadscopereorder = False  # pytest-xdist's, which would run files of a single test last
     # The caller's switches. Not while importing: processes that tests start import this, too, and have switches set.
     for name in [name for name in os.environ if name.startswith(("nnUNet_rmr_", "nnUNet_wandb_", "TINY_"))]:
         del os.environ[name]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # one test of minutes; two processes end together if it does not begin last
+    items.sort(key=lambda item: item.path.name != "test_tutorial.py")
 
 
 @pytest.fixture(scope="session")
