@@ -17,17 +17,16 @@ import nnunetv2_rmr.demo
 from nnunetv2_rmr.datasets.phantom import CHANNELS
 from nnunetv2_rmr.demo.job import CONFIGURATION, DATASET, FOLD
 from nnunetv2_rmr.demo.run import DemoOptions, prepare_folder, run_demo
+from nnunetv2_rmr.inference.export_vanilla import without_weights
 
 CASE = "phantom_012"  # the first test case
 CHECKPOINT = Path(f"fold_{FOLD}", "checkpoint_final.pth")
-READ_BY_PREDICTION = ("trainer_name", "init_args", "inference_allowed_mirroring_axes")
 
 
 def strip(model: Path, out: Path) -> None:
     """Copy what prediction needs of a model folder to `out`; weights as float16."""
     full = torch.load(model / CHECKPOINT, map_location="cpu", weights_only=False)
-    small = {key: full[key] for key in READ_BY_PREDICTION}
-    small["init_args"] = {"configuration": full["init_args"]["configuration"]}
+    small = without_weights(full)
     # nnU-Net's decoder holds the encoder again: the same tensors under several names, kept as such
     halves = {weight.data_ptr(): weight.half() for weight in full["network_weights"].values()}
     small["network_weights"] = {name: halves[weight.data_ptr()] for name, weight in full["network_weights"].items()}

@@ -359,7 +359,7 @@ _BY_FILE = {
         ("images are means over the folds", "sum(images[1:], images[0]) / len(images)", "images[-1]", (EXPORT,)),
     ],
     "inference/predict.py": [
-        ("the affine is RAS+", "np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine", "affine",
+        ("the affine is RAS+", "RAS @ Grid.of(segmentation).affine", "Grid.of(segmentation).affine",
          ("tests/inference/test_predict.py",)),
         ("arrays are indexed [x, y, z]", "sitk.GetArrayFromImage(image).T", "sitk.GetArrayFromImage(image)",
          ("tests/inference/test_predict.py",)),

@@ -37,10 +37,10 @@ Options beyond nnU-Net's:
 
 
 def _run(entry_point: str) -> None:
-    missing, trusting = MISSING in sys.argv, TRUST_OPTION in sys.argv
-    sys.argv = [argument for argument in sys.argv if argument not in (MISSING, TRUST_OPTION)]
-    series, dicom = take_series(), DICOM in sys.argv
-    sys.argv = [argument for argument in sys.argv if argument != DICOM]
+    flags = (MISSING, TRUST_OPTION, DICOM)
+    missing, trusting, dicom = (flag in sys.argv for flag in flags)
+    sys.argv = [argument for argument in sys.argv if argument not in flags]
+    series = take_series()
     if dicom and not series:
         sys.exit(f"{Path(sys.argv[0]).name}: error: {DICOM}: needs DICOM as input, give {SERIES}")
     resample_to, register_to = _take_value(RESAMPLE_TO), _take_value(REGISTER_TO)

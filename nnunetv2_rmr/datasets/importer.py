@@ -21,7 +21,7 @@ from nnunetv2_rmr.datasets.dicom import of_files
 from nnunetv2_rmr.datasets.inspect_case import Inspection, inspect_case, write_case
 from nnunetv2_rmr.datasets.labels import default_class_order, labels_for_dataset_json, merged_labels, values_of
 from nnunetv2_rmr.datasets.request import ImportRequest
-from nnunetv2_rmr.files.atomic import remove_leftovers, temporary_beside
+from nnunetv2_rmr.files.atomic import remove_leftovers, temporary_folder
 from nnunetv2_rmr.files.endings import file_ending
 from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.files.volumes import numbers
@@ -121,16 +121,13 @@ def check(request: ImportRequest) -> CheckedDataset:
 
 def build(request: ImportRequest, checked: CheckedDataset) -> None:
     """Write the data set into a hidden folder beside its final place, then rename it. Raises BadCaseError."""
-    temporary = temporary_beside(request.dataset_folder)
-    try:
+    with temporary_folder(request.dataset_folder) as temporary:
         temporary.mkdir(parents=True)
         _parallel(write_case, [(found, temporary, checked.file_ending, request) for found in checked.cases], request,
                   "writing cases")
         text = json.dumps(dataset_json(request, checked), indent=4, ensure_ascii=False)
         (temporary / "dataset.json").write_text(text + "\n", encoding="utf-8")
         _move_into_place(temporary, request.dataset_folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def dataset_json(request: ImportRequest, checked: CheckedDataset) -> dict:

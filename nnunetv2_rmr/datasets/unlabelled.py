@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunetv2_rmr.files.atomic import remove_leftovers, temporary_beside
+from nnunetv2_rmr.files.atomic import remove_leftovers, temporary_folder
 from nnunetv2_rmr.files.input_check import check_array, check_files, files_of_cases, images_in
 from nnunetv2_rmr.files.workers import over_cases
 from nnunetv2_rmr.settings import channel_names
@@ -94,13 +93,10 @@ def _preprocess_case(case: str, files: Sequence[str], plans_file: str, dataset_j
             properties["class_locations"] = {}  # nnU-Net's loader looks them up
             return data, segmentation, properties
 
-    temporary = temporary_beside(folder / case)
-    temporary.mkdir(exist_ok=True)
-    try:
+    with temporary_folder(folder / case) as temporary:
+        temporary.mkdir(exist_ok=True)
         check_files(files)
         Preprocessor(verbose=False).run_case_save(str(temporary / case), list(files), None, plans, manager,
                                                   dataset_json)
         for ending in ENDINGS:
             os.replace(temporary / f"{case}{ending}", folder / f"{case}{ending}")
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -43,10 +43,10 @@ class ReferenceSeries:
         if array.ndim != 3:
             raise BadCaseError(f"{file}: is 2D; a DICOM series needs a 3D image")
         refuse_unusable_values(file, array)
-        own = _affine(Grid.of(image))
-        turn = nibabel.io_orientation(np.linalg.inv(_affine(self.grid)) @ own)
+        own = Grid.of(image).affine
+        turn = nibabel.io_orientation(np.linalg.inv(self.grid.affine) @ own)
         turned = nibabel.apply_orientation(array, turn)
-        grid = _grid(turned.shape, own @ nibabel.orientations.inv_ornt_aff(turn, array.shape))
+        grid = Grid.of_affine(turned.shape, own @ nibabel.orientations.inv_ornt_aff(turn, array.shape))
         if (grid.size != self.grid.size
                 or np.linalg.norm(grid.corners() - self.grid.corners(), axis=1).max() > TOLERANCE):
             raise BadCaseError(f"{file}: does not lie on the grid of the DICOM series {self.name} "
@@ -72,7 +72,7 @@ def read_reference_series(files: Sequence[str | os.PathLike]) -> ReferenceSeries
     rows, columns = slices[0].PixelSpacing
     affine = np.eye(4)
     affine[:3] = np.column_stack([across * float(columns), down * float(rows), step, corners[0, 0]])
-    return ReferenceSeries(slices, _grid((slices[0].Columns, slices[0].Rows, len(slices)), affine), name)
+    return ReferenceSeries(slices, Grid.of_affine((slices[0].Columns, slices[0].Rows, len(slices)), affine), name)
 
 
 def _read(file: Path) -> Dataset:
@@ -98,16 +98,3 @@ def _corners(header: Dataset) -> np.ndarray:
     rows, columns = map(float, header.PixelSpacing)
     first = np.array(header.ImagePositionPatient, float)
     return np.array([first, first + across * columns * (header.Columns - 1), first + down * rows * (header.Rows - 1)])
-
-
-def _affine(grid: Grid) -> np.ndarray:
-    """4 x 4, index -> position in mm, LPS."""
-    affine = np.eye(4)
-    affine[:3, :3] = np.reshape(grid.direction, (3, 3)) * grid.spacing
-    affine[:3, 3] = grid.origin
-    return affine
-
-
-def _grid(size: Sequence[int], affine: np.ndarray) -> Grid:
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    return Grid(tuple(size), tuple(spacing), tuple(affine[:3, 3]), tuple((affine[:3, :3] / spacing).ravel()))

@@ -12,7 +12,7 @@ from pydicom.config import disable_value_validation
 from nnunetv2_rmr.dicom.fused_series import fused_slices
 from nnunetv2_rmr.dicom.reference_series import read_reference_series
 from nnunetv2_rmr.dicom.segmentation import segmentation_of
-from nnunetv2_rmr.files.atomic import remove_leftovers, temporary_beside
+from nnunetv2_rmr.files.atomic import remove_leftovers, temporary_folder
 
 
 def write_dicom(case: str, output: str | os.PathLike, series_files: Sequence[str | os.PathLike], dataset_json: dict,
@@ -45,11 +45,8 @@ def _replacing_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder, which becomes `folder` when the body succeeds; else what stood there stays."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers([folder.parent])
-    temporary = temporary_beside(folder)
-    temporary.mkdir()
-    try:
+    with temporary_folder(folder) as temporary:
+        temporary.mkdir()
         yield temporary
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -14,7 +14,14 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from nnunetv2_rmr.files.nifti import check_forms, check_nifti, is_nifti
 from nnunetv2_rmr.files.refused import BadCaseError, some_of
-from nnunetv2_rmr.files.volumes import GRID_TOLERANCE, Grid, label_counts, refuse_undeclared, refuse_unusable_values
+from nnunetv2_rmr.files.volumes import (
+    GRID_TOLERANCE,
+    RAS,
+    Grid,
+    label_counts,
+    refuse_undeclared,
+    refuse_unusable_values,
+)
 
 
 def images_in(folder: str | Path, file_ending: str) -> list[re.Match]:
@@ -86,7 +93,8 @@ def _grid(file: str) -> Grid | None:
         reader.ReadImageInformation()
     except RuntimeError:
         if is_nifti(file):  # sheared axes, which nnU-Net reads with nibabel then
-            return Grid.of_affine(nibabel.load(file))
+            image = nibabel.load(file)
+            return Grid.of_affine(image.shape[:3], RAS @ image.affine)
         raise BadCaseError(f"{file}: can not be read; copy or export it again") from None
     if reader.GetPixelID() in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64):
         raise BadCaseError(f"{file}: holds complex numbers, one real value per voxel is needed (the magnitude, say)")

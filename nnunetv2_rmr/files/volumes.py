@@ -3,7 +3,7 @@
 import itertools
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -24,6 +24,7 @@ GRID_TOLERANCE = 0.05
 INTEGER_TOLERANCE = 1e-3
 # Squares of larger values, summed over an image, leave the range of float32, in which nnU-Net normalises.
 LARGEST_VALUE = 1e15
+RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # in NIfTI x and y point the other way; there and back
 GIPL_HEADER_BYTES = 256
 INTERPOLATORS = {"linear": sitk.sitkLinear, "bspline": sitk.sitkBSpline, "nearest": sitk.sitkNearestNeighbor}
 
@@ -42,15 +43,23 @@ class Grid:
         return cls(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
 
     @classmethod
-    def of_affine(cls, image: nibabel.Nifti1Image) -> "Grid":
-        """Of an image that SimpleITK does not read, as its axes are not at right angles."""
-        affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ image.affine  # x and y point the other way in NIfTI
+    def of_affine(cls, size: Sequence[int], affine: np.ndarray) -> "Grid":
+        """affine: as the property. Its axes need not be at right angles, which SimpleITK does not read."""
         spacing = np.linalg.norm(affine[:3, :3], axis=0)
-        return cls(image.shape[:3], tuple(spacing), tuple(affine[:3, 3]), tuple((affine[:3, :3] / spacing).ravel()))
+        return cls(tuple(size), tuple(spacing), tuple(affine[:3, 3]), tuple((affine[:3, :3] / spacing).ravel()))
 
     @property
     def dimension(self) -> int:
         return len(self.size)
+
+    @property
+    def affine(self) -> np.ndarray:
+        """Of a 3D grid: (4, 4), from an index (x, y, z, 1) to mm in LPS+, as in SimpleITK and DICOM; RAS @ affine is
+        nibabel's."""
+        affine = np.eye(4)
+        affine[:3, :3] = np.reshape(self.direction, (3, 3)) * self.spacing
+        affine[:3, 3] = self.origin
+        return affine
 
     def corners(self) -> np.ndarray:
         """Positions of the centres of the corner voxels in mm, shape (2**dimension, dimension)."""

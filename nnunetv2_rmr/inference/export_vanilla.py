@@ -11,13 +11,13 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunetv2_rmr.files.atomic import temporary_beside
+from nnunetv2_rmr.files.atomic import temporary_folder
 from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.inference.trust import check_model_folder, list_checkpoints, load_data
 from nnunetv2_rmr.networks.rmrnet import weights_that_segment
 from nnunetv2_rmr.settings import PLANS_KEY
 
-READ_BY_PREDICTION = ("init_args", "inference_allowed_mirroring_axes")
+READ_BY_PREDICTION = ("trainer_name", "init_args", "inference_allowed_mirroring_axes")  # beside the weights
 
 
 def export_vanilla(model: Path, out: Path, folds: Sequence[int | str] | None, checkpoint: str) -> None:
@@ -40,24 +40,25 @@ def export_vanilla(model: Path, out: Path, folds: Sequence[int | str] | None, ch
         raise BadCaseError(f"no {', '.join(absent)} in {model}; there are (options -f and -chk): "
                            + list_checkpoints(model))
     out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_beside(out)
-    try:
+    with temporary_folder(out) as temporary:
         for file in files:
             (temporary / file.parent).mkdir(parents=True)
             torch.save(_vanilla(model / file, plans, dataset_json), temporary / file)
         (temporary / "plans.json").write_text(json.dumps(plans, indent=4), encoding="utf-8")
         shutil.copyfile(model / "dataset.json", temporary / "dataset.json")
         temporary.rename(out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def without_weights(checkpoint: dict) -> dict:
+    """What else prediction reads of a checkpoint of nnU-Net's."""
+    return ({key: checkpoint[key] for key in READ_BY_PREDICTION}
+            | {"init_args": {"configuration": checkpoint["init_args"]["configuration"]}})
 
 
 def _vanilla(file: Path, plans: dict, dataset_json: dict) -> dict:
     """Content of nnU-Net's checkpoint. Raises BadCaseError if the weights are not those of the plans' own network."""
     found = load_data(file, "cpu")
-    weights = weights_that_segment(found["network_weights"])
-    small = {key: found[key] for key in READ_BY_PREDICTION}
-    small["init_args"] = {"configuration": found["init_args"]["configuration"]}
+    weights, small = weights_that_segment(found["network_weights"]), without_weights(found)
     try:
         _network(plans, small["init_args"]["configuration"], dataset_json).load_state_dict(weights)
     except Exception as error:

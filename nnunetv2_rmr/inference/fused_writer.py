@@ -1,7 +1,6 @@
 """Write a float image with the geometry of a case, for every reader/writer of nnU-Net whose format can hold floats."""
 
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +12,7 @@ from nnunetv2.imageio.nibabel_reader_writer import NibabelIO, NibabelIOWithReori
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 
-from nnunetv2_rmr.files.atomic import temporary_beside
+from nnunetv2_rmr.files.atomic import temporary_folder
 from nnunetv2_rmr.files.nifti import misnamed_output
 from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.files.whole_files import refuse_half
@@ -61,13 +60,10 @@ def appearing_whole(filename: str) -> Iterator[str]:
     """Name of this file in a temporary folder. What the body writes there is moved beside `filename`, this file last,
     when all of it is complete. Raises OSError if it is not: the disk is full, say."""
     path = Path(filename)
-    folder = temporary_beside(path)
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
+    with temporary_folder(path) as folder:
+        folder.mkdir(parents=True, exist_ok=True)
         yield str(folder / path.name)
         for file in folder.iterdir():
             refuse_half(file, filename)
         for file in sorted(folder.iterdir(), key=lambda file: file.name == path.name):
             os.replace(file, path.with_name(file.name))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

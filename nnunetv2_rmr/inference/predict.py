@@ -14,7 +14,7 @@ import torch
 
 from nnunetv2_rmr.files.endings import file_ending
 from nnunetv2_rmr.files.refused import BadCaseError
-from nnunetv2_rmr.files.volumes import read_volume
+from nnunetv2_rmr.files.volumes import RAS, Grid, read_volume
 from nnunetv2_rmr.inference.export import fused_filename
 from nnunetv2_rmr.inference.predictor import RMRPredictor
 
@@ -63,7 +63,7 @@ def predict(model: str | os.PathLike | RMRPredictor, files: Sequence[str | os.Pa
         segmentation = read_volume(Path(case + ending))
         fused = read_volume(Path(fused_filename(case, ending))) if predictor.fuses else None
     return Prediction(_indexed_xyz(segmentation), None if fused is None else _indexed_xyz(fused),
-                      affine_of(segmentation))
+                      RAS @ Grid.of(segmentation).affine)
 
 
 def _load(folder: str | os.PathLike) -> RMRPredictor:
@@ -74,11 +74,3 @@ def _load(folder: str | os.PathLike) -> RMRPredictor:
 
 def _indexed_xyz(image: sitk.Image) -> np.ndarray:
     return sitk.GetArrayFromImage(image).T
-
-
-def affine_of(image: sitk.Image) -> np.ndarray:
-    """Of a 3D image, for indices [x, y, z], in mm, RAS+; (4, 4)."""
-    affine = np.eye(4)
-    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
-    affine[:3, 3] = image.GetOrigin()
-    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine

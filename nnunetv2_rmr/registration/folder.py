@@ -10,7 +10,7 @@ from pathlib import Path
 
 import SimpleITK as sitk
 
-from nnunetv2_rmr.files.atomic import remove_leftovers, temporary_beside
+from nnunetv2_rmr.files.atomic import remove_leftovers, temporary_folder
 from nnunetv2_rmr.files.input_check import check_numbers, files_of_cases
 from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.files.volumes import Grid, on_grid, read_volume, refuse_unusable_values, write_volume
@@ -33,9 +33,8 @@ def on_one_grid(folder: str, output: str, dataset_json: dict, name: str, registe
         raise BadCaseError(f"--{'register' if registering else 'resample'}_to {name}: is none of the model's "
                            f"modalities ({', '.join(names)})")
     remove_leftovers([output])
-    temporary = temporary_beside(Path(output, "images"))
-    temporary.mkdir(parents=True)
-    try:
+    with temporary_folder(Path(output, "images")) as temporary:
+        temporary.mkdir(parents=True)
         jobs = {os.path.basename(files[0])[:-len(ending) - 5]: (files, temporary, names, ending, name, registering,
                                                                 missing)
                 for files in files_of_cases(folder, names, ending)}
@@ -51,8 +50,6 @@ def on_one_grid(folder: str, output: str, dataset_json: dict, name: str, registe
             print(f"ERROR: {bad}")
         if done:
             yield str(temporary)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     if bad:
         raise BadCaseError(bad)
 

@@ -11,7 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunetv2_rmr.files.refused import BadCaseError
-from nnunetv2_rmr.files.volumes import Grid, read_volume, refuse_unusable_values
+from nnunetv2_rmr.files.volumes import RAS, Grid, read_volume, refuse_unusable_values
 
 MARGIN = 3  # voxels around the body
 
@@ -40,17 +40,9 @@ def load(path: Path, on: Volume | None = None) -> Volume:
         raise BadCaseError(f"{path}: does not lie on the grid of {on.path} ({grid.difference(on.grid)})")
     refuse_unusable_values(path, sitk.GetArrayViewFromImage(image))
     turned = sitk.DICOMOrient(image, "LPS")
-    to_mm = _affine(Grid.of(turned))
-    return Volume(sitk.GetArrayFromImage(turned).T, turned.GetSpacing(), to_mm, np.linalg.inv(_affine(grid)) @ to_mm,
-                  grid, path)
-
-
-def _affine(grid: Grid) -> np.ndarray:
-    """4 x 4, index -> position in mm, RAS."""
-    affine = np.eye(4)
-    affine[:3, :3] = np.reshape(grid.direction, (3, 3)) * grid.spacing
-    affine[:3, 3] = grid.origin
-    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine  # x and y point the other way in SimpleITK
+    to_mm = RAS @ Grid.of(turned).affine
+    to_voxel = np.linalg.inv(RAS @ grid.affine) @ to_mm
+    return Volume(sitk.GetArrayFromImage(turned).T, turned.GetSpacing(), to_mm, to_voxel, grid, path)
 
 
 def body_box(volumes: list[Volume]) -> tuple[slice, slice, slice]:
