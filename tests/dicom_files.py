@@ -1,5 +1,6 @@
 """Series of DICOM files, written with pydicom: tiny, but with all that the standard asks of where they lie."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ def write_series(folder: Path, volume: np.ndarray, description: str, number: int
     for i, image in enumerate(volume):
         d = pydicom.Dataset()
         d.PatientName, d.PatientID, d.PatientBirthDate = PATIENT
+        d.PatientSex, d.AccessionNumber, d.StudyID = "F", "A1", "S1"
         d.ImageComments = f"seen by {PATIENT[0]}"
         d.SOPClassUID, d.SOPInstanceUID = getattr(pydicom.uid, KINDS[kind]), generate_uid()
         d.StudyInstanceUID, d.SeriesInstanceUID, d.FrameOfReferenceUID = "1.2.3", uid, "1.2.4"
@@ -72,12 +74,16 @@ def moved(file: Path, **by: float) -> None:
     change(file, ImagePositionPatient=[float(p) + by.get(axis, 0) for axis, p in zip("xyz", position)])
 
 
-def by_gdcm(files: list[Path]) -> sitk.Image:
+def by_gdcm(files: Sequence[str | Path]) -> sitk.Image:
     """The volume as SimpleITK's own reader of DICOM has it."""
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames([str(f) for f in files])
     reader.SetOutputPixelType(sitk.sitkFloat64)
     return reader.Execute()
+
+
+def read_series(folder: Path) -> sitk.Image:
+    return by_gdcm(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder)))
 
 
 def upright(image: sitk.Image) -> sitk.Image:

@@ -55,21 +55,22 @@ def volume_grid(slices: Sequence[Slice]) -> Grid:
     voxel would lie farther off than GRID_TOLERANCE of the smallest voxel edge.
     """
     _refuse_mixture(slices)
-    first, positions = slices[0], np.array([s.position for s in slices])
-    gaps = np.diff(positions @ _normal(first))
+    first, corners, normal = slices[0], np.array([_corners(s) for s in slices]), _normal(slices[0])
+    gaps = np.diff(corners[:, 0] @ normal)
     tolerance = GRID_TOLERANCE * min(*first.spacing, float(np.median(gaps)) or np.inf)
     _refuse_several_volumes(slices, gaps <= tolerance)
     _refuse_missing(slices, gaps)
-    step = (positions[-1] - positions[0]) / len(gaps)
-    displaced = np.abs(positions - positions[0] - np.outer(range(len(slices)), step)).max()
+    step = (corners[-1, 0] - corners[0, 0]) / len(gaps)
+    displaced = np.linalg.norm(corners - corners[0] - np.arange(len(slices))[:, None, None] * step, axis=2).max()
     if displaced > tolerance:
-        raise BadCaseError(f"its slices are not evenly spaced: one lies {displaced:.3g} mm from where it should")
-    spacing = float(step @ _normal(first))
-    if (shift := np.linalg.norm(step - spacing * _normal(first)) * len(gaps)) > tolerance:
+        raise BadCaseError(f"its slices are not evenly spaced, or turned: one lies {displaced:.3g} mm from where it "
+                           "should")
+    if (shift := np.linalg.norm(step - step @ normal * normal) * len(gaps)) > tolerance:
         raise BadCaseError(f"its slices do not lie straight above one another (tilted gantry): over the volume they "
                            f"shift by {shift:.3g} mm. Resample it to a straight grid first")
-    axes = np.stack([first.orientation[:3], first.orientation[3:], _normal(first)], axis=1)
-    return Grid((*first.size, len(slices)), (*first.spacing, spacing), first.position, tuple(axes.ravel()))
+    (across, down), affine = np.reshape(first.orientation, (2, 3)), np.eye(4)
+    affine[:3] = np.column_stack([across * first.spacing[0], down * first.spacing[1], step, first.position])
+    return Grid.of_affine((*first.size, len(slices)), affine)
 
 
 def same_place(grid: Grid, other: Grid) -> bool:
@@ -83,6 +84,12 @@ def same_place(grid: Grid, other: Grid) -> bool:
 
 def _normal(one: Slice) -> np.ndarray:
     return np.cross(one.orientation[:3], one.orientation[3:])
+
+
+def _corners(one: Slice) -> np.ndarray:
+    """Centres of the first voxel, of the first row's last and of the first column's last: (3, 3) mm."""
+    edges = np.multiply(one.spacing, np.subtract(one.size, 1))
+    return np.add(one.position, np.vstack([np.zeros(3), np.diag(edges) @ np.reshape(one.orientation, (2, 3))]))
 
 
 def _refuse_mixture(slices: Sequence[Slice]) -> None:

@@ -11,14 +11,14 @@ import pydicom
 import SimpleITK as sitk
 from pydicom import Dataset
 
+from nnunetv2_rmr.dicom.series import series_of
 from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.files.volumes import Grid, read_volume, refuse_unusable_values
 
 TOLERANCE = 0.01  # mm, between the voxels of a series and of an output
 CLASSES = {"1.2.840.10008.5.1.4.1.1.2": "CT", "1.2.840.10008.5.1.4.1.1.4": "MR",
            "1.2.840.10008.5.1.4.1.1.128": "PET"}  # one file per slice
-NEEDED = ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Rows", "Columns",
-          "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient")
+NEEDED = ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Rows", "Columns")
 # Attributes of every DICOM file, which may be empty; some programs that anonymise remove them.
 MAY_BE_EMPTY = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate",
                 "StudyTime", "ReferringPhysicianName")
@@ -56,23 +56,12 @@ class ReferenceSeries:
 
 def read_reference_series(files: Sequence[str | os.PathLike]) -> ReferenceSeries:
     """Reads the headers. Raises BadCaseError if these are not the slices of one volume, one file each."""
-    slices = [_read(Path(file)) for file in files]
-    name = f"{slices[0].get('SeriesDescription', '')} ({Path(files[0]).parent})".strip()
-    for attribute in ("SeriesInstanceUID", "FrameOfReferenceUID", "Rows", "Columns"):
-        if len({str(s[attribute].value) for s in slices}) > 1:
-            raise BadCaseError(f"series {name}: its files differ in {attribute}, so they are not one volume")
-    across, down = np.reshape(slices[0].ImageOrientationPatient, (2, 3)).astype(float)
-    slices.sort(key=lambda s: float(np.dot(np.cross(across, down), np.array(s.ImagePositionPatient, float))))
-    corners = np.array([_corners(s) for s in slices])
-    step = (corners[-1, 0] - corners[0, 0]) / (len(slices) - 1) if len(slices) > 1 else np.cross(across, down)
-    displaced = np.linalg.norm(corners - corners[0] - np.arange(len(slices))[:, None, None] * step, axis=2).max()
-    if displaced > TOLERANCE or not step.any():
-        raise BadCaseError(f"series {name}: its slices lie up to {displaced:.3g} mm from where they would at even "
-                           "distances; some are missing, double or turned")
-    rows, columns = slices[0].PixelSpacing
-    affine = np.eye(4)
-    affine[:3] = np.column_stack([across * float(columns), down * float(rows), step, corners[0, 0]])
-    return ReferenceSeries(slices, Grid.of_affine((slices[0].Columns, slices[0].Rows, len(slices)), affine), name)
+    headers = {Path(file): _read(Path(file)) for file in files}
+    series = series_of(headers)
+    for attribute in ("SeriesInstanceUID", "FrameOfReferenceUID"):
+        if len({header[attribute].value for header in headers.values()}) > 1:
+            raise BadCaseError(f"series {series}: its files differ in {attribute}, so they are not one volume")
+    return ReferenceSeries([headers[file] for file in series.files], series.grid(), str(series))
 
 
 def _read(file: Path) -> Dataset:
@@ -90,11 +79,3 @@ def _read(file: Path) -> Dataset:
         if name not in header:
             setattr(header, name, None)
     return header
-
-
-def _corners(header: Dataset) -> np.ndarray:
-    """Of a slice the centres of the first voxel, of the first row's last and of the first column's last: (3, 3) mm."""
-    across, down = np.reshape(header.ImageOrientationPatient, (2, 3)).astype(float)
-    rows, columns = map(float, header.PixelSpacing)
-    first = np.array(header.ImagePositionPatient, float)
-    return np.array([first, first + across * columns * (header.Columns - 1), first + down * rows * (header.Rows - 1)])

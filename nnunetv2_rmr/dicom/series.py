@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from glob import glob
 from pathlib import Path
+from typing import Any
 
-from nnunetv2_rmr.dicom.geometry import Slice, in_order, slices_of
+from nnunetv2_rmr.dicom.geometry import Slice, in_order, slices_of, volume_grid
 from nnunetv2_rmr.files.refused import BadCaseError, some_of
+from nnunetv2_rmr.files.volumes import Grid
 
 ENDINGS = (".dcm", ".ima")  # of files that have to be DICOM; others are looked into
 TAGS = ["SOPClassUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Rows", "Columns", "NumberOfFrames",
@@ -23,6 +25,13 @@ class Series:
     number: int | None  # SeriesNumber
     description: str  # SeriesDescription, "" without
     slices: Sequence[Slice]  # along their normal; as the files are sorted if they do not say where they lie
+
+    def grid(self) -> Grid:
+        """Raises BadCaseError if the slices do not make one volume."""
+        try:
+            return volume_grid(self.slices)
+        except BadCaseError as error:
+            raise BadCaseError(f"series {self}: {error}") from error
 
     @property
     def files(self) -> list[Path]:
@@ -42,19 +51,18 @@ class Series:
 def find_series(folder: Path) -> list[Series]:
     """Every series of images in `folder` and the folders in it, by number; hidden files, and what is no DICOM image
     (reports, contours, segmentations), are passed over. Raises BadCaseError for a damaged file."""
-    images: dict[str, list] = {}
+    images: dict[str, dict] = {}
     for name in sorted(glob("**/*", root_dir=folder, recursive=True)):
         if (folder / name).is_file() and (header := _image_header(folder / name)):
-            images.setdefault(header.SeriesInstanceUID, []).append((header, folder / name))
-    found = [_series(uid, headers) for uid, headers in images.items()]
-    return sorted(found, key=lambda s: (s.number is None, s.number or 0, s.uid))
+            images.setdefault(header.SeriesInstanceUID, {})[folder / name] = header
+    return sorted(map(series_of, images.values()), key=lambda s: (s.number is None, s.number or 0, s.uid))
 
 
 def matched_series(study: Path, patterns: Mapping[str, str], allow_missing: bool = False) -> dict[str, Series]:
     """The series of every modality, in the order of the patterns (see `Series.matches`).
 
     patterns: by modality. allow_missing: a modality may have none, as long as one has. Raises BadCaseError if one has
-    several or, else, none, or if two have the same.
+    several or, else, none, if two have the same, or if the slices of one do not make a volume.
     """
     found = find_series(study)
     if not found:
@@ -70,6 +78,8 @@ def matched_series(study: Path, patterns: Mapping[str, str], allow_missing: bool
     if len({s.uid for s in chosen.values()}) < len(chosen):
         raise BadCaseError(f"{study}: one series is two modalities: "
                            + ", ".join(f"{name}={patterns[name]}: {s}" for name, s in chosen.items()))
+    for series in chosen.values():
+        series.grid()
     return chosen
 
 
@@ -101,16 +111,16 @@ def _image_header(file: Path):
     return header
 
 
-def _series(uid: str, headers: Sequence[tuple]) -> Series:
-    """headers: of its images, each with its file."""
+def series_of(headers: Mapping[Path, Any]) -> Series:
+    """headers: as pydicom reads them, of its images, by file. Raises BadCaseError for a damaged one."""
     slices: list[Slice] = []
-    for header, file in headers:
+    for file, header in headers.items():
         try:
             slices += slices_of(header, file)
             number = None if header.get("SeriesNumber") is None else int(header.SeriesNumber)
         except (ValueError, TypeError, OverflowError) as error:  # text in the place of numbers
             raise _damaged(file, error) from error
-    return Series(uid, number, headers[0][0].get("SeriesDescription") or "", in_order(slices))
+    return Series(str(header.SeriesInstanceUID), number, header.get("SeriesDescription") or "", in_order(slices))
 
 
 def _damaged(file: Path, why: object) -> BadCaseError:

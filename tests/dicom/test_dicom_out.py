@@ -1,5 +1,6 @@
 """Outputs as DICOM: the same voxels at the same places, of the same patient, and nothing that is no longer true."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,20 +10,26 @@ import SimpleITK as sitk
 pytest.importorskip("highdicom")
 import highdicom
 import pydicom
-from written_series import LABELS, MODEL, SHAPE, read_series, write_case, write_outputs, write_series
+from dicom_files import OBLIQUE, SHAPE, change, read_series, write_series
+from outputs import LABELS, MODEL, write_case, write_outputs
 
 from nnunetv2_rmr.dicom.fused_series import stored_values
 from nnunetv2_rmr.dicom.installed import refuse_without_extra
 from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.files.volumes import Grid
 
-TURNED = [None, "RIA", "RIP", "PIR", "SPL"]  # axes of the NIfTI files: those of the series (LSA), flipped, permuted
+TURNED = [None, "RIA", "RIP", "PIR", "SPL"]  # axes of the NIfTI files: those of the series (LPS), flipped, permuted
 REGIONS = {"background": 0, "whole": [1, 2], "core": 2}
+
+
+def write_scan(folder: Path, kind: str = "MR", **attributes) -> list[Path]:
+    volume = np.random.default_rng(1).integers(0, 4000, SHAPE)
+    return write_series(folder, volume, "T2 FLAIR", 7, kind, orientation=OBLIQUE, **attributes)
 
 
 @pytest.fixture
 def series(tmp_path) -> list[Path]:
-    return write_series(tmp_path / "flair", np.random.default_rng(1).integers(0, 4000, SHAPE))
+    return write_scan(tmp_path / "flair")
 
 
 @pytest.fixture
@@ -105,16 +112,16 @@ def test_an_empty_segmentation_is_written_with_empty_frames_and_a_word(tmp_path,
 @pytest.mark.parametrize("letters, name", [("ISO_IR 100", "Müller^Jörg"),
                                            (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎")])
 def test_patient_and_study_stay_and_every_image_is_a_new_one(tmp_path, fused, segmentation, letters, name):
-    files = write_series(tmp_path / "ct", np.ones(SHAPE), "CT", SpecificCharacterSet=letters, PatientName=name,
-                         LossyImageCompression="01")
+    files = write_scan(tmp_path / "ct", "CT", SpecificCharacterSet=letters, PatientName=name,
+                       LossyImageCompression="01")
     write_outputs(tmp_path / "out", files[0].parent, fused, segmentation)
     folder = write_case(tmp_path / "out", files)
     sources = {s.SOPInstanceUID: s for s in map(pydicom.dcmread, files)}
     images = [pydicom.dcmread(file) for file in sorted((folder / "fused").iterdir())]
-    for image in [*images, pydicom.dcmread(folder / "segmentation.dcm")]:
+    for image in (pydicom.dcmread(folder / "segmentation.dcm"), *images):
         assert str(image.PatientName) == name
-        assert (image.StudyInstanceUID, image.FrameOfReferenceUID) == ("1.2.3", "1.2.3.5")
-        assert image.SeriesInstanceUID != "1.2.3.4"
+        assert (image.StudyInstanceUID, image.FrameOfReferenceUID) == ("1.2.3", "1.2.4")
+        assert image.SeriesInstanceUID not in {source.SeriesInstanceUID for source in sources.values()}
         assert image.SOPInstanceUID not in sources
         assert image.Manufacturer == "nnunetv2-rmr"
     for image in images:
@@ -125,13 +132,13 @@ def test_patient_and_study_stay_and_every_image_is_a_new_one(tmp_path, fused, se
     assert len({image.SeriesInstanceUID for image in images}) == 1
     assert images[0].SeriesDescription == "RMR fused T1+FLAIR"
     assert images[0].DerivationDescription == f"T1+FLAIR fused by {MODEL}"
-    assert [image.InstanceNumber for image in images] == [1, 2, 3, 4, 5]
+    assert [image.InstanceNumber for image in images] == [1, 2, 3, 4, 5, 6]
 
 
 def test_nothing_stays_that_was_true_of_other_voxels(tmp_path, fused, segmentation):
-    files = write_series(tmp_path / "mr", np.ones(SHAPE), SmallestImagePixelValue=1, LargestImagePixelValue=1,
-                         PixelPaddingValue=1, RescaleSlope=3, RescaleIntercept=-4, WindowCenter=[1, 2],
-                         WindowWidth=[3, 4], WindowCenterWidthExplanation=["a", "b"])
+    files = write_scan(tmp_path / "mr", SmallestImagePixelValue=1, LargestImagePixelValue=1, PixelPaddingValue=1,
+                       RescaleSlope=3, RescaleIntercept=-4, WindowCenter=[1, 2], WindowWidth=[3, 4],
+                       WindowCenterWidthExplanation=["a", "b"])
     for file in files:
         scan = pydicom.dcmread(file)
         scan.private_block(0x2005, "Philips MR Imaging DD 001", create=True).add_new(0x0E, "FL", 3.0)
@@ -151,7 +158,7 @@ def test_nothing_stays_that_was_true_of_other_voxels(tmp_path, fused, segmentati
 @pytest.mark.parametrize("modality, kind", [("CT", ["DERIVED", "SECONDARY", "AXIAL"]), ("PT", ["DERIVED", "PRIMARY"]),
                                             ("MR", ["DERIVED", "SECONDARY", "OTHER"])])
 def test_the_fused_image_is_of_the_kind_of_the_reference(tmp_path, fused, segmentation, modality, kind):
-    files = write_series(tmp_path / "scan", np.ones(SHAPE), modality)
+    files = write_scan(tmp_path / "scan", modality)
     write_outputs(tmp_path / "out", files[0].parent, fused, segmentation)
     image = pydicom.dcmread(write_case(tmp_path / "out", files) / "fused/0001.dcm")
     assert (image.Modality, image.SOPClassUID) == (modality, pydicom.dcmread(files[0]).SOPClassUID)
@@ -194,47 +201,44 @@ def test_another_grid_is_refused_naming_both(tmp_path, series, fused, segmentati
     if fits:
         assert write_case(tmp_path / "out", series).is_dir()
         return
-    with pytest.raises(BadCaseError, match=r"case_1\.nii\.gz: does not lie on the grid of the DICOM series T2 FLAIR"):
+    with pytest.raises(BadCaseError, match=r'case_1\.nii\.gz: does not lie on the grid of the DICOM series 7 "T2 FLA'):
         write_case(tmp_path / "out", series)
     assert not [*(tmp_path / "out/dicom").iterdir()]
 
 
 def without_third_slice(files: list[Path]) -> str:
     del files[2]
-    return "are missing, double or turned"
+    return 'series 7 "T2 FLAIR" .*: slices are missing: they are 2.5 mm apart, but 5 mm between'
 
 
 def with_a_slice_twice(files: list[Path]) -> str:
-    files.append(files[-1])
-    return "are missing, double or turned"
+    files.append(shutil.copy(files[3], files[3].with_stem("copy")))
+    return "several images at one position"
 
 
 def with_a_slice_of_another_series(files: list[Path]) -> str:
-    return changed(files[1], "SeriesInstanceUID", "9.9", "differ in SeriesInstanceUID")
+    change(files[1], SeriesInstanceUID="9.9")
+    return "differ in SeriesInstanceUID"
 
 
 def with_a_turned_slice(files: list[Path]) -> str:
-    return changed(files[1], "ImageOrientationPatient", [1, 0, 0, 0, 1, 0], "are missing, double or turned")
+    change(files[1], ImageOrientationPatient=[1, 0, 0, 0, 1, 0])
+    return "differ in orientation"
 
 
 def with_a_multiframe_file(files: list[Path]) -> str:
-    return changed(files[1], "SOPClassUID", pydicom.uid.EnhancedMRImageStorage, "Enhanced MR.*one file per slice")
+    change(files[1], SOPClassUID=pydicom.uid.EnhancedMRImageStorage)
+    return "Enhanced MR.*one file per slice"
 
 
 def with_a_slice_that_lies_nowhere(files: list[Path]) -> str:
-    return changed(files[1], "ImagePositionPatient", None, "ImagePositionPatient missing")
+    change(files[1], ImagePositionPatient=None)
+    return "do not say where they lie"
 
 
 def with_another_file(files: list[Path]) -> str:
     files[1].write_text("a note")
-    return r"002\.dcm: can not be read as DICOM"
-
-
-def changed(file: Path, name: str, value, message: str) -> str:
-    scan = pydicom.dcmread(file)
-    setattr(scan, name, value)
-    scan.save_as(file)
-    return message
+    return f"{files[1].name}: can not be read as DICOM"
 
 
 @pytest.mark.parametrize("spoil", [without_third_slice, with_a_slice_twice, with_a_slice_of_another_series,

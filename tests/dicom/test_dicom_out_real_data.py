@@ -12,7 +12,8 @@ import tiny
 pytest.importorskip("highdicom")
 import highdicom
 import pydicom
-from written_series import read_series, write_case, write_outputs
+from dicom_files import read_series
+from outputs import write_case, write_outputs
 
 PATIENTS = tiny.ROOT.parent / "shared" / "data" / "sarcoma_dicom"
 pytestmark = [pytest.mark.real_data, pytest.mark.skipif(not PATIENTS.is_dir(), reason=f"no patients in {PATIENTS}")]
