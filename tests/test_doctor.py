@@ -126,6 +126,23 @@ def test_a_missing_requirement_fails_and_a_missing_extra_does_not(monkeypatch):
     assert found == {("acvl-utils", "FAIL"), ("versions", "ok")}, "nilearn is not needed"
 
 
+@pytest.mark.parametrize(("program", "status", "told"), [
+    ("echo dcm2niiX version v1", "ok", "dcm2niix runs"), ("echo libz.so is missing >&2", "FAIL", "libz.so is missing")])
+def test_dcm2niix_is_tried(monkeypatch, tmp_path, program, status, told):
+    (tmp_path / "dcm2niix").write_text(f"#!/bin/sh\n{program}\n")
+    (tmp_path / "dcm2niix").chmod(0o755)
+    monkeypatch.setitem(sys.modules, "dcm2niix", SimpleNamespace(bin=str(tmp_path / "dcm2niix")))
+    monkeypatch.setattr("nnunetv2_rmr.dicom.installed.find_spec", lambda name: name)
+    (check,) = doctor.check_dicom()
+    assert check.status == status and told in check.message
+
+
+def test_a_missing_extra_for_dicom_is_said_with_what_to_type(monkeypatch):
+    monkeypatch.setattr("nnunetv2_rmr.dicom.installed.find_spec", lambda name: None if name == "highdicom" else name)
+    (check,) = doctor.check_dicom()
+    assert check.status == "ok" and "need highdicom" in check.message and "nnunetv2-rmr[dicom]" in check.fix
+
+
 def test_a_package_used_without_being_installed_is_told_to_install_itself(monkeypatch):
     def requires(name):
         raise metadata.PackageNotFoundError(name)

@@ -46,7 +46,7 @@ class Check(NamedTuple):
 
 def run_checks() -> Iterator[Check]:
     """Every check, one after the other, so that the results can be shown while the slow ones still run."""
-    for check in (check_versions, check_paths, check_contents, check_processes):
+    for check in (check_versions, check_dicom, check_paths, check_contents, check_processes):
         yield from guarded(check)
     yield from (imports := guarded(check_imports))
     if all(result.status == "ok" for result in imports):
@@ -100,6 +100,23 @@ def _version(distribution: str) -> str | None:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
         return None
+
+
+def check_dicom() -> Iterator[Check]:
+    """The libraries that --series and --dicom need, and whether the program in one of them runs."""
+    from nnunetv2_rmr.dicom.installed import LIBRARIES, absent_libraries
+
+    if absent := absent_libraries():
+        yield Check("DICOM", "ok", f"--series and --dicom would need {' and '.join(absent)}",
+                    _pip_install(f"{DISTRIBUTION}[dicom]"))
+        return
+    program = importlib.import_module("dcm2niix").bin
+    said = subprocess.run([program, "--version"], capture_output=True, text=True)
+    if "dcm2nii" in said.stdout:
+        yield Check("DICOM", "ok", ", ".join(f"{name} {_version(name)}" for name in LIBRARIES) + "; dcm2niix runs")
+    else:
+        yield Check("DICOM", "FAIL", f"{program} does not run: {said.stderr.strip()}",
+                    _pip_install("dcm2niix", "--force-reinstall"))
 
 
 def check_imports() -> Iterator[Check]:
