@@ -1,13 +1,17 @@
-"""`--series` and `--dicom` of the commands that predict: folders of DICOM files become the folder of images that
-nnU-Net reads, and outputs become DICOM."""
+"""`--series` and `--dicom` of the commands that predict: folders of DICOM files become the images that nnU-Net reads,
+and outputs become DICOM."""
 
 import argparse
+import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from nnunetv2_rmr.cli.import_dataset import IntoDict, name_and_text
-from nnunetv2_rmr.files.refused import BadCaseError
+from nnunetv2_rmr.files.refused import BadCaseError, in_words
 from nnunetv2_rmr.settings import channel_names, distinct_names
 
 SERIES = "--series"
@@ -29,17 +33,96 @@ def take_series() -> dict[str, str]:
     return given.series
 
 
-def convert_input(studies: str, folder: Path, series: Mapping[str, str], dataset_json: dict,
-                  allow_missing: bool) -> tuple[str, dict[str, str]]:
-    """Images CASE_0000, CASE_0001 ... of every study in `folder`, which is returned, and the reasons of those of which
-    there are none. Raises BadCaseError if the series are not the model's modalities, or no study can be converted.
-    """
-    from nnunetv2_rmr.dicom.convert import convert_studies
+def model_folder(given: argparse.Namespace) -> Path:
+    """Of the model that nnU-Net's entry point is going to load. Raises its RuntimeError for a wrong -d."""
+    from nnunetv2.utilities.file_path_utilities import get_output_folder
 
-    patterns = _by_channel(series, distinct_names(channel_names(dataset_json)))
-    return str(folder), convert_studies(Path(studies), patterns,
-                                        lambda case, i: folder / f"{case}_{i:04d}{dataset_json['file_ending']}",
-                                        allow_missing)
+    return Path(given.m if "m" in given else get_output_folder(given.d, given.tr, given.p, given.c))
+
+
+@dataclass(frozen=True)
+class Studies:
+    """The cases in a folder of studies, and which series are their modalities."""
+
+    folder: Path
+    dataset_json: dict  # the model's
+    series: Mapping[str, Mapping[str, Any]]  # by case, by modality
+    refused: Mapping[str, str]  # by case, why it has none
+
+    @classmethod
+    def find(cls, folder: Path, model: Path, patterns: Mapping[str, str], allow_missing: bool) -> "Studies":
+        """Reads the headers. Raises BadCaseError if the patterns are not of the model's modalities, or no study has
+        series that match them; FileNotFoundError if there is no model."""
+        from nnunetv2_rmr.dicom.convert import match_studies
+
+        dataset_json = json.loads((model / "dataset.json").read_text(encoding="utf-8"))
+        patterns = _by_channel(patterns, distinct_names(channel_names(dataset_json)))
+        return cls(folder, dataset_json, *match_studies(folder, patterns, allow_missing))
+
+    def part(self, part_id: int = 0, num_parts: int = 1) -> "Studies":
+        """Every num_parts-th case, as nnU-Net shares them out."""
+        cases = sorted([*self.series, *self.refused])[part_id::num_parts]
+        return replace(self, series={case: self.series[case] for case in cases if case in self.series},
+                       refused={case: self.refused[case] for case in cases if case in self.refused})
+
+    def convert(self, folder: Path, done: Callable[[str], bool]) -> tuple[list[list[str]], dict[str, str]]:
+        """Images CASE_0000, CASE_0001 ... of every case in `folder`, as nnU-Net lists them, and the reasons of those of
+        which there are none. Images of cases that are `done` are listed only."""
+        from nnunetv2_rmr.dicom.convert import convert_studies
+
+        files = {case: self._files(case, folder) for case in self.series}
+        failures = convert_studies({case: files[case] for case in files if not done(case)})
+        return [[*map(str, files[case])] for case in files if case not in failures], {**self.refused, **failures}
+
+    def _files(self, case: str, folder: Path) -> dict[Path, Any]:
+        """The series by the file that it becomes."""
+        names = distinct_names(channel_names(self.dataset_json))
+        return {folder / f"{case}_{names.index(name):04d}{self.dataset_json['file_ending']}": series
+                for name, series in self.series[case].items()}
+
+    @contextmanager
+    def in_messages(self, *folders: Path) -> Iterator[None]:
+        """What is printed and raised meanwhile names study, modality and series in the place of files in `folders`."""
+        words = {str(file): f"{self.folder / case}: {name} (series {series})" for folder in folders
+                 for case, of_case in self.series.items()
+                 for name, (file, series) in zip(of_case, self._files(case, folder).items())}
+        try:
+            with redirect_stdout(_Worded(words)):
+                yield
+        except (RuntimeError, ValueError) as error:
+            error.args = (in_words(str(error), words),)
+            raise
+
+    def write_dicom(self, output: Path, model: str, reference: int, fuses: bool) -> None:
+        """For every case whose outputs are whole and newer than those it has as DICOM; prints what could not be done.
+        """
+        from nnunetv2_rmr.files.whole_files import is_whole
+        from nnunetv2_rmr.files.workers import over_cases
+
+        ending, jobs = self.dataset_json["file_ending"], {}
+        name = distinct_names(channel_names(self.dataset_json))[reference]
+        for case, series in self.series.items():
+            files = [output / f"{case}{ending}"] + [output / "fused" / f"{case}{ending}"] * fuses
+            made = output / "dicom" / case
+            if all(map(is_whole, files)) and not (
+                    made.is_dir() and made.stat().st_mtime > max(file.stat().st_mtime for file in files)):
+                jobs[case] = (case, output, series, self.dataset_json, model, name)
+        _, failures = over_cases(_write_one, jobs, 1, "writing DICOM")
+        print(f"DICOM: {output / 'dicom'}",
+              *(f"ERROR: case {case}: no DICOM ({why})" for case, why in failures.items()), sep="\n")
+
+
+class _Worded:
+    """sys.stdout, in which words take the place of files."""
+
+    def __init__(self, words: Mapping[str, str]):
+        self.words, self.stdout = words, sys.stdout
+
+    def write(self, text: str) -> int:
+        return self.stdout.write(in_words(text, self.words))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stdout, name)
 
 
 def _by_channel(series: Mapping[str, str], names: list[str]) -> dict[str, str]:
@@ -60,32 +143,10 @@ def check_grid(name: str | None, dataset_json: dict, reference: int) -> None:
                            f"have to lie on its grid, not on that of {name}")
 
 
-def write_dicom_outputs(studies: Path, output: Path, series: Mapping[str, str], dataset_json: dict, model: str,
-                        reference: int, fuses: bool, allow_missing: bool) -> None:
-    """For every study whose outputs are whole and newer than those it has as DICOM; prints what could not be done."""
-    from nnunetv2_rmr.files.whole_files import is_whole
-    from nnunetv2_rmr.files.workers import over_cases
-
-    names, ending = distinct_names(channel_names(dataset_json)), dataset_json["file_ending"]
-    jobs = {}
-    for study in sorted(folder for folder in studies.iterdir() if folder.is_dir()):
-        files = [output / f"{study.name}{ending}"] + [output / "fused" / f"{study.name}{ending}"] * fuses
-        made = output / "dicom" / study.name
-        if all(map(is_whole, files)) and not (
-                made.is_dir() and made.stat().st_mtime > max(file.stat().st_mtime for file in files)):
-            jobs[study.name] = (study, output, _by_channel(series, names), dataset_json, model, names[reference],
-                                allow_missing)
-    _, failures = over_cases(_write_one, jobs, 1, "writing DICOM")
-    print(f"DICOM: {output / 'dicom'}", *(f"ERROR: case {case}: no DICOM ({why})" for case, why in failures.items()),
-          sep="\n")
-
-
-def _write_one(study: Path, output: Path, patterns: Mapping[str, str], dataset_json: dict, model: str, reference: str,
-               allow_missing: bool) -> None:
-    from nnunetv2_rmr.dicom.series import matched_series
+def _write_one(case: str, output: Path, series: Mapping[str, Any], dataset_json: dict, model: str,
+               reference: str) -> None:
     from nnunetv2_rmr.dicom.write import write_dicom
 
-    chosen = matched_series(study, patterns, allow_missing)
-    if reference not in chosen:
-        raise BadCaseError(f"{study}: without {reference} there is no series that the outputs could belong to")
-    write_dicom(study.name, output, chosen[reference].files, dataset_json, model, list(chosen))
+    if reference not in series:
+        raise BadCaseError(f"without {reference} there is no series that the outputs could belong to")
+    write_dicom(case, output, series[reference].files, dataset_json, model, list(series))

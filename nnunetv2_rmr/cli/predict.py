@@ -9,13 +9,15 @@ import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import wraps
+from inspect import signature
 from pathlib import Path
 
-from nnunetv2_rmr.cli.dicom_cases import SERIES, check_grid, convert_input, take_series, write_dicom_outputs
+from nnunetv2_rmr.cli.dicom_cases import SERIES, Studies, check_grid, model_folder, take_series
 from nnunetv2_rmr.cli.nnunet_arguments import check_arguments, wrong_dataset_in_one_line
 from nnunetv2_rmr.cli.predict_demo import DEMO, demo
 from nnunetv2_rmr.ext_trainer import add_to_ext_trainer
-from nnunetv2_rmr.files.atomic import temporary_folder
+from nnunetv2_rmr.files.atomic import temporary_beside, temporary_folder
+from nnunetv2_rmr.files.refused import BadCaseError
 
 MISSING, TRUST_OPTION = "--missing", "--trust_model"
 RESAMPLE_TO, REGISTER_TO, DICOM = "--resample_to", "--register_to", "--dicom"
@@ -51,9 +53,19 @@ def _run(entry_point: str) -> None:
     command = Path(sys.argv[0]).name
     if given is not None and not Path(given.i).is_dir():
         sys.exit(f"{command}: error: -i {given.i}: there is no such folder")
-    part = {name: getattr(given, name, default) for name, default in (("num_parts", 1), ("part_id", 0))}
+    # with -npp 0 -nps 0 nnU-Net's entry points do not hand on which part is asked for
+    part = {name: getattr(given, name) for name in ("part_id", "num_parts") if hasattr(given, name)}
 
     add_to_ext_trainer()
+    studies = None
+    if series and given is not None:  # what is wrong with them is told before anything is loaded
+        try:
+            with wrong_dataset_in_one_line():
+                studies = Studies.find(Path(given.i), model_folder(given), series, missing)
+        except FileNotFoundError as error:
+            sys.exit(f"{command}: error: {_explain(error)}")
+        except (BadCaseError, OSError) as error:
+            sys.exit(f"{command}: error: {error}")
     import torch
     from nnunetv2.inference import predict_from_raw_data
 
@@ -74,26 +86,33 @@ def _run(entry_point: str) -> None:
                 raise ValueError("-device cuda: torch finds no CUDA device; try -device cpu")
 
         def initialize_from_trained_model_folder(self, folder, *args, **kwargs):
-            self.model_name = Path(folder).resolve().name
+            self.model_folder = Path(folder)
             super().initialize_from_trained_model_folder(folder, *args, **kwargs)
 
         @wraps(RMRPredictor.predict_from_files)  # nnU-Net records the call by its signature
         def predict_from_files(self, images, output, *args, **kwargs):
-            studies, grid = images, register_to or resample_to
+            grid, call = register_to or resample_to, signature(super().predict_from_files).bind(images, output, *args,
+                                                                                                **kwargs)
+            call.apply_defaults()
+            options = call.arguments | part | _without_workers(sys.argv)
             with temporary_folder(Path(output, "dicom_input")) as converted, ExitStack() as placed:
                 if dicom:
                     check_grid(grid, self.dataset_json, self.reference)
                 if series:
-                    images, self._refused = convert_input(images, converted, series, self.dataset_json, missing)
-                if grid:
-                    images = placed.enter_context(
-                        on_one_grid(images, output, self.dataset_json, grid, bool(register_to), missing))
+                    cases = (studies or Studies.find(Path(images), self.model_folder, series, missing)).part(**part)
+                    options |= dict(zip(part, (0, 1)))  # they are shared out already
+                    placed.enter_context(cases.in_messages(converted, temporary_beside(Path(output, "images"))))
+                    images, self._refused = cases.convert(converted, lambda case: not options["overwrite"] and
+                                                          self.is_predicted(os.path.join(output, case),
+                                                                            options["save_probabilities"]))
+                if grid and (not series or any(converted.glob("*"))):
+                    images = placed.enter_context(on_one_grid(str(converted) if series else images, output,
+                                                              self.dataset_json, grid, bool(register_to), missing))
                 try:
-                    results = super().predict_from_files(images, output, *args, **kwargs | _without_workers(sys.argv))
+                    results = super().predict_from_files(**options | {"list_of_lists_or_source_folder": images})
                 finally:
                     if dicom:
-                        write_dicom_outputs(Path(studies), Path(output), series, self.dataset_json, self.model_name,
-                                            self.reference, self.fuses, missing)
+                        cases.write_dicom(Path(output), self.model_folder.resolve().name, self.reference, self.fuses)
             if self._failures:  # of the input, and there was nothing else to do
                 raise FailedCasesError("\n  ".join(["no new case could be predicted:",
                                                     *(failure.message for failure in self._failures)]))
@@ -104,10 +123,6 @@ def _run(entry_point: str) -> None:
             for case, reason in self._refused.items():
                 self._note(Failure(f"case {case}: {reason}"))
             return super()._manage_input_and_output_lists(images, *args, **kwargs)
-
-        def predict_from_files_sequential(self, images, output, **kwargs):
-            # with -npp 0 -nps 0 nnU-Net's entry points do not hand on which part is asked for
-            return super().predict_from_files_sequential(images, output, **kwargs, **part)
 
     predict_from_raw_data.nnUNetPredictor = Predictor  # the entry points look it up under this name
     try:

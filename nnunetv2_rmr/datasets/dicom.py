@@ -1,5 +1,6 @@
 """Studies of DICOM files, as the folder of NIfTI files that the importer reads."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from nnunetv2_rmr.datasets.request import ImportRequest
 from nnunetv2_rmr.files.atomic import temporary_folder
+from nnunetv2_rmr.files.refused import BadCaseError
 
 IMAGES = "series"  # folder in a case's; beside it the label keeps its place
 
@@ -28,31 +30,42 @@ def of_files(request: ImportRequest) -> Iterator[ImportRequest]:
 
 
 def _converted(request: ImportRequest, temporary: Path) -> ImportRequest:
-    folder, refused = _convert(request, request.input_folder, temporary / "labelled", request.label)
+    folder, refused, words = _convert(request, request.input_folder, temporary / "labelled", request.label)
     unlabelled = request.unlabelled
     if unlabelled and unlabelled.resolve() == request.input_folder.resolve():
         unlabelled = folder
     elif unlabelled:
-        unlabelled, others = _convert(request, unlabelled, temporary / "unlabelled")
+        unlabelled, others, more = _convert(request, unlabelled, temporary / "unlabelled")
         refused |= {f"{request.unlabelled.name}/{case}": problems for case, problems in others.items()}
+        words |= more
     return replace(request, input_folder=folder, modalities={n: f"{IMAGES}/{n}.nii.gz" for n in request.modalities},
-                   layout="folders", unlabelled=unlabelled, dicom=False, refused=refused)
+                   layout="folders", unlabelled=unlabelled, dicom=False, refused=refused, words=words)
 
 
 def _convert(request: ImportRequest, source: Path, temporary: Path,
-             label: str | None = None) -> tuple[Path, dict[str, list[str]]]:
-    """A folder named as `source`, and the problems of its cases that are not in it. label: its pattern."""
-    from nnunetv2_rmr.dicom.convert import convert_studies
+             label: str | None = None) -> tuple[Path, dict[str, list[str]], dict[str, str]]:
+    """A folder named as `source`, the problems of its cases that are not in it, and words for its files. label: its
+    pattern."""
+    from nnunetv2_rmr.dicom.convert import convert_studies, match_studies, no_case
 
-    names, folder = list(request.modalities), temporary / source.resolve().name
-    failures = convert_studies(source, request.modalities,
-                               lambda case, i: folder / case / IMAGES / f"{names[i]}.nii.gz",
-                               num_processes=request.num_processes)
+    labels = {study: glob(label.replace("[", "[[]"), root_dir=source / study) if label else []
+              for study in os.listdir(source)}
+    if label and not any(labels.values()):
+        raise BadCaseError(f"no file in the folders of {source} is matched by --label {label}")
+    folder = temporary / source.resolve().name
+    found, failures = match_studies(source, request.modalities, num_processes=request.num_processes)
+    files = {case: {folder / case / IMAGES / f"{name}.nii.gz": series for name, series in of_case.items()}
+             for case, of_case in found.items()}
+    failures |= convert_studies(files, request.num_processes)
+    if not files.keys() - failures:
+        raise no_case(source, failures)
     for case in failures:  # what an unfinished one left
         shutil.rmtree(folder / case, ignore_errors=True)
-    for case in [f.name for f in folder.iterdir()] if label else []:
-        for file in glob(label.replace("[", "[[]"), root_dir=source / case):
+    for case in files.keys() - failures:
+        for file in labels[case]:
             link = folder / case / file
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to((source / case / file).resolve())
-    return folder, {case: [reason] for case, reason in failures.items()}
+    words = {str(file): f"{source / case}: {file.stem.removesuffix('.nii')} (series {series})"
+             for case, of_case in files.items() for file, series in of_case.items()}
+    return folder, {case: [reason] for case, reason in failures.items()}, {**words, str(folder): str(source)}

@@ -14,7 +14,7 @@ from nnunetv2_rmr.datasets.cases import LABEL, Case
 from nnunetv2_rmr.datasets.request import ImportRequest
 from nnunetv2_rmr.files.endings import file_ending
 from nnunetv2_rmr.files.nifti import check_forms
-from nnunetv2_rmr.files.refused import BadCaseError
+from nnunetv2_rmr.files.refused import BadCaseError, in_words
 from nnunetv2_rmr.files.volumes import (
     GRID_TOLERANCE,
     Grid,
@@ -68,6 +68,8 @@ def inspect_case(case: Case, request: ImportRequest) -> Inspection:
         if not request.register_to:  # else what could be done was done, or is warned of
             spacing = found.grid.spacing[::-1]
             found.warnings += [f"{case.source}: {line}" for line in misregistration.warnings(found.coarse, spacing)]
+    for texts in (found.problems, found.warnings):
+        texts[:] = [in_words(text, request.words) for text in texts]
     found.coarse.clear()  # would have to travel between processes
     return found
 

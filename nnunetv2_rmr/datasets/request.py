@@ -36,6 +36,7 @@ class ImportRequest:
     num_processes: int = 1
     dicom: bool = False  # the modalities are DICOM series
     refused: Mapping[str, Sequence[str]] = field(default_factory=dict)  # problems of cases not even in the folder
+    words: Mapping[str, str] = field(default_factory=dict)  # for files of converted DICOM, see `in_words`
 
     @property
     def patterns(self) -> dict[str, str]:

@@ -1,11 +1,11 @@
 """DICOM series to NIfTI files, by dcm2niix, checked against the headers of the slices."""
 
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from nnunetv2_rmr.dicom.geometry import same_place, volume_grid
+from nnunetv2_rmr.dicom.geometry import same_place
 from nnunetv2_rmr.dicom.series import Series, matched_series
 from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.files.volumes import Grid, read_volume, write_volume
@@ -16,45 +16,48 @@ from nnunetv2_rmr.files.workers import over_cases
 OPTIONS = ("-g", "i", "-b", "n", "-ba", "y", "-c", "", "-m", "y", "-z", "i", "-f", "image")
 
 
-def convert_studies(folder: Path, patterns: Mapping[str, str], target: Callable[[str, int], Path],
-                    allow_missing: bool = False, num_processes: int = 1) -> dict[str, str]:
-    """Writes an image file of every modality of every case; returns the reasons of those that could not be converted,
-    of which no file is left.
+def match_studies(folder: Path, patterns: Mapping[str, str], allow_missing: bool = False,
+                  num_processes: int = 1) -> tuple[dict[str, dict[str, Series]], dict[str, str]]:
+    """The series of every case, by modality, and the reasons of cases in which they are not found (`matched_series`).
 
-    folder: holds a folder for each case, named as the case. patterns: by modality, see `matched_series`. target: the
-    file for a case and the number of a modality. Raises BadCaseError if no case can be converted.
+    folder: holds a folder for each case, named as the case. Raises BadCaseError if they are found in no case.
     """
     studies = sorted(f for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
     if not studies:
         raise BadCaseError(f"{folder}: has to hold a folder of DICOM files for each case, but there is no folder in it")
-    jobs = {study.name: (study, patterns, [target(study.name, i) for i in range(len(patterns))], allow_missing)
-            for study in studies}
-    done, failures = over_cases(convert_study, jobs, num_processes, "converting DICOM")
-    if not done:
-        raise BadCaseError(f"no case in {folder} can be converted (it has to hold a folder for each case):"
-                           + "".join(f"\n  {case}: {reason}" for case, reason in failures.items()))
-    return failures
+    jobs = {study.name: (study, patterns, allow_missing) for study in studies}
+    found, failures = over_cases(matched_series, jobs, num_processes, "reading DICOM headers")
+    if not found:
+        raise no_case(folder, failures)
+    return found, failures
 
 
-def convert_study(study: Path, patterns: Mapping[str, str], targets: list[Path], allow_missing: bool = False) -> None:
-    """All its modalities, or none. targets: a file for each of the patterns. Raises BadCaseError."""
-    chosen = matched_series(study, patterns, allow_missing)
-    wanted = {target: chosen[name] for name, target in zip(patterns, targets) if name in chosen}
+def no_case(folder: Path, failures: Mapping[str, str]) -> BadCaseError:
+    return BadCaseError(f"no case in {folder} can be converted (it has to hold a folder for each case):"
+                        + "".join(f"\n  {case}: {reason}" for case, reason in failures.items()))
+
+
+def convert_studies(cases: Mapping[str, Mapping[Path, Series]], num_processes: int = 1) -> dict[str, str]:
+    """Writes the files of every case; returns the reasons of those that could not be converted, of which no file is
+    left. cases: the series by the file that it becomes."""
+    jobs = {case: (files,) for case, files in cases.items()}
+    return over_cases(convert_study, jobs, num_processes, "converting DICOM")[1]
+
+
+def convert_study(files: Mapping[Path, Series]) -> None:
+    """All of them, or none. Raises BadCaseError."""
     try:
-        for target, series in wanted.items():
+        for target, series in files.items():
             convert_series(series, target)
     except BaseException:
-        for target in wanted:
+        for target in files:
             target.unlink(missing_ok=True)
         raise
 
 
 def convert_series(series: Series, target: Path) -> None:
     """One volume, axes and values as dcm2niix makes them. target: its ending is the format. Raises BadCaseError."""
-    try:
-        grid = volume_grid(series.slices)
-    except BadCaseError as error:
-        raise BadCaseError(f"series {series}: {error}") from error
+    grid = series.grid()
     target.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=target.parent, prefix=".dcm2niix-") as folder:
         file = _run_dcm2niix(series, Path(folder))

@@ -244,13 +244,15 @@ class RMRPredictor(ImagePredictor):
         if overwrite or lists[1] is None:
             return lists
 
-        def done(case: str) -> bool:
-            files = [case + ending] + [case + ".npz"] * save_probabilities + [fused_filename(case, ending)] * self.fuses
-            return all(is_whole(Path(f)) for f in files)
-
-        todo = [i for i, case in enumerate(lists[1]) if not done(case)]
+        todo = [i for i, case in enumerate(lists[1]) if not self.is_predicted(case, save_probabilities)]
         print(f"continuing: {len(lists[1]) - len(todo)} case(s) are complete, {len(todo)} to go")
         return tuple([entries[i] for i in todo] for entries in lists)
+
+    def is_predicted(self, case: str, save_probabilities: bool) -> bool:
+        """Whether all its files are there and whole. case: its path in the output folder, without ending."""
+        ending = self.dataset_json["file_ending"]
+        files = [case + ending] + [case + ".npz"] * save_probabilities + [fused_filename(case, ending)] * self.fuses
+        return all(is_whole(Path(f)) for f in files)
 
     def _internal_get_data_iterator_from_lists_of_filenames(self, input_list_of_lists, seg_from_prev_stage_files,
                                                             output_filenames_truncated, num_processes: int):

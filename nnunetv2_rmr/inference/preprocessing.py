@@ -1,6 +1,7 @@
 """nnU-Net's preprocessing, which besides checks its input and remembers how the reference modality was normalised."""
 
 import os
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -52,8 +53,9 @@ class RememberIntensities:
         check_array(data, names, self._files, dataset_json["file_ending"], self._absent)
         coarse = {name: misregistration.coarse(channel, properties["spacing"])
                   for name, channel in zip(distinct_names(names), data)}
+        file = os.path.basename(self._files[0]) if self._files else "given as an array"
         for line in misregistration.warnings(coarse, properties["spacing"]):
-            print(f"WARNING: {self._files[0] if self._files else 'the case'}: {line}")
+            print(f"WARNING: case {re.sub('_[0-9]{4}' + re.escape(dataset_json['file_ending']), '', file)}: {line}")
         self._reference = reference_of(plans_manager, dataset_json)
         data, seg, properties = super().run_case_npy(data, seg, properties, plans_manager, configuration_manager,
                                                      dataset_json)

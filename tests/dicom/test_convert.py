@@ -20,7 +20,7 @@ from dicom_files import (
 )
 
 from nnunetv2_rmr.dicom import convert
-from nnunetv2_rmr.dicom.convert import convert_series, convert_studies
+from nnunetv2_rmr.dicom.convert import convert_series, convert_studies, match_studies
 from nnunetv2_rmr.dicom.series import find_series
 from nnunetv2_rmr.files.refused import BadCaseError
 
@@ -121,7 +121,13 @@ def test_a_missing_slice_is_refused_with_its_place(files, tmp_path):
 
 def test_uneven_slices_are_refused(files, tmp_path):
     moved(files[2], z=0.3)
-    assert "not evenly spaced: one lies 0.3 mm" in refusal(tmp_path / "series")
+    assert "not evenly spaced, or turned: one lies 0.3 mm" in refusal(tmp_path / "series")
+
+
+def test_a_slice_turned_so_little_that_only_its_far_corner_shows_it_is_refused(tmp_path):
+    files = write_series(tmp_path / "series", random_volume(0), "x", spacing=(90, 1.1, 2.5), orientation=OBLIQUE)
+    change(files[2], ImageOrientationPatient=[OBLIQUE[0], OBLIQUE[1] + 9e-4, *OBLIQUE[2:]])
+    assert "or turned: one lies" in refusal(tmp_path / "series")
 
 
 def test_copies_are_refused(files, tmp_path):
@@ -204,14 +210,15 @@ def studies(tmp_path) -> Path:
 
 def convert_all(studies: Path, **options) -> tuple[list[str], dict[str, str]]:
     out = studies.parent / "out"
-    failures = convert_studies(studies, {"T1": "T1", "FLAIR": "FLAIR"}, lambda case, i: out / f"{case}_{i}.nii.gz",
-                               **options)
+    found, failures = match_studies(studies, {"T1": "T1", "FLAIR": "FLAIR"}, **options)
+    failures |= convert_studies({case: {out / f"{case}_{name}.nii.gz": s for name, s in series.items()}
+                                 for case, series in found.items()})
     return sorted(f.name for f in out.iterdir()), failures
 
 
 def test_a_bad_case_has_its_reason_and_leaves_nothing_and_the_others_are_done(studies):
     done, failures = convert_all(studies)
-    assert done == ["A_0.nii.gz", "A_1.nii.gz"]
+    assert done == ["A_FLAIR.nii.gz", "A_T1.nii.gz"]
     assert list(failures) == ["B", "C"]
     assert 'series 2 "FLAIR"' in failures["B"] and "missing" in failures["B"]
     assert "FLAIR=FLAIR: no series matches" in failures["C"]
@@ -219,7 +226,7 @@ def test_a_bad_case_has_its_reason_and_leaves_nothing_and_the_others_are_done(st
 
 def test_cases_may_lack_modalities_if_so_allowed(studies):
     done, failures = convert_all(studies, allow_missing=True)
-    assert done == ["A_0.nii.gz", "A_1.nii.gz", "C_0.nii.gz"] and list(failures) == ["B"]
+    assert done == ["A_FLAIR.nii.gz", "A_T1.nii.gz", "C_T1.nii.gz"] and list(failures) == ["B"]
 
 
 def test_if_there_is_no_good_case_all_are_told(studies, tmp_path):

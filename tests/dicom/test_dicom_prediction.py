@@ -1,5 +1,8 @@
 """nnUNetv2_rmr_predict --series: DICOM studies are predicted as the images in them are."""
 
+import json
+import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -8,10 +11,10 @@ import pytest
 import SimpleITK as sitk
 import tiny
 from conftest import REGIONS
-from dicom_files import write_series
+from dicom_files import assert_same_in_the_patient, random_volume, read_series, write_series
 
 from nnunetv2_rmr.cli import predict
-from nnunetv2_rmr.cli.dicom_cases import check_grid, convert_input, take_series
+from nnunetv2_rmr.cli.dicom_cases import Studies, check_grid, take_series
 from nnunetv2_rmr.files.refused import BadCaseError
 
 pytest.importorskip("pydicom")
@@ -30,12 +33,75 @@ def test_the_option_is_taken_out_of_the_command_line(monkeypatch):
     assert take_series() == {}
 
 
+def write_model(folder: Path, *modalities: str) -> None:
+    content = {"channel_names": dict(enumerate(modalities)), "file_ending": ".nii.gz"}
+    (folder / "dataset.json").write_text(json.dumps(content))
+
+
 @pytest.mark.parametrize("series", [{"T1": "1"}, {"T1": "1", "CT": "2"}, {"T1": "1", "T2": "2", "PD": "3"},
                                     {"T1": "1", "t1": "2", "T2": "3"}])
-def test_names_have_to_be_the_models_before_anything_is_read(series):
-    dataset_json = {"channel_names": {"0": "T1", "1": "T2"}, "file_ending": ".nii.gz"}
+def test_names_have_to_be_the_models_before_anything_is_read(tmp_path, series):
+    write_model(tmp_path, "T1", "T2")
     with pytest.raises(BadCaseError, match="the modalities of the model are T1, T2"):
-        convert_input("no such folder", Path("nowhere"), series, dataset_json, False)
+        Studies.find(Path("no such folder"), tmp_path, series, False)
+
+
+@pytest.fixture
+def two_studies(tmp_path, monkeypatch) -> tuple[Path, Path]:
+    """A folder of studies A and B, and that of a model; nothing of PyTorch can be imported."""
+    write_model(tmp_path, "T1", "T2")
+    for case in "AB":
+        for number, name in enumerate(("T1", "T2"), 1):
+            write_series(tmp_path / "in" / case / name, random_volume(number), f"{name} ax", number=number)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    return tmp_path / "in", tmp_path
+
+
+@pytest.mark.parametrize(("series", "told"), [
+    (("T1=1", "PD=2"), "--series names T1, PD, but the modalities of the model are T1, T2"),
+    (("T1=1",), "--series names T1, but the modalities"),
+    (("T1=1", "T2=*pd*"), r'(?s)no case in .*A: .*T2=\*pd\*: no series matches \(there are 1 "T1 ax".*B: ')])
+def test_wrong_names_and_patterns_are_told_before_anything_is_loaded(two_studies, monkeypatch, series, told):
+    studies, model = two_studies
+    monkeypatch.setattr(sys, "argv", ["nnUNetv2_rmr_predict_from_modelfolder", "-i", str(studies), "-o", "out", "-m",
+                                      str(model), "--series", *series])
+    with pytest.raises(SystemExit, match=told):
+        predict.main_modelfolder()
+
+
+def test_a_missing_model_is_told_before_the_studies_are_read(two_studies, monkeypatch):
+    studies, model = two_studies
+    monkeypatch.setattr(sys, "argv", ["nnUNetv2_rmr_predict_from_modelfolder", "-i", str(studies), "-o", "out", "-m",
+                                      str(model / "none"), "--series", "T1=1", "T2=2"])
+    with pytest.raises(SystemExit, match=f"no trained model in {model / 'none'}"):
+        predict.main_modelfolder()
+
+
+def find(two_studies: tuple[Path, Path]) -> Studies:
+    return Studies.find(*two_studies, {"T2": "2", "T1": "1"}, False)
+
+
+def test_channels_are_numbered_by_the_model_and_what_is_done_is_not_converted_again(two_studies, tmp_path):
+    listed, refused = find(two_studies).convert(tmp_path / "out", "A".__eq__)
+    assert listed == [[str(tmp_path / "out" / f"{case}_000{i}.nii.gz") for i in (0, 1)] for case in "AB"]
+    assert not refused and sorted(f.name for f in (tmp_path / "out").iterdir()) == ["B_0000.nii.gz", "B_0001.nii.gz"]
+    for i, name in enumerate(("T1", "T2")):
+        assert_same_in_the_patient(sitk.ReadImage(listed[1][i]), read_series(two_studies[0] / "B" / name))
+
+
+def test_parts_share_out_all_cases_the_bad_ones_too(two_studies):
+    shutil.rmtree(two_studies[0] / "A" / "T2")
+    parts = [find(two_studies).part(part_id=i, num_parts=2) for i in (0, 1)]
+    assert [([*part.series], [*part.refused]) for part in parts] == [([], ["A"]), (["B"], [])]
+
+
+def test_messages_name_study_modality_and_series_in_the_place_of_hidden_files(two_studies, tmp_path, capsys):
+    file = tmp_path / ".hidden" / "B_0001.nii.gz"
+    with (pytest.raises(BadCaseError, match=rf'no {two_studies[0]}/B: T2 \(series 2 "T2 ax" \(6 images\)\)$'),
+          find(two_studies).in_messages(file.parent)):
+        print(f"{file} is odd")
+        raise BadCaseError(f"no {file}")
+    assert capsys.readouterr().out == f'{two_studies[0]}/B: T2 (series 2 "T2 ax" (6 images)) is odd\n'
 
 
 def test_outputs_are_a_series_of_the_modality_whose_units_they_have_so_they_lie_on_its_grid():
@@ -74,10 +140,9 @@ def arrays(folder: Path) -> dict[str, np.ndarray]:
 @pytest.mark.slow
 @tiny.bit_by_bit
 def test_studies_are_predicted_as_their_images_are_and_a_bad_one_is_named(trained, nnunet, studies, tmp_path):
-    made, failures = convert_input(str(studies), tmp_path / "nifti", {"T1": "1", "T2": "2", "FLAIR": "3"},
-                                   {"channel_names": dict(enumerate(tiny.CHANNELS)), "file_ending": ".nii.gz"}, False)
-    assert list(failures) == ["lacking"]
-    tiny.run("nnUNetv2_rmr_predict", "-i", made, "-o", tmp_path / "there", *MODEL, env=nnunet)
+    found = Studies.find(studies, trained, {"T1": "1", "T2": "2", "FLAIR": "3"}, False)
+    assert [*found.convert(tmp_path / "nifti", lambda case: False)[1]] == ["lacking"]
+    tiny.run("nnUNetv2_rmr_predict", "-i", tmp_path / "nifti", "-o", tmp_path / "there", *MODEL, env=nnunet)
     out = tmp_path / "out"
     ended = tiny.run("nnUNetv2_rmr_predict", "-i", studies, "-o", out, *MODEL, *SERIES, "--dicom", env=nnunet,
                      check=False)
@@ -119,7 +184,9 @@ def test_real_studies_on_grids_of_their_own_are_named(trained, nnunet, tmp_path)
     ended = tiny.run("nnUNetv2_rmr_predict", "-i", SARCOMA, "-o", tmp_path, *MODEL, "--series", "T1=*MR*", "T2=*PET*",
                      "FLAIR=*CT*", env=nnunet, check=False)
     assert ended.returncode == 1 and "2 case(s) could not be predicted" in ended.stdout
-    assert "STS_002_0001.nii.gz does not lie on the grid of" in ended.stdout
+    assert re.search(rf"{SARCOMA}/STS_002: T2 \(series 2 .*\) does not lie on the grid of {SARCOMA}/STS_002: T1 "
+                     r"\(series", ended.stdout)
+    assert ".tmp." not in ended.stdout
 
 
 @pytest.mark.slow
