@@ -25,6 +25,9 @@ METRICS, SEGMENTATION, STATISTICS = ("tests/evaluation/test_fusion_metrics.py",
                                      "tests/evaluation/test_segmentation_metrics.py",
                                      "tests/evaluation/test_benchmark_statistics.py")
 
+CONVERT, SERIES, DICOM_OUT, DICOM_CASES = (f"tests/dicom/test_{name}.py" for name in
+                                           ("convert", "series", "dicom_out", "dicom_prediction"))
+
 # by file: (what should be so, old, new, tests)
 _BY_FILE = {
     # ---- networks ----
@@ -433,6 +436,58 @@ _BY_FILE = {
          ("tests/inference/test_export_segmentation.py", EXPORT)),
         ("half an archive is not whole", "return archive.testzip() is None", "return True",
          ("tests/inference/test_export_segmentation.py",)),
+    ],
+    # ---- DICOM ----
+    "dicom/geometry.py": [
+        ("slices are in their order in the patient", "key=lambda s: float(np.dot(s.position, normal))",
+         "key=lambda s: s.file.name", (SERIES,)),
+        ("PixelSpacing is that of rows, then of columns", '"PixelSpacing")[::-1]', '"PixelSpacing")', (CONVERT,)),
+        ("missing slices are refused", "gaps > 1.5 * usual", "gaps > 2.5 * usual", (CONVERT, DICOM_OUT)),
+        ("a slice that is there twice is refused", "if not again.any():", "if True:", (CONVERT, DICOM_OUT)),
+        ("slices that are turned a little are refused", "corners - corners[0] -", "corners[:, :1] - corners[0, :1] -",
+         (CONVERT,)),
+        ("a tilted gantry is refused", "* len(gaps)) > tolerance:", "* len(gaps)) > np.inf:", (CONVERT,)),
+    ],
+    "dicom/series.py": [
+        ("a pattern that matches two series is refused", "if len(series) > 1 or not", "if not", (SERIES,)),
+        ("one series is not two modalities", "if len({s.uid for s in chosen.values()}) < len(chosen):", "if False:",
+         (SERIES,)),
+        ("series of one name are told apart", "images.setdefault(header.SeriesInstanceUID,",
+         "images.setdefault(header.SeriesDescription,", (SERIES,)),
+    ],
+    "dicom/convert.py": [
+        ("dcm2niix' grid is that of the headers", "if not same_place(Grid.of(image), grid):", "if False:", (CONVERT,)),
+        ("slices exposed one by one are one volume", '"-m", "y"', '"-m", "n"', (CONVERT,)),
+    ],
+    "dicom/reference_series.py": [
+        ("outputs lie on the grid of the series", "max() > TOLERANCE):", "max() > 1):", (DICOM_OUT,)),
+        ("axes that a reader has turned are turned back", "turned = nibabel.apply_orientation(array, turn)",
+         "turned = array.transpose(turn[:, 0].astype(int))", (DICOM_OUT,)),
+        ("slices of two series are refused", 'for attribute in ("SeriesInstanceUID", ', "for attribute in (",
+         (DICOM_OUT,)),
+    ],
+    "dicom/fused_series.py": [
+        ("a slice's voxels are those of its place", "zip(slices, stored)", "zip(slices, stored[::-1])", (DICOM_OUT,)),
+        ("fused voxels have the slope that they were stored with", '"RescaleSlope": format_number_as_ds(slope)',
+         '"RescaleSlope": 1', (DICOM_OUT,)),
+        ("scalings of the scanner's own do not stay", "image.remove_private_tags()", "pass", (DICOM_OUT,)),
+    ],
+    "dicom/segmentation.py": [
+        ("segments are numbered as they are named", "number[value] = i", "number[value] = value", (DICOM_OUT,)),
+        ("a region is all of its labels", "np.isin(array, values)", "np.isin(array, values[:1])", (DICOM_OUT,)),
+    ],
+    "cli/dicom_cases.py": [
+        ("patterns are of the modality that they name", "{name: folded[key] for name, key in zip(names, wanted)}",
+         "dict(zip(names, folded.values()))", (DICOM_CASES,)),
+        ("outputs are made a series of the reference modality", "series[reference].files",
+         "next(iter(series.values())).files", (DICOM_CASES,)),
+        ("outputs are of the patient they were made of", "jobs[case] = (case, output, series,",
+         "jobs[case] = (case, output, min(self.series.items())[1],", (DICOM_CASES,)),
+        ("newer outputs become DICOM again", "st_mtime > max(", "st_mtime > 0 * max(", (DICOM_CASES,)),
+    ],
+    "datasets/dicom.py": [
+        ("a case has its own label", "(source / case / file).resolve()", "(source / min(files) / file).resolve()",
+         ("tests/dicom/test_dicom_import.py",)),
     ],
     # ---- fusion metrics ----
     "evaluation/fusion_metrics/edges.py": [

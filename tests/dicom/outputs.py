@@ -13,10 +13,10 @@ LABELS = {"background": 0, "oedema": 1, "core": 2}
 
 
 def write_outputs(output: Path, series: Path, fused: np.ndarray | None, segmentation: np.ndarray,
-                  orientation: str | None = None) -> None:
-    """As of a prediction of case_1: arrays (slices, rows, columns), in files whose axes run as `orientation` says."""
-    (output / "fused").mkdir(parents=True)
-    for name, array in (("case_1.nii.gz", segmentation.astype(np.uint8)), ("fused/case_1.nii.gz", fused)):
+                  case: str = "case_1", orientation: str | None = None) -> None:
+    """As of a prediction: arrays (slices, rows, columns), in files whose axes run as `orientation` says."""
+    (output / "fused").mkdir(parents=True, exist_ok=True)
+    for name, array in ((f"{case}.nii.gz", segmentation.astype(np.uint8)), (f"fused/{case}.nii.gz", fused)):
         if array is not None:
             image = sitk.GetImageFromArray(array)
             image.CopyInformation(read_series(series))

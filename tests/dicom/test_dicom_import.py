@@ -43,10 +43,14 @@ def studies(tmp_path) -> Path:
     return tmp_path / "studies"
 
 
+def command(studies: Path, *options) -> list[str]:
+    return ["-i", str(studies), "-o", str(studies.parent / "raw"), "-d", "7", "-n", "Test", "-np", "1", "--series",
+            *SERIES, "--label", "seg/*.nii.gz", "--resample_to", "T1", *map(str, options)]
+
+
 def run(studies: Path, *options) -> Path:
     raw = studies.parent / "raw"
-    main(["-i", str(studies), "-o", str(raw), "-d", "7", "-n", "Test", "-np", "1", "--series", *SERIES,
-          "--label", "seg/*.nii.gz", "--resample_to", "T1", *map(str, options)])
+    main(command(studies, *options))
     assert os.listdir(raw) == ["Dataset007_Test"], "nothing converted is left"
     return raw / "Dataset007_Test"
 
@@ -69,7 +73,10 @@ def test_channels_are_the_series_in_order_and_labels_lie_beside(studies):
     assert json.loads((out / "dataset.json").read_text())["channel_names"] == {"0": "T1", "1": "FLAIR"}
     for i, series in enumerate(matched_series(studies / "B", {"T1": "1", "FLAIR": "2"}).values()):
         assert_same_in_the_patient(sitk.ReadImage(str(out / "imagesTr" / f"B_000{i}.nii.gz")), by_gdcm(series.files))
-    assert not (out / "labelsTr" / "A.nii.gz").is_symlink()
+        label = out / "labelsTr" / f"{'AB'[i]}.nii.gz"
+        assert_same_in_the_patient(sitk.ReadImage(str(label)),
+                                   sitk.ReadImage(str(studies / "AB"[i] / "seg" / "lesion.nii.gz")))
+        assert not label.is_symlink()
 
 
 def test_a_bad_study_is_told_with_all_others_problems_and_skipped_if_asked(studies, capsys):
@@ -114,9 +121,25 @@ def test_without_the_extra_it_says_what_to_install(studies, monkeypatch):
     assert 'needs pydicom and dcm2niix and highdicom: pip install "nnunetv2-rmr[dicom]"' in refusal(studies)
 
 
+def test_messages_name_study_modality_and_series_in_the_place_of_hidden_files(studies):
+    for file in (studies / "A" / "scans").glob("2_*.dcm"):
+        file.unlink()
+    write_series(studies / "A" / "scans", random_volume(0), "FLAIR", number=2, spacing=(1, 1, 2.5))
+    with pytest.raises(SystemExit) as stopped:
+        main([text for text in command(studies) if text not in ("--resample_to", "T1")])
+    said = str(stopped.value)
+    assert f'{studies}/A: FLAIR (series 2 "FLAIR" (6 images)): not on the grid of the case' in said
+    assert f"{studies}/A/seg/lesion.nii.gz: not on the grid" in said and ".tmp." not in said
+
+
+def test_a_label_that_no_study_has_is_told_before_anything_is_converted(studies, monkeypatch):
+    monkeypatch.setattr("nnunetv2_rmr.dicom.convert.match_studies", None)
+    assert f"no file in the folders of {studies} is matched by --label *.nrrd" in refusal(studies, "--label", "*.nrrd")
+
+
 def test_a_data_set_that_exists_is_told_before_anything_is_converted(studies, monkeypatch):
     run(studies)
-    monkeypatch.setattr("nnunetv2_rmr.dicom.convert.convert_studies", None)
+    monkeypatch.setattr("nnunetv2_rmr.dicom.convert.match_studies", None)
     with pytest.raises(SystemExit, match="exists already"):
         run(studies)
 

@@ -62,7 +62,7 @@ def places_in_nifti(file: Path, values: list[int]) -> np.ndarray:
 
 @pytest.mark.parametrize("turned", TURNED)
 def test_fused_voxels_have_the_values_and_places_of_the_nifti(tmp_path, series, fused, segmentation, turned):
-    write_outputs(tmp_path / "out", series[0].parent, fused, segmentation, turned)
+    write_outputs(tmp_path / "out", series[0].parent, fused, segmentation, orientation=turned)
     folder = write_case(tmp_path / "out", series)
     back, source = read_series(folder / "fused"), read_series(series[0].parent)
     assert Grid.of(back).size == Grid.of(source).size
@@ -75,7 +75,7 @@ def test_fused_voxels_have_the_values_and_places_of_the_nifti(tmp_path, series, 
 @pytest.mark.parametrize("labels", [LABELS, REGIONS], ids=["labels", "regions"])
 @pytest.mark.parametrize("turned", TURNED)
 def test_segments_lie_where_the_labels_lie(tmp_path, series, segmentation, turned, labels):
-    write_outputs(tmp_path / "out", series[0].parent, None, segmentation, turned)
+    write_outputs(tmp_path / "out", series[0].parent, None, segmentation, orientation=turned)
     folder = write_case(tmp_path / "out", series, labels)
     read = highdicom.seg.segread(folder / "segmentation.dcm")
     assert [read.get_segment_description(i).SegmentLabel for i in (1, 2)] == [*labels][1:]

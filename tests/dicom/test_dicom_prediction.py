@@ -1,6 +1,7 @@
 """nnUNetv2_rmr_predict --series: DICOM studies are predicted as the images in them are."""
 
 import json
+import os
 import re
 import shutil
 import sys
@@ -12,6 +13,7 @@ import SimpleITK as sitk
 import tiny
 from conftest import REGIONS
 from dicom_files import assert_same_in_the_patient, random_volume, read_series, write_series
+from outputs import write_outputs
 
 from nnunetv2_rmr.cli import predict
 from nnunetv2_rmr.cli.dicom_cases import Studies, check_grid, take_series
@@ -52,7 +54,8 @@ def two_studies(tmp_path, monkeypatch) -> tuple[Path, Path]:
     write_model(tmp_path, "T1", "T2")
     for case in "AB":
         for number, name in enumerate(("T1", "T2"), 1):
-            write_series(tmp_path / "in" / case / name, random_volume(number), f"{name} ax", number=number)
+            write_series(tmp_path / "in" / case / name, random_volume(number), f"{name} ax", number=number,
+                         PatientID=case)
     monkeypatch.setitem(sys.modules, "torch", None)
     return tmp_path / "in", tmp_path
 
@@ -93,6 +96,27 @@ def test_parts_share_out_all_cases_the_bad_ones_too(two_studies):
     shutil.rmtree(two_studies[0] / "A" / "T2")
     parts = [find(two_studies).part(part_id=i, num_parts=2) for i in (0, 1)]
     assert [([*part.series], [*part.refused]) for part in parts] == [([], ["A"]), (["B"], [])]
+
+
+def test_outputs_become_dicom_of_their_own_patient_and_series_and_again_once_they_are_newer(two_studies, tmp_path):
+    highdicom, pydicom, out = pytest.importorskip("highdicom"), pytest.importorskip("pydicom"), tmp_path / "out"
+    model = {"channel_names": {"0": "T1", "1": "T2"}, "file_ending": ".nii.gz", "labels": {"background": 0, "a": 1}}
+    (tmp_path / "dataset.json").write_text(json.dumps(model))
+    studies = find(two_studies)
+    listed, _ = studies.convert(tmp_path / "images", lambda case: False)
+    for case, (file, _) in zip("AB", listed):
+        write_outputs(out, two_studies[0] / case / "T2", None, sitk.GetArrayFromImage(sitk.ReadImage(file)) > 500, case)
+    studies.write_dicom(out, "model", 1, fuses=False)
+    made = {case: out / "dicom" / case / "segmentation.dcm" for case in "AB"}
+    for case, file in made.items():
+        assert pydicom.dcmread(file).PatientID == case
+        used = {str(uid) for *_, uid in highdicom.seg.segread(file).get_source_image_uids()}
+        assert used <= {pydicom.dcmread(f).SOPInstanceUID for f in (two_studies[0] / case / "T2").iterdir()}
+    before = {case: pydicom.dcmread(file).SOPInstanceUID for case, file in made.items()}
+    later = made["B"].parent.stat().st_mtime + 1
+    os.utime(out / "B.nii.gz", (later, later))
+    studies.write_dicom(out, "model", 1, fuses=False)
+    assert [pydicom.dcmread(file).SOPInstanceUID == before[case] for case, file in made.items()] == [True, False]
 
 
 def test_messages_name_study_modality_and_series_in_the_place_of_hidden_files(two_studies, tmp_path, capsys):
