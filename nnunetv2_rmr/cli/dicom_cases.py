@@ -70,22 +70,24 @@ class Studies:
         which there are none. Images of cases that are `done` are listed only."""
         from nnunetv2_rmr.dicom.convert import convert_studies
 
-        files = {case: self._files(case, folder) for case in self.series}
-        failures = convert_studies({case: files[case] for case in files if not done(case)})
-        return [[*map(str, files[case])] for case in files if case not in failures], {**self.refused, **failures}
+        file = self._files_in(folder)
+        failures = convert_studies({case: of_case for case, of_case in self.series.items() if not done(case)}, file)
+        return [[str(file(case, name)) for name in of_case] for case, of_case in self.series.items()
+                if case not in failures], {**self.refused, **failures}
 
-    def _files(self, case: str, folder: Path) -> dict[Path, Any]:
-        """The series by the file that it becomes."""
-        names = distinct_names(channel_names(self.dataset_json))
-        return {folder / f"{case}_{names.index(name):04d}{self.dataset_json['file_ending']}": series
-                for name, series in self.series[case].items()}
+    def _files_in(self, folder: Path) -> Callable[[str, str], Path]:
+        """Of a case and a modality."""
+        names, ending = distinct_names(channel_names(self.dataset_json)), self.dataset_json["file_ending"]
+        return lambda case, name: folder / f"{case}_{names.index(name):04d}{ending}"
 
     @contextmanager
     def in_messages(self, *folders: Path) -> Iterator[None]:
         """What is printed and raised meanwhile names study, modality and series in the place of files in `folders`."""
-        words = {str(file): f"{self.folder / case}: {name} (series {series})" for folder in folders
-                 for case, of_case in self.series.items()
-                 for name, (file, series) in zip(of_case, self._files(case, folder).items())}
+        from nnunetv2_rmr.dicom.convert import words_for_files
+
+        words: dict[str, str] = {}
+        for folder in folders:
+            words |= words_for_files(self.folder, self.series, self._files_in(folder))
         try:
             with redirect_stdout(_Worded(words)):
                 yield

@@ -6,8 +6,8 @@ are taken out of the command line before nnU-Net reads it.
 
 import os
 import sys
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import wraps
 from inspect import signature
 from pathlib import Path
@@ -17,7 +17,6 @@ from nnunetv2_rmr.cli.nnunet_arguments import check_arguments, wrong_dataset_in_
 from nnunetv2_rmr.cli.predict_demo import DEMO, demo
 from nnunetv2_rmr.ext_trainer import add_to_ext_trainer
 from nnunetv2_rmr.files.atomic import temporary_beside, temporary_folder
-from nnunetv2_rmr.files.refused import BadCaseError
 
 MISSING, TRUST_OPTION = "--missing", "--trust_model"
 RESAMPLE_TO, REGISTER_TO, DICOM = "--resample_to", "--register_to", "--dicom"
@@ -59,13 +58,8 @@ def _run(entry_point: str) -> None:
     add_to_ext_trainer()
     studies = None
     if series and given is not None:  # what is wrong with them is told before anything is loaded
-        try:
-            with wrong_dataset_in_one_line():
-                studies = Studies.find(Path(given.i), model_folder(given), series, missing)
-        except FileNotFoundError as error:
-            sys.exit(f"{command}: error: {_explain(error)}")
-        except (BadCaseError, OSError) as error:
-            sys.exit(f"{command}: error: {error}")
+        with _errors_in_one_line():
+            studies = Studies.find(Path(given.i), model_folder(given), series, missing)
     import torch
     from nnunetv2.inference import predict_from_raw_data
 
@@ -91,25 +85,24 @@ def _run(entry_point: str) -> None:
 
         @wraps(RMRPredictor.predict_from_files)  # nnU-Net records the call by its signature
         def predict_from_files(self, images, output, *args, **kwargs):
-            grid, call = register_to or resample_to, signature(super().predict_from_files).bind(images, output, *args,
-                                                                                                **kwargs)
-            call.apply_defaults()
-            options = call.arguments | part | _without_workers(sys.argv)
+            call = signature(super().predict_from_files).bind(images, output, *args, **kwargs).arguments
+            call |= part | _without_workers(sys.argv)
+            grid = register_to or resample_to
             with temporary_folder(Path(output, "dicom_input")) as converted, ExitStack() as placed:
                 if dicom:
                     check_grid(grid, self.dataset_json, self.reference)
                 if series:
                     cases = (studies or Studies.find(Path(images), self.model_folder, series, missing)).part(**part)
-                    options |= dict(zip(part, (0, 1)))  # they are shared out already
+                    call |= dict(zip(part, (0, 1)))  # they are shared out already
                     placed.enter_context(cases.in_messages(converted, temporary_beside(Path(output, "images"))))
-                    images, self._refused = cases.convert(converted, lambda case: not options["overwrite"] and
+                    images, self._refused = cases.convert(converted, lambda case: not call["overwrite"] and
                                                           self.is_predicted(os.path.join(output, case),
-                                                                            options["save_probabilities"]))
+                                                                            call["save_probabilities"]))
                 if grid and (not series or any(converted.glob("*"))):
                     images = placed.enter_context(on_one_grid(str(converted) if series else images, output,
                                                               self.dataset_json, grid, bool(register_to), missing))
                 try:
-                    results = super().predict_from_files(**options | {"list_of_lists_or_source_folder": images})
+                    results = super().predict_from_files(**call | {"list_of_lists_or_source_folder": images})
                 finally:
                     if dicom:
                         cases.write_dicom(Path(output), self.model_folder.resolve().name, self.reference, self.fuses)
@@ -125,12 +118,19 @@ def _run(entry_point: str) -> None:
             return super()._manage_input_and_output_lists(images, *args, **kwargs)
 
     predict_from_raw_data.nnUNetPredictor = Predictor  # the entry points look it up under this name
+    with _errors_in_one_line(FailedCasesError):
+        getattr(predict_from_raw_data, entry_point)()
+
+
+@contextmanager
+def _errors_in_one_line(*more: type[Exception]) -> Iterator[None]:
+    command = Path(sys.argv[0]).name
     try:
         with wrong_dataset_in_one_line():
-            getattr(predict_from_raw_data, entry_point)()
+            yield
     except FileNotFoundError as error:
         sys.exit(f"{command}: error: {_explain(error)}")
-    except (FailedCasesError, NotImplementedError, ValueError, OSError) as error:  # OSError: of -o; a full disk
+    except (*more, NotImplementedError, ValueError, OSError) as error:  # OSError: of -o; a full disk
         sys.exit(f"{command}: error: {error}")
 
 

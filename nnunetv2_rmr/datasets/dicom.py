@@ -46,7 +46,7 @@ def _convert(request: ImportRequest, source: Path, temporary: Path,
              label: str | None = None) -> tuple[Path, dict[str, list[str]], dict[str, str]]:
     """A folder named as `source`, the problems of its cases that are not in it, and words for its files. label: its
     pattern."""
-    from nnunetv2_rmr.dicom.convert import convert_studies, match_studies, no_case
+    from nnunetv2_rmr.dicom.convert import convert_studies, match_studies, no_case, words_for_files
 
     labels = {study: glob(label.replace("[", "[[]"), root_dir=source / study) if label else []
               for study in os.listdir(source)}
@@ -54,18 +54,19 @@ def _convert(request: ImportRequest, source: Path, temporary: Path,
         raise BadCaseError(f"no file in the folders of {source} is matched by --label {label}")
     folder = temporary / source.resolve().name
     found, failures = match_studies(source, request.modalities, num_processes=request.num_processes)
-    files = {case: {folder / case / IMAGES / f"{name}.nii.gz": series for name, series in of_case.items()}
-             for case, of_case in found.items()}
-    failures |= convert_studies(files, request.num_processes)
-    if not files.keys() - failures:
+
+    def target(case: str, name: str) -> Path:
+        return folder / case / IMAGES / f"{name}.nii.gz"
+
+    failures |= convert_studies(found, target, request.num_processes)
+    if not found.keys() - failures:
         raise no_case(source, failures)
     for case in failures:  # what an unfinished one left
         shutil.rmtree(folder / case, ignore_errors=True)
-    for case in files.keys() - failures:
+    for case in found.keys() - failures:
         for file in labels[case]:
             link = folder / case / file
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to((source / case / file).resolve())
-    words = {str(file): f"{source / case}: {file.stem.removesuffix('.nii')} (series {series})"
-             for case, of_case in files.items() for file, series in of_case.items()}
-    return folder, {case: [reason] for case, reason in failures.items()}, {**words, str(folder): str(source)}
+    words = words_for_files(source, found, target) | {str(folder): str(source)}
+    return folder, {case: [reason] for case, reason in failures.items()}, words

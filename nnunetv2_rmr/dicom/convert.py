@@ -1,7 +1,7 @@
 """DICOM series to NIfTI files, by dcm2niix, checked against the headers of the slices."""
 
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -37,11 +37,19 @@ def no_case(folder: Path, failures: Mapping[str, str]) -> BadCaseError:
                         + "".join(f"\n  {case}: {reason}" for case, reason in failures.items()))
 
 
-def convert_studies(cases: Mapping[str, Mapping[Path, Series]], num_processes: int = 1) -> dict[str, str]:
-    """Writes the files of every case; returns the reasons of those that could not be converted, of which no file is
-    left. cases: the series by the file that it becomes."""
-    jobs = {case: (files,) for case, files in cases.items()}
+def convert_studies(cases: Mapping[str, Mapping[str, Series]], target: Callable[[str, str], Path],
+                    num_processes: int = 1) -> dict[str, str]:
+    """Writes an image file of every modality of every case; returns the reasons of those that could not be converted,
+    of which no file is left. target: the file for a case and a modality."""
+    jobs = {case: ({target(case, name): s for name, s in series.items()},) for case, series in cases.items()}
     return over_cases(convert_study, jobs, num_processes, "converting DICOM")[1]
+
+
+def words_for_files(folder: Path, cases: Mapping[str, Mapping[str, Series]],
+                    target: Callable[[str, str], Path]) -> dict[str, str]:
+    """What messages can say (`in_words`) in the place of each file: study in `folder`, modality and series."""
+    return {str(target(case, name)): f"{folder / case}: {name} (series {s})" for case, series in cases.items()
+            for name, s in series.items()}
 
 
 def convert_study(files: Mapping[Path, Series]) -> None:

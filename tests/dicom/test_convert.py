@@ -211,8 +211,7 @@ def studies(tmp_path) -> Path:
 def convert_all(studies: Path, **options) -> tuple[list[str], dict[str, str]]:
     out = studies.parent / "out"
     found, failures = match_studies(studies, {"T1": "T1", "FLAIR": "FLAIR"}, **options)
-    failures |= convert_studies({case: {out / f"{case}_{name}.nii.gz": s for name, s in series.items()}
-                                 for case, series in found.items()})
+    failures |= convert_studies(found, lambda case, name: out / f"{case}_{name}.nii.gz")
     return sorted(f.name for f in out.iterdir()), failures
 
 

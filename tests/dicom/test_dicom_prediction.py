@@ -189,8 +189,9 @@ def test_studies_are_predicted_as_their_images_are_and_a_bad_one_is_named(traine
     assert not (out / "dicom" / "lacking").exists()
 
     again = tiny.run("nnUNetv2_rmr_predict", "-i", studies, "-o", out, *MODEL, *SERIES, "--continue_prediction",
-                     env=nnunet, check=False)
+                     "-num_parts", 2, env=nnunet, check=False)
     assert again.returncode == 1 and "case lacking" in again.stdout.splitlines()[-1]
+    assert "continuing: 1 case(s) are complete, 0 to go" in again.stdout
 
 
 @pytest.mark.slow
@@ -208,7 +209,7 @@ def test_real_studies_on_grids_of_their_own_are_named(trained, nnunet, tmp_path)
     ended = tiny.run("nnUNetv2_rmr_predict", "-i", SARCOMA, "-o", tmp_path, *MODEL, "--series", "T1=*MR*", "T2=*PET*",
                      "FLAIR=*CT*", env=nnunet, check=False)
     assert ended.returncode == 1 and "2 case(s) could not be predicted" in ended.stdout
-    assert re.search(rf"{SARCOMA}/STS_002: T2 \(series 2 .*\) does not lie on the grid of {SARCOMA}/STS_002: T1 "
+    assert re.search(rf"{SARCOMA}/STS_002: T2 \(series 4 .*\) does not lie on the grid of {SARCOMA}/STS_002: T1 "
                      r"\(series", ended.stdout)
     assert ".tmp." not in ended.stdout
 
