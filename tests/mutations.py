@@ -336,6 +336,7 @@ _BY_FILE = {
     "inference/preprocessing.py": [
         ("clipped CT gets its units back", 'normalization_schemes[reference] == "CTNormalization"',
          'normalization_schemes[reference] == "none"', (EXPORT, MISSING)),
+        ("warnings name the case", "file = os.path.basename(self._files[0])", "file = self._files[0]", (EXPORT,)),
         ("absent modalities are zero", "normalised[self._absent] = 0", "pass", (MISSING,)),
         ("units are those of the reference modality of the settings",
          "reference_channel(settings.reference_modality, channel_names(dataset_json))",
@@ -483,9 +484,25 @@ _BY_FILE = {
          "next(iter(series.values())).files", (DICOM_CASES,)),
         ("outputs are of the patient they were made of", "jobs[case] = (case, output, series,",
          "jobs[case] = (case, output, min(self.series.items())[1],", (DICOM_CASES,)),
+        ("what is predicted already is not converted again", "if not done(case)}", "}", (DICOM_CASES,)),
+        ("every part tells of its own bad cases", "refused={case: self.refused[case] for case in cases if case in "
+         "self.refused}", "refused=self.refused", (DICOM_CASES,)),
         ("newer outputs become DICOM again", "st_mtime > max(", "st_mtime > 0 * max(", (DICOM_CASES,)),
     ],
+    "cli/predict.py": [
+        ("wrong series are told before PyTorch is imported", "if series and given is not None:", "if False:",
+         (DICOM_CASES,)),
+    ],
+    "files/refused.py": [
+        ("messages name no hidden file", "text = text.replace(file, told)", "pass",
+         (DICOM_CASES, "tests/dicom/test_dicom_import.py")),
+    ],
+    "cli/doctor.py": [
+        ("dcm2niix is tried", 'if "dcm2nii" in said.stdout:', "if said:", ("tests/test_doctor.py",)),
+    ],
     "datasets/dicom.py": [
+        ("a label that no study has is told at once", "if label and not any(labels.values()):", "if False:",
+         ("tests/dicom/test_dicom_import.py",)),
         ("a case has its own label", "(source / case / file).resolve()", "(source / min(files) / file).resolve()",
          ("tests/dicom/test_dicom_import.py",)),
     ],

@@ -85,9 +85,8 @@ class Studies:
         """What is printed and raised meanwhile names study, modality and series in the place of files in `folders`."""
         from nnunetv2_rmr.dicom.convert import words_for_files
 
-        words: dict[str, str] = {}
-        for folder in folders:
-            words |= words_for_files(self.folder, self.series, self._files_in(folder))
+        words = {file: said for folder in folders for file, said in
+                 words_for_files(self.folder, self.series, self._files_in(folder)).items()}
         try:
             with redirect_stdout(_Worded(words)):
                 yield

@@ -57,6 +57,12 @@ def test_export_undoes_preprocessing_exactly(tmp_path, transpose, mask_norm, sch
                                    flair.TransformIndexToPhysicalPoint(index), atol=1e-5)
 
 
+def test_a_warning_names_the_case_not_a_file_that_may_be_gone(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("nnunetv2_rmr.registration.misregistration.warnings", lambda *_: ["FLAIR lies elsewhere"])
+    preprocess(make_plans(), oblique_case(tmp_path))
+    assert "WARNING: case case: FLAIR lies elsewhere\n" in capsys.readouterr().out
+
+
 def test_export_resamples_back_to_the_grid_of_the_input(tmp_path):
     files = oblique_case(tmp_path, spacing=(1.0, 1.0, 1.0))
     plans = make_plans(spacing=(0.8, 1.25, 0.9), mask_norm=False)
