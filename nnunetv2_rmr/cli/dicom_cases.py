@@ -55,8 +55,13 @@ class Studies:
         series that match them; FileNotFoundError if there is no model."""
         from nnunetv2_rmr.dicom.convert import match_studies
 
-        dataset_json = json.loads((model / "dataset.json").read_text(encoding="utf-8"))
-        patterns = _by_channel(patterns, distinct_names(channel_names(dataset_json)))
+        file = model / "dataset.json"
+        try:
+            dataset_json = json.loads(file.read_text(encoding="utf-8"))
+            names = distinct_names(channel_names(dataset_json))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise BadCaseError(f"{file}: is none of nnU-Net's ({type(error).__name__}: {error})") from error
+        patterns = _by_channel(patterns, names)
         return cls(folder, dataset_json, *match_studies(folder, patterns, allow_missing))
 
     def part(self, part_id: int = 0, num_parts: int = 1) -> "Studies":

@@ -72,11 +72,16 @@ def test_wrong_names_and_patterns_are_told_before_anything_is_loaded(two_studies
         predict.main_modelfolder()
 
 
-def test_a_missing_model_is_told_before_the_studies_are_read(two_studies, monkeypatch):
-    studies, model = two_studies
+@pytest.mark.parametrize(("content", "told"), [(None, "no trained model in {}"), ("{", "{}/dataset.json: is none of"),
+                                               ("{}", "{}/dataset.json: is none of nnU-Net's")])
+def test_a_missing_or_damaged_model_is_told_before_the_studies_are_read(two_studies, monkeypatch, content, told):
+    studies, model = two_studies[0], two_studies[1] / "model"
+    model.mkdir()
+    if content:
+        (model / "dataset.json").write_text(content)
     monkeypatch.setattr(sys, "argv", ["nnUNetv2_rmr_predict_from_modelfolder", "-i", str(studies), "-o", "out", "-m",
-                                      str(model / "none"), "--series", "T1=1", "T2=2"])
-    with pytest.raises(SystemExit, match=f"no trained model in {model / 'none'}"):
+                                      str(model), "--series", "T1=1", "T2=2"])
+    with pytest.raises(SystemExit, match=told.format(model)):
         predict.main_modelfolder()
 
 
