@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from nnunetv2_rmr.cli.argument_types import errors_in_one_line
 from nnunetv2_rmr.cli.import_dataset import IntoDict, name_and_text
 from nnunetv2_rmr.files.refused import BadCaseError, in_words
 from nnunetv2_rmr.settings import channel_names, distinct_names
@@ -26,10 +27,8 @@ def take_series() -> dict[str, str]:
     if given.series:
         from nnunetv2_rmr.dicom.installed import refuse_without_extra
 
-        try:
+        with errors_in_one_line(parser.prog):
             refuse_without_extra(SERIES)
-        except BadCaseError as error:
-            sys.exit(f"{parser.prog}: error: {error}")
     return given.series
 
 
@@ -46,6 +45,7 @@ class Studies:
 
     folder: Path
     dataset_json: dict  # the model's
+    names: list[str]  # of its modalities
     series: Mapping[str, Mapping[str, Any]]  # by case, by modality
     refused: Mapping[str, str]  # by case, why it has none
 
@@ -61,8 +61,7 @@ class Studies:
             names = distinct_names(channel_names(dataset_json))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise BadCaseError(f"{file}: is none of nnU-Net's ({type(error).__name__}: {error})") from error
-        patterns = _by_channel(patterns, names)
-        return cls(folder, dataset_json, *match_studies(folder, patterns, allow_missing))
+        return cls(folder, dataset_json, names, *match_studies(folder, _by_channel(patterns, names), allow_missing))
 
     def part(self, part_id: int = 0, num_parts: int = 1) -> "Studies":
         """Every num_parts-th case, as nnU-Net shares them out."""
@@ -82,8 +81,8 @@ class Studies:
 
     def _files_in(self, folder: Path) -> Callable[[str, str], Path]:
         """Of a case and a modality."""
-        names, ending = distinct_names(channel_names(self.dataset_json)), self.dataset_json["file_ending"]
-        return lambda case, name: folder / f"{case}_{names.index(name):04d}{ending}"
+        ending = self.dataset_json["file_ending"]
+        return lambda case, name: folder / f"{case}_{self.names.index(name):04d}{ending}"
 
     @contextmanager
     def in_messages(self, *folders: Path) -> Iterator[None]:
@@ -106,13 +105,12 @@ class Studies:
         from nnunetv2_rmr.files.workers import over_cases
 
         ending, jobs = self.dataset_json["file_ending"], {}
-        name = distinct_names(channel_names(self.dataset_json))[reference]
         for case, series in self.series.items():
             files = [output / f"{case}{ending}"] + [output / "fused" / f"{case}{ending}"] * fuses
             made = output / "dicom" / case
             if all(map(is_whole, files)) and not (
                     made.is_dir() and made.stat().st_mtime > max(file.stat().st_mtime for file in files)):
-                jobs[case] = (case, output, series, self.dataset_json, model, name)
+                jobs[case] = (case, output, series, self.dataset_json, model, self.names[reference])
         _, failures = over_cases(_write_one, jobs, 1, "writing DICOM")
         print(f"DICOM: {output / 'dicom'}",
               *(f"ERROR: case {case}: no DICOM ({why})" for case, why in failures.items()), sep="\n")
