@@ -467,6 +467,8 @@ _BY_FILE = {
         ("1 belongs to the last bin", "np.minimum(values * BINS, BINS - 1)", "(values * BINS)", (METRICS,)),
     ],
     "evaluation/fusion_metrics/intensities.py": [
+        ("the headline is the smallest over sources",
+         "return min(numbers(values), default=float(\"nan\"))", "return mean(values)", (METRICS,)),
         ("the intensity map is that of the mask", "np.percentile(image[mask], PERCENTILES)",
          "np.percentile(image, PERCENTILES)", (METRICS,)),
         ("values beyond the percentiles are clipped", ".astype(np.float32).clip(0, 1)", ".astype(np.float32)",
@@ -485,12 +487,9 @@ _BY_FILE = {
         ("PSNR is in dB", "float(-10 * np.log10(mse))", "float(-20 * np.log10(mse))", (METRICS,)),
     ],
     "evaluation/fusion_metrics/scores.py": [
-        ("the headline is the smallest over sources",
-         "return min((v for v in values if not np.isnan(v)), default=float(\"nan\"))", "return _nanmean(values)",
-         (METRICS,)),
         ("a copy is one in most slices", "if 2 * times > len(scores) else None", "if times > 0 else None", (METRICS,)),
         ("the smallest of slices is that of the means",
-         'metrics |= {f"smallest {name}": _smallest([s[name] for s in of_sources]) for name in OF_SOURCE}', "pass",
+         'metrics |= {f"smallest {name}": smallest(s[name] for s in of_sources) for name in OF_SOURCE}', "pass",
          (METRICS,)),
         ("slices with little content are left out", "MIN_SLICE_FRACTION * voxels.max()", "0 * voxels.max()",
          (METRICS,)),

@@ -4,26 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
 
-@dataclass(frozen=True)
-class LastFeatures:
-    """module: name of the module that makes the logits. channels: of its input. scale: how many times coarser than the
-    image its input is, per spatial axis.
-    """
-
-    module: str
-    channels: int
-    scale: tuple[float, ...]
-
-
-def find_last_features(network: nn.Module, input_channels: int, patch_size: Sequence[int]) -> LastFeatures:
-    """Found by one forward pass of a copy without data, so the size of the network does not matter.
+def find_last_features(network: nn.Module, input_channels: int,
+                       patch_size: Sequence[int]) -> tuple[str, int, tuple[float, ...]]:
+    """Name of the module that makes the logits, channels of its input, and how many times coarser than the image this
+    is, per spatial axis. Found by one forward pass of a copy without data, so the network's size does not matter.
 
     The module is the innermost whose output is the network's (of deep supervision the finest). Raises ValueError for a
     network whose logits come out of no module's hands as they are.
@@ -40,8 +30,7 @@ def find_last_features(network: nn.Module, input_channels: int, patch_size: Sequ
     logits = logits[0] if isinstance(logits, (list, tuple)) else logits
     for module, features, output in calls:  # inner modules are done before those around them
         if output is logits and features.ndim == logits.ndim:
-            scale = tuple(n / m for n, m in zip(patch_size, features.shape[2:]))
-            return LastFeatures(names[module], features.shape[1], scale)
+            return names[module], features.shape[1], tuple(n / m for n, m in zip(patch_size, features.shape[2:]))
     raise ValueError(f"{type(network).__name__}: no module's output is the network's logits, so its last features "
                      "can not be found")
 

@@ -81,11 +81,11 @@ class RMRNet(FusingNetwork):
         self.num_modalities = self.num_images = num_modalities
         self.input_channels = input_channels
         self.segmentation = segmentation
-        last = find_last_features(segmentation, input_channels, patch_size)
-        self._coarser = any(scale != 1 for scale in last.scale)
+        module, channels, scale = find_last_features(segmentation, input_channels, patch_size)
+        self._coarser = {*scale} != {1}
         self._tap = Tap()
-        self._tap.attach(segmentation.get_submodule(last.module))
-        head = RestorationHead(len(patch_size), last.channels, num_modalities)
+        self._tap.attach(segmentation.get_submodule(module))
+        head = RestorationHead(len(patch_size), channels, num_modalities)
         # nnU-Net's -pretrained_weights passes over what has ".seg_layers." in its name, and would refuse other names
         # that a vanilla checkpoint lacks
         self.image_decoder = nn.ModuleDict({"seg_layers": head})

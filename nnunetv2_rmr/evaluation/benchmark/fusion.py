@@ -10,8 +10,8 @@ from nnunetv2_rmr.evaluation.fusion_baselines.fuse import fuse
 from nnunetv2_rmr.evaluation.fusion_metrics.contrast import LesionContrast, relative_contrast
 from nnunetv2_rmr.evaluation.fusion_metrics.edges import EdgePreservation, copied_source
 from nnunetv2_rmr.evaluation.fusion_metrics.information import pearson
-from nnunetv2_rmr.evaluation.fusion_metrics.intensities import bounding_box, to_unit_range
-from nnunetv2_rmr.evaluation.fusion_metrics.verdict import Facts, copy_sentence, facts, mean, numbers, verdict
+from nnunetv2_rmr.evaluation.fusion_metrics.intensities import bounding_box, mean, smallest, to_unit_range
+from nnunetv2_rmr.evaluation.fusion_metrics.verdict import Facts, copy_sentence, facts, mean_own_edges, verdict
 
 
 class CaseFusion:
@@ -97,10 +97,7 @@ def _row(name: str, cases: Sequence[Facts]) -> dict:
     relative contrast of a region.
     """
     copies = Counter(case["copy_of"] for case in cases if case["copy_of"] is not None)
-    modalities = dict.fromkeys(modality for case in cases for modality in case["own_edges"])
-    smallest = [min(numbers(entry["relative"] for entry in case["contrast"].values()), default=None) for case in cases]
+    contrasts = [smallest(entry["relative"] for entry in case["contrast"].values()) for case in cases]
     return {"cases": len(cases), "verdict": verdict(name, cases) if cases else None,
             "copy": copy_sentence(cases) if copies else None, "copy_of": dict(copies.most_common()),
-            "own_edges": {modality: mean(case["own_edges"].get(modality) for case in cases)
-                          for modality in modalities},
-            "smallest_contrast": mean(smallest)}
+            "own_edges": mean_own_edges(cases), "smallest_contrast": mean(contrasts)}

@@ -15,7 +15,7 @@ from nnunetv2_rmr.evaluation.fusion_metrics.information import (
     mutual_information,
     pearson,
 )
-from nnunetv2_rmr.evaluation.fusion_metrics.intensities import bounding_box
+from nnunetv2_rmr.evaluation.fusion_metrics.intensities import bounding_box, mean, smallest
 from nnunetv2_rmr.evaluation.fusion_metrics.similarity import StructuralSimilarity, VisualInformationFidelity, psnr
 
 # of every source alone; the smallest over sources is the headline, since a copy of one source wins the means
@@ -88,7 +88,7 @@ class _Case:
                 "VIF": self.fidelity.compare(fidelity, s_fidelity), "MI": mutual_information(values, s_values),
                 **self.similarity.compare(similarity, s_similarity), "PSNR": psnr(values, s_values)})
         scores = {
-            **{f"smallest {name}": _smallest([s[name] for s in of_sources]) for name in OF_SOURCE},
+            **{f"smallest {name}": smallest(s[name] for s in of_sources) for name in OF_SOURCE},
             **information_scores(values, self.values),
             **contrast_scores(image, self.mask),
             **correlation_scores(values, self.values),
@@ -119,20 +119,11 @@ def slicewise_scores(fused: Mapping[str, np.ndarray], sources: Sequence[np.ndarr
     found = {}
     for method in fused:
         scores = [of_slice[method] for of_slice in per_slice]
-        metrics = {name: _nanmean([s.metrics[name] for s in scores]) for name in METRICS}
-        of_sources = [{name: _nanmean([s.sources[i][name] for s in scores]) for name in OF_SOURCE}
+        metrics = {name: mean(s.metrics[name] for s in scores) for name in METRICS}
+        of_sources = [{name: mean(s.sources[i][name] for s in scores) for name in OF_SOURCE}
                       for i in range(len(sources))]
         # the smallest of the means: the mean of each slice's smallest would be another, lower thing
-        metrics |= {f"smallest {name}": _smallest([s[name] for s in of_sources]) for name in OF_SOURCE}
+        metrics |= {f"smallest {name}": smallest(s[name] for s in of_sources) for name in OF_SOURCE}
         copy_of, times = Counter(s.copy_of for s in scores).most_common(1)[0]
         found[method] = FusionScores(metrics, of_sources, copy_of if 2 * times > len(scores) else None)
     return found
-
-
-def _smallest(values: Sequence[float]) -> float:
-    return min((v for v in values if not np.isnan(v)), default=float("nan"))
-
-
-def _nanmean(values: Sequence[float]) -> float:
-    present = [v for v in values if not np.isnan(v)]
-    return float(np.mean(present)) if present else float("nan")
