@@ -4,8 +4,6 @@ They act on the raw signal, which normalisation has shifted and scaled: `to_sign
 image: one modality, (D, H, W) or (H, W), normalised. offset: assumed mean / standard deviation of the raw image.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The last transform of the training pipeline: hands on the clean and the degraded patch."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
 from typing import Any, NamedTuple

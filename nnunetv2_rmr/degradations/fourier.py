@@ -1,7 +1,5 @@
 """Local damage to the Fourier spectrum."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -4,8 +4,6 @@ image: any shape. sigma: standard deviation (of Rician noise in either channel) 
 in standard deviations of the normalised case; 0: identity. seed: of the noise field.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

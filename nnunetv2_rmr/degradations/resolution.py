@@ -1,7 +1,5 @@
 """Loss of resolution: a wide point spread function, or an acquisition with thick slices."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

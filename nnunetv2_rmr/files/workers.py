@@ -1,7 +1,5 @@
 """Work on many cases in several processes at once."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading
@@ -136,7 +134,7 @@ class Beside:
         """Of all jobs, in their order."""
         return [result_or_death(future) for future in self._futures]
 
-    def __enter__(self) -> Beside:
+    def __enter__(self) -> "Beside":
         return self
 
     def __exit__(self, *exception: Any) -> None:

@@ -1,7 +1,5 @@
 """Where any segmentation network's last features are: what goes into the module that makes its logits."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from typing import Any
@@ -49,7 +47,7 @@ class Tap:
         if self._wanted:
             self.held = inputs[0]
 
-    def __enter__(self) -> Tap:
+    def __enter__(self) -> "Tap":
         self._wanted = True
         return self
 

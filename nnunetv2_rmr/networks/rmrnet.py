@@ -1,7 +1,5 @@
 """nnU-Net's segmentation network, as it is, and a small head on its last features that restores every modality."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """nnU-Net's planners, with the memory that RMR's training really takes in the GPU memory target."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from os.path import isfile, join
 

@@ -3,8 +3,6 @@
 Sizes are those of the paper and, where it says nothing, of the authors' code (github.com/HaoZhang1018/RMR-Fusion).
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

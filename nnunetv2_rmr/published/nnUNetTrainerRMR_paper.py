@@ -1,7 +1,5 @@
 """The published form as a trainer of nnU-Net's."""
 
-from __future__ import annotations
-
 import math
 import os
 

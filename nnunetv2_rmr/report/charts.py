@@ -3,8 +3,6 @@
 Not by matplotlib: a report has hundreds of small panels, whose points say what they are when pointed at.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -28,7 +26,7 @@ class Look:
     path: str
 
     @classmethod
-    def of(cls, index: int) -> Look:
+    def of(cls, index: int) -> "Look":
         return cls(*(choice[index % len(choice)] for choice in (COLOURS, DASHES, tuple(MARKERS.values()))))
 
 

@@ -1,7 +1,5 @@
 """The benchmark's chosen cases: loaded, with their scores and pictures, most improved first."""
 
-from __future__ import annotations
-
 import math
 from base64 import b64encode
 from dataclasses import dataclass

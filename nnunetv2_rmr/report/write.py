@@ -1,7 +1,5 @@
 """The benchmark's report: one HTML file."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

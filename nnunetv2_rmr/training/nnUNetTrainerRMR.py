@@ -1,7 +1,5 @@
 """nnU-Net's trainer with a network that also restores the modalities, of which the fused image is made."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import replace
 from os.path import join

@@ -1,7 +1,5 @@
 """A part of every training batch from scans that have no labels."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial

@@ -1,7 +1,5 @@
 """Final validation: fused images of its cases, and how well degraded copies of them are restored."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """In words: what of each modality is in a fused image, and whether it is a copy of one of them."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence

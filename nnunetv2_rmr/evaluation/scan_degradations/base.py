@@ -1,7 +1,5 @@
 """What all degradations of scans have in common: they act on the signal of the body and leave the background alone."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

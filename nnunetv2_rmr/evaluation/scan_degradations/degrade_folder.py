@@ -1,7 +1,5 @@
 """Degraded copies of a folder of images, many cases at a time."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

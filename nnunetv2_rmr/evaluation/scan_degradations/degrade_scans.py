@@ -1,7 +1,5 @@
 """Degrade the scans of one case, reproducibly."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 
