@@ -31,6 +31,6 @@ def write_report(out: Path) -> Path:
         label_names={label: "mean over labels" if label == MEAN else label for label in benchmark.labels},
         modalities={m: "all modalities" if m == ALL else f"{m} only" for m in benchmark.modalities or [ALL]},
         axes=axes, examples=examples, problems=problems, charts=charts, tables=tables,
-        viewer=viewer([e.study for e in examples], benchmark.label_values),
+        viewer=viewer(examples, benchmark.label_values),
         finding=finding, fewest_cases=fewest_cases, FEW=FEW, ALL=ALL, METRICS=METRICS)
     return file
