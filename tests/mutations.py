@@ -228,28 +228,28 @@ _BY_FILE = {
          ("tests/degradations/test_spikes.py",)),
     ],
     # ---- degradations for tests ----
-    "evaluation/scan_degradations/base.py": [
+    "evaluation/scan_degradations/__init__.py": [
         ("outside the body scans stay as they were", "result[box][inside] = degraded[inside] + floor",
          "result[box] = degraded + floor", (BENCHMARK_DEGRADATIONS,)),
         ("signed images count from their lowest value", "floor = min(np.float32(0), result[box][inside].min())",
          "floor = np.float32(0)", (BENCHMARK_DEGRADATIONS,)),
-        ("the rim of the body is not darkened",
-         "signal, np.float32(0))) / np.maximum(weight, np.finfo(np.float32).tiny)", "signal, np.float32(0)))",
-         (BENCHMARK_DEGRADATIONS,)),
         ("zeros around the body make no difference", "(box,) = ndimage.find_objects(body.astype(np.uint8))",
          "box = (slice(None),) * 3", (BENCHMARK_DEGRADATIONS,)),
-    ],
-    "evaluation/scan_degradations/degrade_scans.py": [
         ("severities differ", "degradation.parameters[int(severity) - 1]", "degradation.parameters[0]",
          (BENCHMARK_DEGRADATIONS,)),
         ("every channel has a realisation of its own", '{name}|{channel}"', '{name}|0"', (BENCHMARK_DEGRADATIONS,)),
         ("every case has a realisation of its own", '"{seed}|{case}|', '"{seed}|case|', (BENCHMARK_DEGRADATIONS,)),
         ("channels not asked for are unchanged", "channels = range(len(images)) if channels is None else channels",
          "channels = range(len(images))", (BENCHMARK_DEGRADATIONS,)),
+        ("motion was never trained", 'ScanDegradation("motion", kinds.move, (0.3, 0.6, 1.0, 1.5, 2.2),',
+         'ScanDegradation("motion", kinds.move, (0.3, 0.6, 1.0, 1.5, 2.2), trained=True,', (BENCHMARK_DEGRADATIONS,)),
         ("image differences are in standard deviations", "inside) ** 2)) / deviation)", "inside) ** 2)))",
          (BENCHMARK_DEGRADATIONS,)),
     ],
     "evaluation/scan_degradations/kinds.py": [
+        ("the rim of the body is not darkened",
+         "signal, np.float32(0))) / np.maximum(weight, np.finfo(np.float32).tiny)", "signal, np.float32(0)))",
+         (BENCHMARK_DEGRADATIONS,)),
         ("noise is in standard deviations of the body", "sigma_raw = sigma * deviation(signal, body)",
          "sigma_raw = sigma * deviation(signal, body | True)", (BENCHMARK_DEGRADATIONS,)),
         ("Fourier boxes are in mm", "round(edge_mm / s)", "round(edge_mm)", (BENCHMARK_DEGRADATIONS,)),
@@ -262,8 +262,6 @@ _BY_FILE = {
         ("gamma keeps the deviation", " * (inside.std() / bent.std())", "", (BENCHMARK_DEGRADATIONS,)),
         ("gamma bends either way", "exponent if rng.random() < 0.5 else 1 / exponent",
          "exponent if rng.random() < 1.5 else 1 / exponent", (BENCHMARK_DEGRADATIONS,)),
-        ("motion was never trained", 'ScanDegradation("motion", move, (0.3, 0.6, 1.0, 1.5, 2.2),',
-         'ScanDegradation("motion", move, (0.3, 0.6, 1.0, 1.5, 2.2), trained=True,', (BENCHMARK_DEGRADATIONS,)),
     ],
     # ---- fusion ----
     "fusion/fused_image.py": [
