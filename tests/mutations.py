@@ -130,7 +130,6 @@ _BY_FILE = {
          'Z_SCORES = ("ZScoreNormalization", "CTNormalization", "NoNormalization")', (TRAINER,)),
     ],
     "training/degradations_only.py": [
-        ("the rival sees the degraded patch", "[self.num_modalities:]}", "[:self.num_modalities]}", (RIVAL,)),
         ("the rival's degradations follow the settings in the plans",
          "RMRSettings.from_plans(self.plans_manager.plans, nnUNetTrainerRMR.settings)", "nnUNetTrainerRMR.settings",
          (RIVAL,)),
@@ -174,8 +173,8 @@ _BY_FILE = {
          "(GaussianNoiseTransform, GaussianBlurTransform, SimulateLowResolutionTransform))",
          "(GaussianNoiseTransform, GaussianBlurTransform))", (DEGRADE,)),
         ("the foreground is known before nnU-Net forgets it",
-         "steps.insert(position, RememberForegroundTransform())",
-         "steps.insert(position + 1, RememberForegroundTransform())", (DEGRADE,)),
+         "steps.insert(position, remember_foreground)", "steps.insert(position + 1, remember_foreground)", (DEGRADE,)),
+        ("the rival sees the degraded patch", "[num_modalities:]}", "[:num_modalities]}", (RIVAL,)),
         ("p_clean is that of the settings",
          '"p_clean": settings.p_clean', '"p_clean": RMRSettings.p_clean', (RIVAL, DEGRADE, TRAINER)),
         ("probabilities are those of the settings",

@@ -46,16 +46,18 @@ DEGRADATIONS = {
 }
 
 
-class RememberForegroundTransform(BasicTransform):
-    """Store where the body is as data_dict['foreground'], a boolean (D, H, W) or (H, W).
+def remember_foreground(**data_dict: Any) -> dict[str, Any]:
+    """A transform that stores where the body is as data_dict['foreground'], a boolean (D, H, W) or (H, W).
 
     nnU-Net marks what lies outside the body (zero in all modalities) or outside the image (padding) as -1 in
-    segmentation channel 0, until its RemoveLabelTransform turns -1 into background. This transform goes before it.
+    segmentation channel 0, until its RemoveLabelTransform turns -1 into background. This one goes before it.
     """
+    return data_dict | {"foreground": data_dict["segmentation"][0] >= 0}
 
-    def apply(self, data_dict: dict[str, Any], **params: Any) -> dict[str, Any]:
-        data_dict["foreground"] = data_dict["segmentation"][0] >= 0
-        return data_dict
+
+def only_degraded(num_modalities: int, **data_dict: Any) -> dict[str, Any]:
+    """A transform after DegradeTransform: the degraded modalities and the extra channels, without the clean ones."""
+    return data_dict | {"image": data_dict["image"][num_modalities:]}
 
 
 class DegradeTransform(BasicTransform):
@@ -165,7 +167,7 @@ def add_degradations(transforms: ComposeTransforms, num_modalities: int, spacing
     position = next((i for i, step in enumerate(steps) if isinstance(step, RemoveLabelTransform)), None)
     if position is None:
         raise ValueError("the pipeline has no RemoveLabelTransform, so the body cannot be told from the background")
-    steps.insert(position, RememberForegroundTransform())
+    steps.insert(position, remember_foreground)
     return ComposeTransforms([*steps, DegradeTransform(num_modalities, spacing, **settings)])
 
 

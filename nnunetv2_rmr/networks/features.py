@@ -36,11 +36,9 @@ def find_last_features(network: nn.Module, input_channels: int,
 class Tap:
     """Holds on to what goes into a module, within its own `with` block; else nothing is kept alive."""
 
-    def __init__(self) -> None:
+    def __init__(self, module: nn.Module) -> None:
         self._wanted = False
         self.held: torch.Tensor | None = None
-
-    def attach(self, module: nn.Module) -> None:
         module.register_forward_pre_hook(self._hold)
 
     def _hold(self, module: nn.Module, inputs: tuple) -> None:

@@ -81,8 +81,7 @@ class RMRNet(FusingNetwork):
         self.segmentation = segmentation
         module, channels, scale = find_last_features(segmentation, input_channels, patch_size)
         self._coarser = {*scale} != {1}
-        self._tap = Tap()
-        self._tap.attach(segmentation.get_submodule(module))
+        self._tap = Tap(segmentation.get_submodule(module))
         head = RestorationHead(len(patch_size), channels, num_modalities)
         # nnU-Net's -pretrained_weights passes over what has ".seg_layers." in its name, and would refuse other names
         # that a vanilla checkpoint lacks
