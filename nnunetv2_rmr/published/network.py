@@ -81,10 +81,6 @@ class PublishedRMRNet(FusingNetwork):
         self.register_buffer("stage", torch.tensor(1))
         self.register_load_state_dict_post_hook(_warn_of_stage_1)
 
-    def autoencoder_parameters(self) -> list[nn.Parameter]:
-        """Of the encoders and the fusion decoder, which stage 1 trains and stage 2 does not."""
-        return [*self.encoders.parameters(), *self.fusion_decoder.parameters()]
-
     def forward(self, x: torch.Tensor, images: bool = False):
         if x.shape[1] == self.input_channels:
             logits, fused = self._segment_and_fuse(x, images)
