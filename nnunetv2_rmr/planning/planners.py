@@ -8,11 +8,7 @@ from os.path import isfile, join
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
-from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_encoder_unet_planners import (
-    nnUNetPlannerResEncL,
-    nnUNetPlannerResEncM,
-    nnUNetPlannerResEncXL,
-)
+from nnunetv2.experiment_planning.experiment_planners.residual_unets import residual_encoder_unet_planners as resenc
 from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
@@ -138,19 +134,19 @@ class RMRPlanner(PlansRMRNet, ExperimentPlanner):
     own_plans_name = "nnUNetRMRPlans"
 
 
-class RMRPlannerResEncM(PlansRMRNet, nnUNetPlannerResEncM):
+class RMRPlannerResEncM(PlansRMRNet, resenc.nnUNetPlannerResEncM):
     """nnU-Net's ResEnc M planner for RMR."""
 
     own_plans_name = "nnUNetRMRResEncUNetMPlans"
 
 
-class RMRPlannerResEncL(PlansRMRNet, nnUNetPlannerResEncL):
+class RMRPlannerResEncL(PlansRMRNet, resenc.nnUNetPlannerResEncL):
     """nnU-Net's ResEnc L planner for RMR."""
 
     own_plans_name = "nnUNetRMRResEncUNetLPlans"
 
 
-class RMRPlannerResEncXL(PlansRMRNet, nnUNetPlannerResEncXL):
+class RMRPlannerResEncXL(PlansRMRNet, resenc.nnUNetPlannerResEncXL):
     """nnU-Net's ResEnc XL planner for RMR."""
 
     own_plans_name = "nnUNetRMRResEncUNetXLPlans"

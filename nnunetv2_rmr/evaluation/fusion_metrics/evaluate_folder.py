@@ -11,15 +11,10 @@ from nnunetv2.evaluation.evaluate_predictions import region_or_label_to_mask
 from nnunetv2_rmr.evaluation.fusion_baselines import COPY
 from nnunetv2_rmr.evaluation.fusion_baselines.fuse import fuse, pywavelets
 from nnunetv2_rmr.evaluation.fusion_metrics.case_files import BODY, NO_MASK, Folders, refuse_segmentation
-from nnunetv2_rmr.evaluation.fusion_metrics.contrast import LesionContrast, relative_contrast
+from nnunetv2_rmr.evaluation.fusion_metrics.contrast import LESION_CONTRAST, LesionContrast, relative_contrast
 from nnunetv2_rmr.evaluation.fusion_metrics.intensities import bounding_box, smallest, to_unit_range
 from nnunetv2_rmr.evaluation.fusion_metrics.rules import rules
-from nnunetv2_rmr.evaluation.fusion_metrics.scores import (
-    LESION_CONTRAST,
-    fusion_scores,
-    slices_that_count,
-    slicewise_scores,
-)
+from nnunetv2_rmr.evaluation.fusion_metrics.scores import fusion_scores, slices_that_count, slicewise_scores
 from nnunetv2_rmr.evaluation.fusion_metrics.summary import summarise
 from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.files.workers import over_cases

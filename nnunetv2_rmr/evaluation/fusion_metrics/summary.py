@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from nnunetv2_rmr.evaluation.fusion_metrics.scores import LESION_CONTRAST
+from nnunetv2_rmr.evaluation.fusion_metrics.contrast import LESION_CONTRAST
 from nnunetv2_rmr.evaluation.fusion_metrics.verdict import facts, verdict
 from nnunetv2_rmr.files.atomic import replacing, write_json
 
