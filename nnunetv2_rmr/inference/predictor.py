@@ -10,7 +10,6 @@ from functools import partial, wraps
 from inspect import signature
 from os.path import join
 from pathlib import Path
-from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -23,7 +22,7 @@ from nnunetv2.inference.sliding_window_prediction import compute_gaussian
 from nnunetv2.utilities.helpers import empty_cache
 
 from nnunetv2_rmr.ext_trainer import add_to_ext_trainer
-from nnunetv2_rmr.files.atomic import remove_leftovers, replacing, write_json
+from nnunetv2_rmr.files.atomic import remove_leftovers, write_json
 from nnunetv2_rmr.files.input_check import files_of_cases
 from nnunetv2_rmr.files.whole_files import is_whole, save_json_whole
 from nnunetv2_rmr.files.workers import Beside, Failure, WorkerDied, ahead, new_pool, or_failure
@@ -37,26 +36,13 @@ from nnunetv2_rmr.inference.confidence import (
     restoration_db,
 )
 from nnunetv2_rmr.inference.export import export_fused, export_segmentation, fused_filename
+from nnunetv2_rmr.inference.failed_cases import report
 from nnunetv2_rmr.inference.fused_writer import check_can_write
-from nnunetv2_rmr.inference.preprocessing import (
-    ABSENT,
-    PROPERTY,
-    RMRConfigurationManager,
-    preprocess_case,
-    reference_of,
-)
+from nnunetv2_rmr.inference.model_folder import find_checkpoints
+from nnunetv2_rmr.inference.preprocessing import PROPERTY, RMRConfigurationManager, preprocess_case, reference_of
 from nnunetv2_rmr.inference.sliding_window import ImagePredictor
 from nnunetv2_rmr.inference.trust import ModelRefused, check_model_folder, reading_data_only
 from nnunetv2_rmr.settings import RMRSettings, channel_names, distinct_names
-
-
-class FailedCasesError(RuntimeError):
-    """Some cases of a batch could not be predicted; all others were. The message lists them.
-
-    results: of a batch without output files, what it would have returned; of failed cases a Failure.
-    """
-
-    results: Sequence[Any] = ()
 
 
 class RMRPredictor(ImagePredictor):
@@ -102,9 +88,11 @@ class RMRPredictor(ImagePredictor):
                                              checkpoint_name: str = "checkpoint_final.pth"):
         add_to_ext_trainer()
         check_model_folder(model_training_output_dir)
+        files = find_checkpoints(Path(model_training_output_dir), use_folds, checkpoint_name)
+        folds = [file.parent.name.removeprefix("fold_") for file in files]
         try:
             with reading_data_only():
-                super().initialize_from_trained_model_folder(model_training_output_dir, use_folds, checkpoint_name)
+                super().initialize_from_trained_model_folder(model_training_output_dir, folds, checkpoint_name)
         except (KeyError, RuntimeError, ImportError, pydoc.ErrorDuringImport) as error:
             raise ModelRefused(f"{model_training_output_dir}: can not be loaded ({type(error).__name__}: {error})"
                                ) from error
@@ -270,18 +258,7 @@ class RMRPredictor(ImagePredictor):
             if isinstance(item, Failure):
                 self._note(item)
                 continue
-            if ABSENT in item["data_properties"]:
-                self._tell_absent_modalities(files, item["data_properties"][ABSENT])
             yield item
-
-    def _tell_absent_modalities(self, files: list[str], absent: list[int]) -> None:
-        names, ending = channel_names(self.dataset_json), self.dataset_json["file_ending"]
-        case = os.path.basename(files[0])[:-(len(ending) + 5)]
-        print(f"case {case} is predicted without " + ", ".join(f"{case}_{i:04d}{ending} ({names[i]})" for i in absent))
-        reference = self.reference
-        if reference in absent and self.configuration_manager.normalization_schemes[reference] != "CTNormalization":
-            print(f"case {case}: {names[reference]} would give the fused image its units; without it, the fused image "
-                  "is in normalised intensities")
 
     def _note(self, failure: Failure) -> None:
         print(f"ERROR: {failure.message}")
@@ -311,7 +288,7 @@ class RMRPredictor(ImagePredictor):
         self.fused_volumes = volumes if any(volume is not None for volume in volumes) else []
         self.confidences = [record if isinstance(record, dict) else None for record in confidences]
         failures, folder, self._failures, self._output_folder = self._failures, self._output_folder, [], None
-        _report(failures, folder, results)
+        report(failures, folder, results)
         return results
 
     def _predict_case(self, case: str, item: dict, save_probabilities: bool, segmentations: Beside,
@@ -349,50 +326,3 @@ class RMRPredictor(ImagePredictor):
             file, data = data, torch.from_numpy(np.load(data))
             os.remove(file)
         return self.predict_logits_from_preprocessed_data(data).cpu().numpy()
-
-
-def _report(failures: Sequence[Failure], folder: str | None, results: Sequence[Any]) -> None:
-    """Raises FailedCasesError, with the results, if there are failures. Their tracebacks go to a log in the folder;
-    None: to the terminal."""
-    if not failures:
-        return
-    unexpected = "\n".join(f"{failure.message}\n{failure.traceback}" for failure in failures if failure.traceback)
-    where = ""
-    if unexpected and folder is not None:
-        log = Path(folder, "failed_cases.log")
-        try:
-            with replacing(log) as temporary:
-                Path(temporary).write_text(unexpected, encoding="utf-8")
-            where = f"\ntracebacks: {log}"
-        except OSError:  # a full disk may be why they failed
-            print(unexpected)
-    elif unexpected:
-        print(unexpected)
-    error = FailedCasesError(f"{len(failures)} case(s) could not be predicted (the others are done):\n  "
-                             + "\n  ".join(failure.message for failure in failures) + where)
-    error.results = results
-    raise error
-
-
-_STOCK = {name: getattr(nnUNetPredictor, name) for name in ("predict_from_files", "predict_from_files_sequential")}
-
-
-def let_stock_predictor_save_fused() -> None:
-    """From now on nnU-Net's own predictor turns into an RMRPredictor when it is asked to predict with an RMR model.
-
-    Called while nnU-Net builds the network of one, and only if nnUNet_rmr_save_fused=1 asks for it; otherwise nothing
-    of nnU-Net is touched.
-    """
-    def turning_into_ours(name: str, original):
-        @wraps(original)
-        def predict(self, *args, **kwargs):
-            if type(self) is nnUNetPredictor:
-                self.__class__ = RMRPredictor
-                self.remember_intensities()
-                return getattr(self, name)(*args, **kwargs)
-            return original(self, *args, **kwargs)
-
-        return predict
-
-    for name, original in _STOCK.items():
-        setattr(nnUNetPredictor, name, turning_into_ours(name, original))

@@ -115,6 +115,7 @@ def preprocess_case(files: Sequence[str], previous_stage_file: str | None, outpu
         preprocessor = configuration_manager.preprocessor_class(verbose=verbose)
         data, seg, properties = preprocessor.run_case(files, previous_stage_file, plans_manager, configuration_manager,
                                                       dataset_json)
+        _tell_absent(files, properties.get(ABSENT, ()), plans_manager, configuration_manager, dataset_json)
         if previous_stage_file is not None:
             labels = plans_manager.get_label_manager(dataset_json).foreground_labels
             data = np.vstack((data, convert_labelmap_to_one_hot(seg[0], labels, data.dtype)))
@@ -122,3 +123,16 @@ def preprocess_case(files: Sequence[str], previous_stage_file: str | None, outpu
         return {"data": data, "data_properties": properties, "ofile": output}
 
     return or_failure(f"can not read or preprocess {', '.join(files)}", preprocess)
+
+
+def _tell_absent(files: Sequence[str], absent: Sequence[int], plans_manager: PlansManager,
+                 configuration_manager: ConfigurationManager, dataset_json: dict) -> None:
+    if not absent:
+        return
+    names, ending = channel_names(dataset_json), dataset_json["file_ending"]
+    case = os.path.basename(files[0])[:-(len(ending) + 5)]
+    print(f"case {case} is predicted without " + ", ".join(f"{case}_{i:04d}{ending} ({names[i]})" for i in absent))
+    reference = reference_of(plans_manager, dataset_json)
+    if reference in absent and configuration_manager.normalization_schemes[reference] != "CTNormalization":
+        print(f"case {case}: {names[reference]} would give the fused image its units; without it, the fused image is "
+              "in normalised intensities")

@@ -12,9 +12,9 @@ from nnunetv2.inference.export_prediction import convert_predicted_logits_to_seg
 from nnunetv2_rmr.degradations.degrade import DEGRADATIONS
 from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.inference.export import fused_to_input_grid
+from nnunetv2_rmr.inference.model_folder import list_checkpoints
 from nnunetv2_rmr.inference.predictor import RMRPredictor
 from nnunetv2_rmr.inference.preprocessing import PROPERTY
-from nnunetv2_rmr.inference.trust import list_checkpoints
 from nnunetv2_rmr.settings import RMRSettings, channel_names, distinct_names
 
 
