@@ -362,7 +362,7 @@ _BY_FILE = {
     "inference/preprocessing.py": [
         ("clipped CT gets its units back", 'normalization_schemes[reference] == "CTNormalization"',
          'normalization_schemes[reference] == "none"', (EXPORT, MISSING)),
-        ("absent modalities are zero", "normalised[self._absent] = 0", "pass", (MISSING,)),
+        ("absent modalities are zero", "normalised[self.absent] = 0", "pass", (MISSING,)),
         ("units are those of the reference modality of the settings",
          "reference_channel(settings.reference_modality, channel_names(dataset_json))",
          "reference_channel(None, channel_names(dataset_json))", (EXPORT,)),

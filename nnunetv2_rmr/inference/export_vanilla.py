@@ -37,9 +37,9 @@ def export_vanilla(model: Path, out: Path, folds: Sequence[int | str] | None, ch
     files = find_checkpoints(model, folds, checkpoint)
     out.parent.mkdir(parents=True, exist_ok=True)
     with temporary_folder(out) as temporary:
-        for file in files:
-            (temporary / file.parent).mkdir(parents=True)
-            torch.save(_vanilla(model / file, plans, dataset_json), temporary / file)
+        for fold, file in files.items():
+            (temporary / f"fold_{fold}").mkdir(parents=True)
+            torch.save(_vanilla(file, plans, dataset_json), temporary / f"fold_{fold}" / checkpoint)
         (temporary / "plans.json").write_text(json.dumps(plans, indent=4), encoding="utf-8")
         shutil.copyfile(model / "dataset.json", temporary / "dataset.json")
         temporary.rename(out)

@@ -1,12 +1,8 @@
 """Where a model's files are."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from pathlib import Path
-
-from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 
 def find_model(folder: str | os.PathLike) -> None:
@@ -23,20 +19,17 @@ def find_model(folder: str | os.PathLike) -> None:
                                 f"trained models in {folder.parent}: {', '.join(trained) or 'none'}")
 
 
-def find_checkpoints(model: Path, folds: Sequence[int | str] | str | None, name: str) -> list[Path]:
-    """Files fold_X/NAME of a model, relative to its folder. folds: some, one, or None for all that nnU-Net finds.
+def find_checkpoints(model: Path, folds: Sequence[int | str] | str | None, name: str) -> dict[str, Path]:
+    """Files fold_X/NAME of a model, by fold. folds: some, one, or None for all that there are; `all` if it is alone.
 
     Raises FileNotFoundError, which says what there is, if one is missing or there are none.
     """
     if folds is None:
-        folds = nnUNetPredictor.auto_detect_available_folds(str(model), name)
-    files = [Path(f"fold_{fold}", name) for fold in ([folds] if isinstance(folds, str) else folds)]
-    if missing := [str(file) for file in files if not (model / file).is_file()] or [name] * (not files):
+        found = sorted(file.parent.name.removeprefix("fold_") for file in model.glob(f"fold_*/{name}"))
+        folds = [fold for fold in found if fold != "all"] or found
+    files = {str(f): model / f"fold_{f}" / name for f in ([folds] if isinstance(folds, str) else folds)}
+    if missing := [f"fold_{f}/{name}" for f, file in files.items() if not file.is_file()] or [name] * (not files):
+        there = sorted(f"{file.parent.name}/{file.name}" for file in model.glob("fold_*/*.pth"))
         raise FileNotFoundError(f"no {', '.join(missing)} in {model}; there are (options -f and -chk): "
-                                + list_checkpoints(model))
+                                + (", ".join(there) or "none"))
     return files
-
-
-def list_checkpoints(model: Path) -> str:
-    """'fold_0/checkpoint_final.pth, ...', or 'none', to end a message about one that is missing."""
-    return ", ".join(sorted(f"{f.parent.name}/{f.name}" for f in model.glob("fold_*/*.pth"))) or "none"

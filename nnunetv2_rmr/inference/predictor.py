@@ -88,8 +88,7 @@ class RMRPredictor(ImagePredictor):
                                              checkpoint_name: str = "checkpoint_final.pth"):
         add_to_ext_trainer()
         check_model_folder(model_training_output_dir)
-        files = find_checkpoints(Path(model_training_output_dir), use_folds, checkpoint_name)
-        folds = [file.parent.name.removeprefix("fold_") for file in files]
+        folds = [*find_checkpoints(Path(model_training_output_dir), use_folds, checkpoint_name)]
         try:
             with reading_data_only():
                 super().initialize_from_trained_model_folder(model_training_output_dir, folds, checkpoint_name)
