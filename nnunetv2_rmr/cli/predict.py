@@ -117,9 +117,6 @@ def _run(entry_point: str) -> None:
                     if ours.dicom:
                         write_dicom_outputs(Path(studies), Path(output), ours.series, self.dataset_json,
                                             self.model_name, self.reference, self.fuses, ours.missing)
-            if self._failures:  # of the input, and there was nothing else to do
-                raise FailedCasesError("\n  ".join(["no new case could be predicted:",
-                                                    *(failure.message for failure in self._failures)]))
             print(f"Segmentations: {output}" + (f"; fused images: {Path(output, 'fused')}" if self.fuses else ""))
             return results
 

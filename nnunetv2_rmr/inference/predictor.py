@@ -25,7 +25,7 @@ from nnunetv2_rmr.ext_trainer import add_to_ext_trainer
 from nnunetv2_rmr.files.atomic import remove_leftovers, write_json
 from nnunetv2_rmr.files.input_check import files_of_cases
 from nnunetv2_rmr.files.whole_files import is_whole, save_json_whole
-from nnunetv2_rmr.files.workers import Beside, Failure, WorkerDied, ahead, new_pool, or_failure
+from nnunetv2_rmr.files.workers import DIED, Beside, Failure, ahead, new_pool, or_failure
 from nnunetv2_rmr.fusion.body import body_of_preprocessed
 from nnunetv2_rmr.fusion.fused_image import fused_image, fusion_target
 from nnunetv2_rmr.inference.confidence import (
@@ -180,7 +180,9 @@ class RMRPredictor(ImagePredictor):
         if output is not None:
             remove_leftovers([self._output_folder, *(join(self._output_folder, f) for f in ("fused", "confidence"))])
         with patch.object(predict_from_raw_data, "save_json", save_json_whole):
-            return super().predict_from_files(*given.args, **given.kwargs)
+            results = super().predict_from_files(*given.args, **given.kwargs)
+        report(self._failures, self._output_folder, results)  # of cases that were refused, if there were no others
+        return results
 
     def predict_from_files_sequential(self, list_of_lists_or_source_folder,
                                       output_folder_or_list_of_truncated_output_files,
@@ -252,12 +254,10 @@ class RMRPredictor(ImagePredictor):
 
     def _good_cases(self, files_of_each: list[list[str]], items: Iterable) -> Iterator[dict]:
         for files, item in zip(files_of_each, items):
-            if isinstance(item, WorkerDied):
-                item = Failure(f"{', '.join(files)}: {item}")
             if isinstance(item, Failure):
-                self._note(item)
-                continue
-            yield item
+                self._note(Failure(f"{', '.join(files)}: {DIED.message}") if item is DIED else item)
+            else:
+                yield item
 
     def _note(self, failure: Failure) -> None:
         print(f"ERROR: {failure.message}")
@@ -267,22 +267,19 @@ class RMRPredictor(ImagePredictor):
                                    num_processes_segmentation_export: int = default_num_processes):
         # nnU-Net's loop stops everything at the first case that fails, and leaves half a file where it was writing
         processes, self._one_case = 0 if self._one_case else num_processes_segmentation_export, False
-        cases: list[str] = []
         confidences: list[dict | Failure] = []
         with (Beside(partial(new_pool, processes) if processes else None, processes + 2) as segmentations,
               Beside(partial(ThreadPoolExecutor, 1), 1) as fused_images):
             for number, item in enumerate(data_iterator):
                 case = item["ofile"] or f"array {number}"
-                cases.append(case)
                 self._predict_case(case, item, save_probabilities, segmentations, fused_images, confidences)
             results, images = segmentations.results(), fused_images.results()
         compute_gaussian.cache_clear()
         empty_cache(self.device)
         # one line for a case; no images: does not fuse
-        for case, *of_case in zip(cases, results, images or results, confidences):
-            failure = next((result for result in of_case if isinstance(result, (Failure, WorkerDied))), None)
-            if failure is not None:
-                self._note(failure if isinstance(failure, Failure) else Failure(f"{case}: no segmentation ({failure})"))
+        for of_case in zip(results, images or results, confidences):
+            for failure in [result for result in of_case if isinstance(result, Failure)][:1]:
+                self._note(failure)
         volumes = [image if isinstance(image, np.ndarray) else None for image in images]
         self.fused_volumes = volumes if any(volume is not None for volume in volumes) else []
         self.confidences = [record if isinstance(record, dict) else None for record in confidences]
@@ -301,13 +298,12 @@ class RMRPredictor(ImagePredictor):
             f"{case}: no confidence", self._tell_confidence, file, case, logits, properties))
         if isinstance(logits, Failure):
             for exports in (segmentations, fused_images) if self.fuses else (segmentations,):
-                exports.submit(Failure, logits.message, logits.traceback)
+                exports.submit("", Failure, logits.message, logits.traceback)
             return
         if self.fuses:
-            fused_images.submit(or_failure, f"{case}: no fused image", export_fused, self.take_fused(), properties,
-                                intensity_map, self.plans_manager, self.configuration_manager,
-                                self.dataset_json["file_ending"], file)
-        segmentations.submit(or_failure, f"{case}: no segmentation", export_segmentation, logits, properties,
+            fused_images.submit(f"{case}: no fused image", export_fused, self.take_fused(), properties, intensity_map,
+                                self.plans_manager, self.configuration_manager, self.dataset_json["file_ending"], file)
+        segmentations.submit(f"{case}: no segmentation", export_segmentation, logits, properties,
                              self.configuration_manager, self.plans_manager, self.dataset_json, file,
                              save_probabilities)
 
