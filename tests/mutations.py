@@ -21,6 +21,7 @@ TRAINER, RIVAL, VALIDATION = ("tests/training/test_trainer.py", "tests/training/
 DEGRADE, BENCHMARK_DEGRADATIONS = "tests/degradations/test_degrade.py", "tests/evaluation/test_scan_degradations.py"
 EXPORT, MISSING, BASELINES = ("tests/inference/test_inference.py", "tests/inference/test_missing.py",
                               "tests/evaluation/test_fusion_baselines.py")
+CONFIDENCE, EXISTING = "tests/inference/test_confidence.py", "tests/training/test_existing_models.py"
 METRICS, SEGMENTATION, STATISTICS = ("tests/evaluation/test_fusion_metrics.py",
                                      "tests/evaluation/test_segmentation_metrics.py",
                                      "tests/evaluation/test_benchmark_statistics.py")
@@ -150,6 +151,35 @@ _BY_FILE = {
         ("what is aimed at comes from the clean case", "aimed_at, given = (", "given, aimed_at = (", (VALIDATION,)),
         ("every validation case has a seed of its own", "all_keys.index(key)", "0", (VALIDATION,)),
         ("what is written comes from the clean case", "export_fused(fused,", "export_fused(restored,", (VALIDATION,)),
+    ],
+    # ---- models that exist ----
+    "training/fusion_only.py": [
+        ("nothing of the segmentation network is trained",
+         "unwrapped(self.network).segmentation.requires_grad_(False)", "pass", (EXISTING,)),
+        ("the segmentation network has no dropout", "unwrapped(self.network).segmentation.eval()", "pass", (EXISTING,)),
+        ("the last layers are the model's", 'network.load_state_dict(head | found["network_weights"])', "pass",
+         (EXISTING,)),
+        ("a model of another training is refused", "if name not in theirs or theirs[name] != value]", "if False]",
+         (EXISTING,)),
+        ("predictions are mirrored as the model's are", "self.inference_allowed_mirroring_axes = axes", "pass",
+         (EXISTING,)),
+        ("the last epoch is the best", "self._best_ema = None", "pass", (EXISTING,)),
+    ],
+    "training/reads_data_only.py": [
+        ("nothing is left of a training that can not begin", "os.rmdir(folder)", "pass", (EXISTING,)),
+    ],
+    "training/nnssl.py": [
+        ("a network that saw one image sees the mean of the modalities", "*weight.shape[2:]) / own.shape[1]",
+         "*weight.shape[2:])", ("tests/training/test_nnssl.py",)),
+        ("plans that name a checkpoint are refused",
+         'if file := (plans.get("pretrain_info") or {}).get("checkpoint_path"):', "if file := None:",
+         ("tests/training/test_nnssl.py",)),
+    ],
+    "inference/export_vanilla.py": [
+        ("nnU-Net meets nothing of ours in an exported model", "plans.pop(PLANS_KEY, None)", "pass", (EXISTING,)),
+        ("an exported model is of nnU-Net's trainer", '"trainer_name": nnUNetTrainer.__name__', "**{}", (EXISTING,)),
+        ("what nnU-Net can not build is not exported", "dataset_json).load_state_dict(weights)", "dataset_json)",
+         (EXISTING,)),
     ],
     # ---- degradations of the training ----
     "degradations/degrade.py": [
@@ -329,7 +359,7 @@ _BY_FILE = {
     "inference/preprocessing.py": [
         ("clipped CT gets its units back", 'normalization_schemes[reference] == "CTNormalization"',
          'normalization_schemes[reference] == "none"', (EXPORT, MISSING)),
-        ("absent modalities are zero", "normalised[self._absent] = 0", "pass", (MISSING,)),
+        ("absent modalities are zero", "normalised[self.absent] = 0", "pass", (MISSING,)),
         ("units are those of the reference modality of the settings",
          "reference_channel(settings.reference_modality, channel_names(dataset_json))",
          "reference_channel(None, channel_names(dataset_json))", (EXPORT,)),
@@ -350,9 +380,22 @@ _BY_FILE = {
          "self.sum = torch.zeros(shape, dtype=torch.float16", (EXPORT,)),
         ("tiles weigh little at their borders", "if use_gaussian else 1.0", "if not use_gaussian else 1.0", (EXPORT,)),
         ("images come from the pass that is not mirrored",
-         "if self.called:\n            return self.network(x)",
-         "pass", (EXPORT,)),
+         "if self.wants_images and self.calls == 0:", "if self.wants_images:", (EXPORT,)),
         ("images are means over the folds", "sum(images[1:], images[0]) / len(images)", "images[-1]", (EXPORT,)),
+    ],
+    "inference/passes.py": [
+        ("a voxel is counted in one tile", "zip(ordered, [inside.start, *borders],",
+         "zip(ordered, [start for start, _ in ordered],", (CONFIDENCE,)),
+        ("mirrored passes are counted where they were mirrored to",
+         "own[axis] = slice(length - own[axis].stop, length - own[axis].start)", "pass", (CONFIDENCE,)),
+    ],
+    "inference/confidence.py": [
+        ("what restoration changes outside of the body does not count", "np.square(restored[body] - inside).mean(",
+         "np.square(restored - seen).mean(", (CONFIDENCE,)),
+        ("a label's entropy is that of its own voxels", "float(), regions) * there).sum(1)",
+         "float(), regions) * there.any(0)).sum(1)", (CONFIDENCE,)),
+        ("the interval lies around the volume", "[volume * n / mean for n in", "[volume * n / max(of_passes) for n in",
+         (CONFIDENCE,)),
     ],
     "inference/predict.py": [
         ("the affine is RAS+", "RAS @ Grid.of(segmentation).affine", "Grid.of(segmentation).affine",
@@ -362,8 +405,8 @@ _BY_FILE = {
     ],
     "inference/predictor.py": [
         ("prediction fuses with the data's spacing",
-         "fused_image(images, modalities, self.configuration_manager.spacing, self.reference, presence)",
-         "fused_image(images, modalities, self.configuration_manager.spacing[::-1], self.reference, presence)",
+         "fused_image(images, modalities, self.configuration_manager.spacing, self.reference, presence, body)",
+         "fused_image(images, modalities, self.configuration_manager.spacing[::-1], self.reference, presence, body)",
          (EXPORT,)),
         ("what is aimed at has the data's spacing", "spacing or self.configuration_manager.spacing,",
          "spacing or self.configuration_manager.spacing[::-1],", (EXPORT,)),
@@ -378,10 +421,26 @@ _BY_FILE = {
         ("half a file is not done", "all(is_whole(Path(f)) for f in files)", "all(Path(f).is_file() for f in files)",
          (EXPORT,)),
         ("stale fused images are not handed on",
-         "self._failures, self._output_folder, self.fused_volumes = [], None, []",
-         "self._failures, self._output_folder = [], None", (EXPORT,)),
+         "self._failures, self._output_folder, self.fused_volumes, self.confidences = [], None, [], []",
+         "self._failures, self._output_folder, self.confidences = [], None, []", (EXPORT,)),
         ("a cascade gets its first stage", "if (self.configuration_manager.previous_stage_name is not None",
          "if (False", (EXPORT,)),
+    ],
+    # ---- what is asked for ----
+    "datasets/request.py": [
+        ("a case's grid is that of the modality asked for", "return self.resample_to or next(iter(self.modalities))",
+         "return next(iter(self.modalities))", ("tests/datasets/test_import.py",)),
+    ],
+    "cli/import_dataset.py": [
+        ("registered modalities come to one grid",
+         'values["resample_to"] = values["register_to"] or values["resample_to"]', "pass",
+         ("tests/registration/test_commands.py",)),
+    ],
+    "cli/dicom_cases.py": [
+        ("the series are the model's modalities", "or folded.keys() != set(wanted)", "",
+         ("tests/dicom/test_dicom_prediction.py",)),
+        ("series go to the modality of their name", "return {name: folded[key] for name, key in zip(names, wanted)}",
+         "return dict(zip(names, series.values()))", ("tests/dicom/test_dicom_prediction.py",)),
     ],
     # ---- files ----
     "files/nifti.py": [

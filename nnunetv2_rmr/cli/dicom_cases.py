@@ -1,32 +1,13 @@
 """`--series` and `--dicom` of the commands that predict: folders of DICOM files become the folder of images that
 nnU-Net reads, and outputs become DICOM."""
 
-import argparse
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from nnunetv2_rmr.cli.import_dataset import IntoDict, name_and_text
 from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.settings import channel_names, distinct_names
 
 SERIES = "--series"
-
-
-def take_series() -> dict[str, str]:
-    """Patterns by modality, taken out of sys.argv; empty without the option. Exits if they can not be used."""
-    parser = argparse.ArgumentParser(Path(sys.argv[0]).name, add_help=False, allow_abbrev=False,
-                                     usage="%(prog)s ... --series NAME=PATTERN ...")
-    parser.add_argument(SERIES, type=name_and_text, nargs="+", action=IntoDict, default={})
-    given, sys.argv[1:] = parser.parse_known_args(sys.argv[1:])
-    if given.series:
-        from nnunetv2_rmr.dicom.installed import refuse_without_extra
-
-        try:
-            refuse_without_extra(SERIES)
-        except BadCaseError as error:
-            sys.exit(f"{parser.prog}: error: {error}")
-    return given.series
 
 
 def convert_input(studies: str, folder: Path, series: Mapping[str, str], dataset_json: dict,

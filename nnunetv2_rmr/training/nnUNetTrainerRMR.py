@@ -14,7 +14,7 @@ from torch import distributed as dist
 from nnunetv2_rmr.datasets.unlabelled import unlabelled_dataset
 from nnunetv2_rmr.degradations.degrade import add_degradations, degradation_arguments
 from nnunetv2_rmr.files.atomic import remove_leftovers
-from nnunetv2_rmr.inference.predictor import let_stock_predictor_save_fused
+from nnunetv2_rmr.inference.stock_predictor import let_stock_predictor_save_fused
 from nnunetv2_rmr.losses.restoration import CONSISTENCY, TERMS, RMRLoss
 from nnunetv2_rmr.networks.fusing import unwrapped
 from nnunetv2_rmr.networks.mean_teacher import MeanTeacher

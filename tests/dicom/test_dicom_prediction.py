@@ -11,7 +11,7 @@ from conftest import REGIONS
 from dicom_files import write_series
 
 from nnunetv2_rmr.cli import predict
-from nnunetv2_rmr.cli.dicom_cases import check_grid, convert_input, take_series
+from nnunetv2_rmr.cli.dicom_cases import check_grid, convert_input
 from nnunetv2_rmr.files.refused import BadCaseError
 
 pytest.importorskip("pydicom")
@@ -23,11 +23,11 @@ MODEL = ("-d", REGIONS, "-c", tiny.CONFIGURATION, "-tr", "nnUNetTrainerRMR_tiny"
          "--disable_tta")
 
 
-def test_the_option_is_taken_out_of_the_command_line(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["x", "-i", "in", *SERIES, "-f", "0", "1", "-step_size", "0.5"])
-    assert take_series() == {"flair": "*flair*", "T2": "2", "T1": "t1*"}
-    assert sys.argv == ["x", "-i", "in", "-f", "0", "1", "-step_size", "0.5"]
-    assert take_series() == {}
+def test_the_option_is_taken_out_of_the_command_line():
+    nnunets = ["-i", "in", "-f", "0", "1", "-step_size", "0.5"]
+    given, rest = predict.parser().parse_known_args([*nnunets[:2], *SERIES, *nnunets[2:]])
+    assert given.series == {"flair": "*flair*", "T2": "2", "T1": "t1*"} and rest == nnunets
+    assert predict.parser().parse_known_args(nnunets)[0].series == {}
 
 
 @pytest.mark.parametrize("series", [{"T1": "1"}, {"T1": "1", "CT": "2"}, {"T1": "1", "T2": "2", "PD": "3"},

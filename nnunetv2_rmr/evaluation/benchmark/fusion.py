@@ -33,11 +33,9 @@ class CaseFusion:
                                         self._body & labelled[self._cut], self._spacing)
         self._contrast_of_images = {name: self._contrast(image) for name, image in self._images.items()}
         self._baselines: dict[int, dict[str, Facts]] = {}
-        # mapped once more, as in all records so far: what was clipped before is stretched a little
-        sources = [to_unit_range(image, self._body) for image in self._images.values()]
-        self._values = [source[self._body] for source in sources]
+        self._values = [image[self._body] for image in self._images.values()]
         self._metric = EdgePreservation(self._body)
-        self._edges = [self._metric.describe(source) for source in sources]
+        self._edges = [self._metric.describe(image) for image in self._images.values()]
         self._own = [self._metric.own(e, [other for other in self._edges if other is not e]) for e in self._edges]
 
     def facts(self, fused: np.ndarray) -> Facts:
