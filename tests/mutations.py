@@ -25,6 +25,7 @@ CONFIDENCE, EXISTING = "tests/inference/test_confidence.py", "tests/training/tes
 METRICS, SEGMENTATION, STATISTICS = ("tests/evaluation/test_fusion_metrics.py",
                                      "tests/evaluation/test_segmentation_metrics.py",
                                      "tests/evaluation/test_benchmark_statistics.py")
+MISREGISTRATION, RIGID = "tests/registration/test_misregistration.py", "tests/registration/test_rigid.py"
 
 # by file: (what should be so, old, new, tests)
 _BY_FILE = {
@@ -554,6 +555,33 @@ _BY_FILE = {
          ("tests/evaluation/test_evaluate_fusion.py",)),
         ("axial slices are axial", "return 2 - int(direction.reshape(3, 3)[2].argmax())", "return 0",
          ("tests/evaluation/test_evaluate_fusion.py",)),
+    ],
+    # ---- registration ----
+    "registration/misregistration.py": [
+        ("a shift is in mm", "Shift((np.array(here) + between) * spacing,", "Shift(np.array(here) + between,",
+         (MISREGISTRATION,)),
+        ("a shift's sign is that of the way back", "Shift((np.array(here) + between) * spacing,",
+         "Shift(-(np.array(here) + between) * spacing,", (MISREGISTRATION,)),
+        ("blocks follow the order of the axes", "for n, block in zip(image.shape, blocks)]",
+         "for n, block in zip(image.shape, blocks[::-1])]", (MISREGISTRATION,)),
+        ("a shift that brings nothing is not warned of", "LEAST_SHIFT_MM, LEAST_GAIN = 3.0, 0.06",
+         "LEAST_SHIFT_MM, LEAST_GAIN = 3.0, 0.0", (MISREGISTRATION,)),
+        ("a small shift is not warned of", "LEAST_SHIFT_MM, LEAST_GAIN = 3.0, 0.06",
+         "LEAST_SHIFT_MM, LEAST_GAIN = 0.0, 0.06", (MISREGISTRATION,)),
+        ("the less is shared the smaller the gain may be", "LEAST_GAIN * np.sqrt(self.before)", "LEAST_GAIN",
+         (MISREGISTRATION,)),
+    ],
+    "registration/rigid.py": [
+        ("the rotation is in degrees", "np.degrees(np.arccos(", "(np.arccos(", (RIGID,)),
+        ("the offset is where the origin goes", "transform.TransformPoint([0.0] * len(centre))",
+         "transform.TransformPoint(centre)", (RIGID,)),
+        ("metal does not take all the bins", "(_levelled(_coarse(image, RESOLUTIONS_MM[-1])) for image",
+         "(_coarse(image, RESOLUTIONS_MM[-1]) for image", (RIGID,)),
+        ("a scan is placed by the inverse", "self.matrix.T @ (np.array(moving.GetOrigin()) - self.offset)",
+         "self.matrix @ np.array(moving.GetOrigin()) + self.offset", (RIGID,)),
+        ("what is implausible is counted from the start", "np.linalg.norm(shift - began)", "np.linalg.norm(shift)",
+         (RIGID,)),
+        ("what lies in place is not resampled", "moved < min(moving.GetSpacing()) / 2", "moved < 0", (RIGID,)),
     ],
     # ---- segmentation metrics ----
     "evaluation/segmentation_metrics.py": [
