@@ -182,6 +182,9 @@ _BY_FILE = {
         ("what nnU-Net can not build is not exported", "dataset_json).load_state_dict(weights)", "dataset_json)",
          (EXISTING,)),
     ],
+    "inference/model_folder.py": [
+        ("a fold's folder is no model's", 'if folder.name.startswith("fold_") and', "if False and", (EXISTING,)),
+    ],
     # ---- degradations of the training ----
     "degradations/degrade.py": [
         ("the clean half stays clean", "out[num_modalities + i] = degraded",
@@ -432,6 +435,10 @@ _BY_FILE = {
         ("a case's grid is that of the modality asked for", "return self.resample_to or next(iter(self.modalities))",
          "return next(iter(self.modalities))", ("tests/datasets/test_import.py",)),
     ],
+    "cli/argument_types.py": [
+        ("a file where a folder is needed is told before any work", "if part.exists() and not part.is_dir()",
+         "if False", ("tests/test_outputs.py",)),
+    ],
     "cli/import_dataset.py": [
         ("registered modalities come to one grid",
          'values["resample_to"] = values["register_to"] or values["resample_to"]', "pass",
@@ -491,6 +498,10 @@ _BY_FILE = {
          ("tests/inference/test_export_segmentation.py",)),
     ],
     # ---- fusion metrics ----
+    "evaluation/benchmark/fusion.py": [
+        ("a case's modalities are mapped once", "self._metric.describe(image) for image in",
+         "self._metric.describe(to_unit_range(image, self._body)) for image in", (METRICS,)),
+    ],
     "evaluation/fusion_metrics/edges.py": [
         ("Qabf looks at the orientation", "* _sigmoid(alignment, ORIENTATION)", "", (METRICS,)),
         ("Qabf does not care which way an edge goes", "cosine = np.abs((source.gradient * fused.gradient).sum(0))",

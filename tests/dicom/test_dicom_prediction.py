@@ -38,6 +38,15 @@ def test_names_have_to_be_the_models_before_anything_is_read(series):
         convert_input("no such folder", Path("nowhere"), series, dataset_json, False)
 
 
+def test_series_go_to_the_modality_of_their_name_in_the_models_order(monkeypatch):
+    taken = []
+    monkeypatch.setattr("nnunetv2_rmr.dicom.convert.convert_studies",
+                        lambda folder, patterns, *_: taken.append(patterns))
+    convert_input("in", Path("out"), {"flair": "3", "T1": "1"}, {"channel_names": {"0": "T1", "1": "FLAIR"},
+                                                                 "file_ending": ".nii.gz"}, False)
+    assert [*taken[0].items()] == [("T1", "1"), ("FLAIR", "3")]
+
+
 def test_outputs_are_a_series_of_the_modality_whose_units_they_have_so_they_lie_on_its_grid():
     dataset_json = {"channel_names": {"0": "CT", "1": "PET"}, "file_ending": ".nii.gz"}
     for name in (None, "PET"):
