@@ -17,7 +17,7 @@ from torch import nn
 from training_step import architecture, multiply_adds
 
 from nnunetv2_rmr.networks.rmrnet import RMRNet
-from nnunetv2_rmr.planning.memory import PEAK, kept_bytes, training_bytes
+from nnunetv2_rmr.planning.planners import PEAK, kept_bytes, training_bytes
 
 
 def networks(patch: list[int]) -> dict[str, dict]:

@@ -21,8 +21,13 @@ import numpy as np
 import torch
 
 from nnunetv2_rmr.evaluation.image_folder import ImageFolder
-from nnunetv2_rmr.evaluation.scan_degradations import SCAN_DEGRADATIONS, SEVERITIES, image_difference, nonzero_body
-from nnunetv2_rmr.evaluation.scan_degradations.degrade_scans import generator
+from nnunetv2_rmr.evaluation.scan_degradations import (
+    SCAN_DEGRADATIONS,
+    SEVERITIES,
+    generator,
+    image_difference,
+    nonzero_body,
+)
 
 COLUMNS = ("corruption", "severity", "case", "modality", "seed", "difference", "z_difference", "seconds")
 

@@ -119,6 +119,11 @@ class RMRSettings:
         return {**plans, PLANS_KEY: self.changed() | learned_from | {VERSION_KEY: __version__}}
 
 
+def unlabelled_cases(plans: dict) -> int:
+    """How many a model with these plans has learned from."""
+    return (plans.get(PLANS_KEY) or {}).get(UNLABELLED_KEY, 0)
+
+
 def refuse_version_0_1(plans: dict) -> None:
     """Raises ValueError for plans of version 0.1, or of a model of it."""
     planned = {configuration.get("architecture", {}).get("network_class_name")

@@ -21,9 +21,11 @@ TRAINER, RIVAL, VALIDATION = ("tests/training/test_trainer.py", "tests/training/
 DEGRADE, BENCHMARK_DEGRADATIONS = "tests/degradations/test_degrade.py", "tests/evaluation/test_scan_degradations.py"
 EXPORT, MISSING, BASELINES = ("tests/inference/test_inference.py", "tests/inference/test_missing.py",
                               "tests/evaluation/test_fusion_baselines.py")
+CONFIDENCE, EXISTING = "tests/inference/test_confidence.py", "tests/training/test_existing_models.py"
 METRICS, SEGMENTATION, STATISTICS = ("tests/evaluation/test_fusion_metrics.py",
                                      "tests/evaluation/test_segmentation_metrics.py",
                                      "tests/evaluation/test_benchmark_statistics.py")
+MISREGISTRATION, RIGID = "tests/registration/test_misregistration.py", "tests/registration/test_rigid.py"
 
 CONVERT, SERIES, DICOM_OUT, DICOM_CASES = (f"tests/dicom/test_{name}.py" for name in
                                            ("convert", "series", "dicom_out", "dicom_prediction"))
@@ -133,7 +135,6 @@ _BY_FILE = {
          'Z_SCORES = ("ZScoreNormalization", "CTNormalization", "NoNormalization")', (TRAINER,)),
     ],
     "training/degradations_only.py": [
-        ("the rival sees the degraded patch", "[self.num_modalities:]}", "[:self.num_modalities]}", (RIVAL,)),
         ("the rival's degradations follow the settings in the plans",
          "RMRSettings.from_plans(self.plans_manager.plans, nnUNetTrainerRMR.settings)", "nnUNetTrainerRMR.settings",
          (RIVAL,)),
@@ -154,6 +155,38 @@ _BY_FILE = {
         ("what is aimed at comes from the clean case", "aimed_at, given = (", "given, aimed_at = (", (VALIDATION,)),
         ("every validation case has a seed of its own", "all_keys.index(key)", "0", (VALIDATION,)),
         ("what is written comes from the clean case", "export_fused(fused,", "export_fused(restored,", (VALIDATION,)),
+    ],
+    # ---- models that exist ----
+    "training/fusion_only.py": [
+        ("nothing of the segmentation network is trained",
+         "unwrapped(self.network).segmentation.requires_grad_(False)", "pass", (EXISTING,)),
+        ("the segmentation network has no dropout", "unwrapped(self.network).segmentation.eval()", "pass", (EXISTING,)),
+        ("the last layers are the model's", 'network.load_state_dict(head | found["network_weights"])', "pass",
+         (EXISTING,)),
+        ("a model of another training is refused", "if name not in theirs or theirs[name] != value]", "if False]",
+         (EXISTING,)),
+        ("predictions are mirrored as the model's are", "self.inference_allowed_mirroring_axes = axes", "pass",
+         (EXISTING,)),
+        ("the last epoch is the best", "self._best_ema = None", "pass", (EXISTING,)),
+    ],
+    "training/reads_data_only.py": [
+        ("nothing is left of a training that can not begin", "os.rmdir(folder)", "pass", (EXISTING,)),
+    ],
+    "training/nnssl.py": [
+        ("a network that saw one image sees the mean of the modalities", "*weight.shape[2:]) / own.shape[1]",
+         "*weight.shape[2:])", ("tests/training/test_nnssl.py",)),
+        ("plans that name a checkpoint are refused",
+         'if file := (plans.get("pretrain_info") or {}).get("checkpoint_path"):', "if file := None:",
+         ("tests/training/test_nnssl.py",)),
+    ],
+    "inference/export_vanilla.py": [
+        ("nnU-Net meets nothing of ours in an exported model", "plans.pop(PLANS_KEY, None)", "pass", (EXISTING,)),
+        ("an exported model is of nnU-Net's trainer", '"trainer_name": nnUNetTrainer.__name__', "**{}", (EXISTING,)),
+        ("what nnU-Net can not build is not exported", "dataset_json).load_state_dict(weights)", "dataset_json)",
+         (EXISTING,)),
+    ],
+    "inference/model_folder.py": [
+        ("a fold's folder is no model's", 'if folder.name.startswith("fold_") and', "if False and", (EXISTING,)),
     ],
     # ---- degradations of the training ----
     "degradations/degrade.py": [
@@ -177,8 +210,8 @@ _BY_FILE = {
          "(GaussianNoiseTransform, GaussianBlurTransform, SimulateLowResolutionTransform))",
          "(GaussianNoiseTransform, GaussianBlurTransform))", (DEGRADE,)),
         ("the foreground is known before nnU-Net forgets it",
-         "steps.insert(position, RememberForegroundTransform())",
-         "steps.insert(position + 1, RememberForegroundTransform())", (DEGRADE,)),
+         "steps.insert(position, remember_foreground)", "steps.insert(position + 1, remember_foreground)", (DEGRADE,)),
+        ("the rival sees the degraded patch", "[num_modalities:]}", "[:num_modalities]}", (RIVAL,)),
         ("p_clean is that of the settings",
          '"p_clean": settings.p_clean', '"p_clean": RMRSettings.p_clean', (RIVAL, DEGRADE, TRAINER)),
         ("probabilities are those of the settings",
@@ -231,28 +264,28 @@ _BY_FILE = {
          ("tests/degradations/test_spikes.py",)),
     ],
     # ---- degradations for tests ----
-    "evaluation/scan_degradations/base.py": [
+    "evaluation/scan_degradations/__init__.py": [
         ("outside the body scans stay as they were", "result[box][inside] = degraded[inside] + floor",
          "result[box] = degraded + floor", (BENCHMARK_DEGRADATIONS,)),
         ("signed images count from their lowest value", "floor = min(np.float32(0), result[box][inside].min())",
          "floor = np.float32(0)", (BENCHMARK_DEGRADATIONS,)),
-        ("the rim of the body is not darkened",
-         "signal, np.float32(0))) / np.maximum(weight, np.finfo(np.float32).tiny)", "signal, np.float32(0)))",
-         (BENCHMARK_DEGRADATIONS,)),
         ("zeros around the body make no difference", "(box,) = ndimage.find_objects(body.astype(np.uint8))",
          "box = (slice(None),) * 3", (BENCHMARK_DEGRADATIONS,)),
-    ],
-    "evaluation/scan_degradations/degrade_scans.py": [
         ("severities differ", "degradation.parameters[int(severity) - 1]", "degradation.parameters[0]",
          (BENCHMARK_DEGRADATIONS,)),
         ("every channel has a realisation of its own", '{name}|{channel}"', '{name}|0"', (BENCHMARK_DEGRADATIONS,)),
         ("every case has a realisation of its own", '"{seed}|{case}|', '"{seed}|case|', (BENCHMARK_DEGRADATIONS,)),
         ("channels not asked for are unchanged", "channels = range(len(images)) if channels is None else channels",
          "channels = range(len(images))", (BENCHMARK_DEGRADATIONS,)),
+        ("motion was never trained", 'ScanDegradation("motion", kinds.move, (0.3, 0.6, 1.0, 1.5, 2.2),',
+         'ScanDegradation("motion", kinds.move, (0.3, 0.6, 1.0, 1.5, 2.2), trained=True,', (BENCHMARK_DEGRADATIONS,)),
         ("image differences are in standard deviations", "inside) ** 2)) / deviation)", "inside) ** 2)))",
          (BENCHMARK_DEGRADATIONS,)),
     ],
     "evaluation/scan_degradations/kinds.py": [
+        ("the rim of the body is not darkened",
+         "signal, np.float32(0))) / np.maximum(weight, np.finfo(np.float32).tiny)", "signal, np.float32(0)))",
+         (BENCHMARK_DEGRADATIONS,)),
         ("noise is in standard deviations of the body", "sigma_raw = sigma * deviation(signal, body)",
          "sigma_raw = sigma * deviation(signal, body | True)", (BENCHMARK_DEGRADATIONS,)),
         ("Fourier boxes are in mm", "round(edge_mm / s)", "round(edge_mm)", (BENCHMARK_DEGRADATIONS,)),
@@ -265,8 +298,6 @@ _BY_FILE = {
         ("gamma keeps the deviation", " * (inside.std() / bent.std())", "", (BENCHMARK_DEGRADATIONS,)),
         ("gamma bends either way", "exponent if rng.random() < 0.5 else 1 / exponent",
          "exponent if rng.random() < 1.5 else 1 / exponent", (BENCHMARK_DEGRADATIONS,)),
-        ("motion was never trained", 'ScanDegradation("motion", move, (0.3, 0.6, 1.0, 1.5, 2.2),',
-         'ScanDegradation("motion", move, (0.3, 0.6, 1.0, 1.5, 2.2), trained=True,', (BENCHMARK_DEGRADATIONS,)),
     ],
     # ---- fusion ----
     "fusion/fused_image.py": [
@@ -275,9 +306,8 @@ _BY_FILE = {
         ("missing modalities are not fused", "if presence is None or presence[i]]", "]", (FUSED, MISSING)),
         ("outside the body lies the restored reference modality", "fused = images[reference].copy()",
          "fused = np.zeros_like(images[reference])", (FUSED,)),
-        ("the body is that of what was seen", "body_of_preprocessed(seen)",
-         "body_of_preprocessed(images[there].numpy())",
-         (FUSED,)),
+        ("the body is that of what was seen", "body_of_preprocessed(data[there].float().cpu().numpy())",
+         "body_of_preprocessed(images[there].numpy())", (FUSED,)),
         ("a network that fuses itself aims at the reference modality",
          "modalities if num_images > 1 else modalities[reference:reference + 1]", "modalities", (VALIDATION,)),
         ("a case is fused with the data's spacing", "gradient(list(sources), mask, spacing, reference)",
@@ -337,7 +367,7 @@ _BY_FILE = {
         ("clipped CT gets its units back", 'normalization_schemes[reference] == "CTNormalization"',
          'normalization_schemes[reference] == "none"', (EXPORT, MISSING)),
         ("warnings name the case", "file = os.path.basename(self._files[0])", "file = self._files[0]", (EXPORT,)),
-        ("absent modalities are zero", "normalised[self._absent] = 0", "pass", (MISSING,)),
+        ("absent modalities are zero", "normalised[self.absent] = 0", "pass", (MISSING,)),
         ("units are those of the reference modality of the settings",
          "reference_channel(settings.reference_modality, channel_names(dataset_json))",
          "reference_channel(None, channel_names(dataset_json))", (EXPORT,)),
@@ -358,9 +388,22 @@ _BY_FILE = {
          "self.sum = torch.zeros(shape, dtype=torch.float16", (EXPORT,)),
         ("tiles weigh little at their borders", "if use_gaussian else 1.0", "if not use_gaussian else 1.0", (EXPORT,)),
         ("images come from the pass that is not mirrored",
-         "if self.called:\n            return self.network(x)",
-         "pass", (EXPORT,)),
+         "if self.wants_images and self.calls == 0:", "if self.wants_images:", (EXPORT,)),
         ("images are means over the folds", "sum(images[1:], images[0]) / len(images)", "images[-1]", (EXPORT,)),
+    ],
+    "inference/passes.py": [
+        ("a voxel is counted in one tile", "zip(ordered, [inside.start, *borders],",
+         "zip(ordered, [start for start, _ in ordered],", (CONFIDENCE,)),
+        ("mirrored passes are counted where they were mirrored to",
+         "own[axis] = slice(length - own[axis].stop, length - own[axis].start)", "pass", (CONFIDENCE,)),
+    ],
+    "inference/confidence.py": [
+        ("what restoration changes outside of the body does not count", "np.square(restored[body] - inside).mean(",
+         "np.square(restored - seen).mean(", (CONFIDENCE,)),
+        ("a label's entropy is that of its own voxels", "float(), regions) * there).sum(1)",
+         "float(), regions) * there.any(0)).sum(1)", (CONFIDENCE,)),
+        ("the interval lies around the volume", "[volume * n / mean for n in", "[volume * n / max(of_passes) for n in",
+         (CONFIDENCE,)),
     ],
     "inference/predict.py": [
         ("the affine is RAS+", "RAS @ Grid.of(segmentation).affine", "Grid.of(segmentation).affine",
@@ -370,8 +413,8 @@ _BY_FILE = {
     ],
     "inference/predictor.py": [
         ("prediction fuses with the data's spacing",
-         "fused_image(images, modalities, self.configuration_manager.spacing, self.reference, presence)",
-         "fused_image(images, modalities, self.configuration_manager.spacing[::-1], self.reference, presence)",
+         "fused_image(images, modalities, self.configuration_manager.spacing, self.reference, presence, body)",
+         "fused_image(images, modalities, self.configuration_manager.spacing[::-1], self.reference, presence, body)",
          (EXPORT,)),
         ("what is aimed at has the data's spacing", "spacing or self.configuration_manager.spacing,",
          "spacing or self.configuration_manager.spacing[::-1],", (EXPORT,)),
@@ -386,10 +429,24 @@ _BY_FILE = {
         ("half a file is not done", "all(is_whole(Path(f)) for f in files)", "all(Path(f).is_file() for f in files)",
          (EXPORT,)),
         ("stale fused images are not handed on",
-         "self._failures, self._output_folder, self.fused_volumes = [], None, []",
-         "self._failures, self._output_folder = [], None", (EXPORT,)),
+         "self._failures, self._output_folder, self.fused_volumes, self.confidences = [], None, [], []",
+         "self._failures, self._output_folder, self.confidences = [], None, []", (EXPORT,)),
         ("a cascade gets its first stage", "if (self.configuration_manager.previous_stage_name is not None",
          "if (False", (EXPORT,)),
+    ],
+    # ---- what is asked for ----
+    "datasets/request.py": [
+        ("a case's grid is that of the modality asked for", "return self.resample_to or next(iter(self.modalities))",
+         "return next(iter(self.modalities))", ("tests/datasets/test_import.py",)),
+    ],
+    "cli/argument_types.py": [
+        ("a file where a folder is needed is told before any work", "if part.exists() and not part.is_dir()",
+         "if False", ("tests/test_outputs.py",)),
+    ],
+    "cli/import_dataset.py": [
+        ("registered modalities come to one grid",
+         'values["resample_to"] = values["register_to"] or values["resample_to"]', "pass",
+         ("tests/registration/test_commands.py",)),
     ],
     # ---- files ----
     "files/nifti.py": [
@@ -478,6 +535,7 @@ _BY_FILE = {
         ("a region is all of its labels", "np.isin(array, values)", "np.isin(array, values[:1])", (DICOM_OUT,)),
     ],
     "cli/dicom_cases.py": [
+        ("the series are the model's modalities", "or folded.keys() != set(wanted)", "", (DICOM_CASES,)),
         ("patterns are of the modality that they name", "{name: folded[key] for name, key in zip(names, wanted)}",
          "dict(zip(names, folded.values()))", (DICOM_CASES,)),
         ("outputs are made a series of the reference modality", "series[reference].files",
@@ -490,7 +548,7 @@ _BY_FILE = {
         ("newer outputs become DICOM again", "st_mtime > max(", "st_mtime > 0 * max(", (DICOM_CASES,)),
     ],
     "cli/predict.py": [
-        ("wrong series are told before PyTorch is imported", "if series and given is not None:", "if False:",
+        ("wrong series are told before PyTorch is imported", "if ours.series:  # what", "if False:  # what",
          (DICOM_CASES,)),
     ],
     "files/refused.py": [
@@ -507,6 +565,10 @@ _BY_FILE = {
          ("tests/dicom/test_dicom_import.py",)),
     ],
     # ---- fusion metrics ----
+    "evaluation/benchmark/fusion.py": [
+        ("a case's modalities are mapped once", "self._metric.describe(image) for image in",
+         "self._metric.describe(to_unit_range(image, self._body)) for image in", (METRICS,)),
+    ],
     "evaluation/fusion_metrics/edges.py": [
         ("Qabf looks at the orientation", "* _sigmoid(alignment, ORIENTATION)", "", (METRICS,)),
         ("Qabf does not care which way an edge goes", "cosine = np.abs((source.gradient * fused.gradient).sum(0))",
@@ -539,6 +601,8 @@ _BY_FILE = {
         ("1 belongs to the last bin", "np.minimum(values * BINS, BINS - 1)", "(values * BINS)", (METRICS,)),
     ],
     "evaluation/fusion_metrics/intensities.py": [
+        ("the headline is the smallest over sources",
+         "return min(numbers(values), default=float(\"nan\"))", "return mean(values)", (METRICS,)),
         ("the intensity map is that of the mask", "np.percentile(image[mask], PERCENTILES)",
          "np.percentile(image, PERCENTILES)", (METRICS,)),
         ("values beyond the percentiles are clipped", ".astype(np.float32).clip(0, 1)", ".astype(np.float32)",
@@ -557,12 +621,9 @@ _BY_FILE = {
         ("PSNR is in dB", "float(-10 * np.log10(mse))", "float(-20 * np.log10(mse))", (METRICS,)),
     ],
     "evaluation/fusion_metrics/scores.py": [
-        ("the headline is the smallest over sources",
-         "return min((v for v in values if not np.isnan(v)), default=float(\"nan\"))", "return _nanmean(values)",
-         (METRICS,)),
         ("a copy is one in most slices", "if 2 * times > len(scores) else None", "if times > 0 else None", (METRICS,)),
         ("the smallest of slices is that of the means",
-         'metrics |= {f"smallest {name}": _smallest([s[name] for s in of_sources]) for name in OF_SOURCE}', "pass",
+         'metrics |= {f"smallest {name}": smallest(s[name] for s in of_sources) for name in OF_SOURCE}', "pass",
          (METRICS,)),
         ("slices with little content are left out", "MIN_SLICE_FRACTION * voxels.max()", "0 * voxels.max()",
          (METRICS,)),
@@ -572,6 +633,33 @@ _BY_FILE = {
          ("tests/evaluation/test_evaluate_fusion.py",)),
         ("axial slices are axial", "return 2 - int(direction.reshape(3, 3)[2].argmax())", "return 0",
          ("tests/evaluation/test_evaluate_fusion.py",)),
+    ],
+    # ---- registration ----
+    "registration/misregistration.py": [
+        ("a shift is in mm", "Shift((np.array(here) + between) * spacing,", "Shift(np.array(here) + between,",
+         (MISREGISTRATION,)),
+        ("a shift's sign is that of the way back", "Shift((np.array(here) + between) * spacing,",
+         "Shift(-(np.array(here) + between) * spacing,", (MISREGISTRATION,)),
+        ("blocks follow the order of the axes", "for n, block in zip(image.shape, blocks)]",
+         "for n, block in zip(image.shape, blocks[::-1])]", (MISREGISTRATION,)),
+        ("a shift that brings nothing is not warned of", "LEAST_SHIFT_MM, LEAST_GAIN = 3.0, 0.06",
+         "LEAST_SHIFT_MM, LEAST_GAIN = 3.0, 0.0", (MISREGISTRATION,)),
+        ("a small shift is not warned of", "LEAST_SHIFT_MM, LEAST_GAIN = 3.0, 0.06",
+         "LEAST_SHIFT_MM, LEAST_GAIN = 0.0, 0.06", (MISREGISTRATION,)),
+        ("the less is shared the smaller the gain may be", "LEAST_GAIN * np.sqrt(self.before)", "LEAST_GAIN",
+         (MISREGISTRATION,)),
+    ],
+    "registration/rigid.py": [
+        ("the rotation is in degrees", "np.degrees(np.arccos(", "(np.arccos(", (RIGID,)),
+        ("the offset is where the origin goes", "transform.TransformPoint([0.0] * len(centre))",
+         "transform.TransformPoint(centre)", (RIGID,)),
+        ("metal does not take all the bins", "(_levelled(_coarse(image, RESOLUTIONS_MM[-1])) for image",
+         "(_coarse(image, RESOLUTIONS_MM[-1]) for image", (RIGID,)),
+        ("a scan is placed by the inverse", "self.matrix.T @ (np.array(moving.GetOrigin()) - self.offset)",
+         "self.matrix @ np.array(moving.GetOrigin()) + self.offset", (RIGID,)),
+        ("what is implausible is counted from the start", "np.linalg.norm(shift - began)", "np.linalg.norm(shift)",
+         (RIGID,)),
+        ("what lies in place is not resampled", "moved < min(moving.GetSpacing()) / 2", "moved < 0", (RIGID,)),
     ],
     # ---- segmentation metrics ----
     "evaluation/segmentation_metrics.py": [

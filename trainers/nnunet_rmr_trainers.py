@@ -1,3 +1,4 @@
+# ruff: noqa: F401
 # nnU-Net imports every module of the folders in nnUNet_extTrainer and then forgets what it imported from there, so the
 # classes must live in an installed package (else they can not be pickled) and only be named here.
 from nnunetv2_rmr.published.nnUNetTrainerRMR_paper import nnUNetTrainerRMR_paper
@@ -13,17 +14,3 @@ from nnunetv2_rmr.training.variants import (
     nnUNetTrainerRMRBenchmark_5epochs,
     nnUNetTrainerRMRBenchmark_5epochs_noDataLoading,
 )
-
-__all__ = [
-    "nnUNetTrainerRMR",
-    "nnUNetTrainerRMRBenchmark_5epochs",
-    "nnUNetTrainerRMRBenchmark_5epochs_noDataLoading",
-    "nnUNetTrainerRMR_5epochs",
-    "nnUNetTrainerRMR_20epochs",
-    "nnUNetTrainerRMR_50epochs",
-    "nnUNetTrainerRMR_100epochs",
-    "nnUNetTrainerRMR_250epochs",
-    "nnUNetTrainerRMR_fusionOnly",
-    "nnUNetTrainerRMR_paper",
-    "nnUNetTrainer_RMRDegradations",
-]

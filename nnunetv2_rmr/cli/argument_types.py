@@ -22,6 +22,21 @@ def whole_number(lowest: int, highest: float = float("inf")) -> Callable[[str], 
     return parse
 
 
+def output_folder(text: str) -> Path:
+    """Raises ArgumentTypeError if there can be no folder of this name, since it, or what it would lie in, is a file."""
+    folder = Path(text)
+    if file := next((part for part in (folder, *folder.parents) if part.exists() and not part.is_dir()), None):
+        raise argparse.ArgumentTypeError(f"'{text}': a folder is needed, but {file} is a file")
+    return folder
+
+
+def output_file(text: str) -> Path:
+    """Raises ArgumentTypeError if it is a folder, or would lie in a file."""
+    if Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"'{text}': is a folder, the name of a file is needed")
+    return output_folder(str(Path(text).parent)) / Path(text).name
+
+
 def add_num_processes(p: argparse._ActionsContainer) -> None:
     p.add_argument("-np", dest="num_processes", type=whole_number(1), default=min(4, os.cpu_count() or 1), metavar="N",
                    help="cases worked on at once (default %(default)s)")

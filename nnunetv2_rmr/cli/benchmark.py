@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from nnunetv2_rmr.cli.argument_types import whole_number
+from nnunetv2_rmr.cli.argument_types import output_folder, whole_number
 from nnunetv2_rmr.ext_trainer import add_to_ext_trainer
 from nnunetv2_rmr.files.refused import BadCaseError
 
@@ -21,7 +21,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("-m", action="append", required=True, metavar="NAME=MODELFOLDER",
                    help="a trained model, TRAINER__PLANS__CONFIGURATION; give -m several times. The first one is the "
                         "reference unless --reference names another")
-    p.add_argument("-o", type=Path, required=True, metavar="FOLDER", help="results")
+    p.add_argument("-o", type=output_folder, required=True, metavar="FOLDER", help="results")
     p.add_argument("-f", nargs="+", metavar="FOLD", help="folds of every model (default: all that are trained)")
     p.add_argument("-chk", default="checkpoint_final.pth", metavar="NAME", help="default: %(default)s")
     p.add_argument("--reference", metavar="NAME", help="model that the others are compared with")

@@ -7,6 +7,7 @@ from nnunetv2_rmr.cli.argument_types import (
     add_arguments_of_image_folders,
     errors_in_one_line,
     exit_if_failed,
+    output_folder,
     whole_number,
 )
 
@@ -34,7 +35,8 @@ def parser() -> argparse.ArgumentParser:
                     "are.")
     p.add_argument("-i", dest="images", type=Path, required=True, metavar="IMAGES",
                    help="folder with CASE_0000.nii.gz, ..., e.g. imagesTs")
-    p.add_argument("-o", dest="output", type=Path, required=True, metavar="OUT", help="where the folders are made")
+    p.add_argument("-o", dest="output", type=output_folder, required=True, metavar="OUT",
+                   help="where the folders are made")
     p.add_argument("--corruption", nargs="+", required=True, metavar="NAME", help=f"see below; {ALL}: all of them")
     p.add_argument("--severity", choices=(*SEVERITIES, ALL), nargs="+", required=True, metavar="1..5",
                    help=f"1 to 5, or {ALL}")

@@ -6,7 +6,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from nnunetv2_rmr.cli.argument_types import whole_number
+from nnunetv2_rmr.cli.argument_types import output_folder, whole_number
 
 CAVEATS = ("The training is far too short, the brains are simulated, the test cases are few, and this was one run with "
            "one seed. The numbers show that everything works; they say nothing about which method is better.")
@@ -19,7 +19,7 @@ def parser() -> argparse.ArgumentParser:
                     "trains nnU-Net and RMR for the same few epochs, and lets nnUNetv2_rmr_benchmark compare them on "
                     "clean and degraded test cases, with a page of pictures. 5 to 8 minutes on two free CPU cores.",
     )
-    p.add_argument("-o", "--out", type=Path, default=Path("demo_output"), metavar="FOLDER",
+    p.add_argument("-o", "--out", type=output_folder, default=Path("demo_output"), metavar="FOLDER",
                    help="folder of the results, new or empty (default %(default)s)")
     p.add_argument("--cases", type=whole_number(5), default=12, help="training cases, at least 5 (default %(default)s)")
     p.add_argument("--epochs", type=whole_number(1), default=16,

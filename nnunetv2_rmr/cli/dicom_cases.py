@@ -10,26 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_rmr.cli.argument_types import errors_in_one_line
-from nnunetv2_rmr.cli.import_dataset import IntoDict, name_and_text
 from nnunetv2_rmr.files.refused import BadCaseError, in_words
 from nnunetv2_rmr.settings import channel_names, distinct_names
-
-SERIES = "--series"
-
-
-def take_series() -> dict[str, str]:
-    """Patterns by modality, taken out of sys.argv; empty without the option. Exits if they can not be used."""
-    parser = argparse.ArgumentParser(Path(sys.argv[0]).name, add_help=False, allow_abbrev=False,
-                                     usage="%(prog)s ... --series NAME=PATTERN ...")
-    parser.add_argument(SERIES, type=name_and_text, nargs="+", action=IntoDict, default={})
-    given, sys.argv[1:] = parser.parse_known_args(sys.argv[1:])
-    if given.series:
-        from nnunetv2_rmr.dicom.installed import refuse_without_extra
-
-        with errors_in_one_line(parser.prog):
-            refuse_without_extra(SERIES)
-    return given.series
 
 
 def model_folder(given: argparse.Namespace) -> Path:
@@ -54,7 +36,9 @@ class Studies:
         """Reads the headers. Raises BadCaseError if the patterns are not of the model's modalities, or no study has
         series that match them; FileNotFoundError if there is no model."""
         from nnunetv2_rmr.dicom.convert import match_studies
+        from nnunetv2_rmr.inference.model_folder import find_model
 
+        find_model(model)
         file = model / "dataset.json"
         try:
             dataset_json = json.loads(file.read_text(encoding="utf-8"))
@@ -134,7 +118,7 @@ def _by_channel(series: Mapping[str, str], names: list[str]) -> dict[str, str]:
     folded = {name.casefold(): pattern for name, pattern in series.items()}
     wanted = [name.casefold() for name in names]
     if len(folded) < len(series) or folded.keys() != set(wanted):
-        raise BadCaseError(f"{SERIES} names {', '.join(series)}, but the modalities of the model are "
+        raise BadCaseError(f"--series names {', '.join(series)}, but the modalities of the model are "
                            f"{', '.join(names)}: give each of them one pattern")
     return {name: folded[key] for name, key in zip(names, wanted)}
 

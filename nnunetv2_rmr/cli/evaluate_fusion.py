@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from nnunetv2_rmr.cli.argument_types import errors_in_one_line, exit_if_failed, whole_number
+from nnunetv2_rmr.cli.argument_types import errors_in_one_line, exit_if_failed, output_file, whole_number
 from nnunetv2_rmr.evaluation.fusion_baselines import METHODS
 
 DEFAULT_OUTPUT = "fusion_metrics.json"
@@ -11,10 +11,10 @@ DEFAULT_BASELINES = ("copy", "gradient", "average", "maximum")
 
 
 def json_file(text: str) -> Path:
-    """A name that ends in .json. Raises ArgumentTypeError."""
+    """A name that ends in .json, of what is or can be a file. Raises ArgumentTypeError."""
     if Path(text).suffix != ".json":
         raise argparse.ArgumentTypeError(f"'{text}' must end in .json (a .csv file is written beside it)")
-    return Path(text)
+    return output_file(text)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -63,8 +63,6 @@ def main(argv: list[str] | None = None) -> None:
     with errors_in_one_line(p.prog, "nothing was written"):
         if args.output:
             output.parent.mkdir(parents=True, exist_ok=True)
-        if output.is_dir():
-            raise IsADirectoryError(f"-o {output}: is a folder, the name of a file is needed")
         remove_leftovers([output.parent])
         if output.parent.is_dir():  # what can not be written is better noticed now than when all is done
             temporary_beside(output).touch()

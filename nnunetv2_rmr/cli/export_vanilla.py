@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from nnunetv2_rmr.cli.argument_types import output_folder
 from nnunetv2_rmr.ext_trainer import add_to_ext_trainer
 
 
@@ -14,7 +15,7 @@ def parser() -> argparse.ArgumentParser:
                     "same segmentations where nnunetv2-rmr is not installed.")
     p.add_argument("-m", dest="model", type=Path, required=True, metavar="FOLDER",
                    help="of the model, TRAINER__PLANS__CONFIGURATION in nnUNet_results")
-    p.add_argument("-o", dest="out", type=Path, required=True, metavar="FOLDER", help="to be made")
+    p.add_argument("-o", dest="out", type=output_folder, required=True, metavar="FOLDER", help="to be made")
     p.add_argument("-f", dest="folds", nargs="+", metavar="FOLD", help="default: all that there are")
     p.add_argument("-chk", dest="checkpoint", default="checkpoint_final.pth", help="default: %(default)s")
     return p

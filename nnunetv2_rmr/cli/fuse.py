@@ -3,7 +3,12 @@
 import argparse
 from pathlib import Path
 
-from nnunetv2_rmr.cli.argument_types import add_arguments_of_image_folders, errors_in_one_line, exit_if_failed
+from nnunetv2_rmr.cli.argument_types import (
+    add_arguments_of_image_folders,
+    errors_in_one_line,
+    exit_if_failed,
+    output_folder,
+)
 from nnunetv2_rmr.evaluation.fusion_baselines import METHODS
 
 
@@ -16,7 +21,8 @@ def parser() -> argparse.ArgumentParser:
                     "done.")
     p.add_argument("-i", dest="images", type=Path, required=True, metavar="IMAGES",
                    help="folder with CASE_0000.nii.gz, CASE_0001.nii.gz ..., e.g. imagesTs")
-    p.add_argument("-o", dest="output", type=Path, required=True, metavar="OUT", help="folder for the fused images")
+    p.add_argument("-o", dest="output", type=output_folder, required=True, metavar="OUT",
+                   help="folder for the fused images")
     p.add_argument("--method", choices=METHODS, default="gradient", metavar="NAME",
                    help=f"{', '.join(METHODS)} (default %(default)s, which shows the edges of all modalities over the "
                         "coarse scales of the reference modality). wavelet needs PyWavelets, in the extra [benchmark]")

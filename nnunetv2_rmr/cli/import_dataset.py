@@ -6,7 +6,7 @@ import re
 import sys
 from pathlib import Path
 
-from nnunetv2_rmr.cli.argument_types import add_num_processes, whole_number
+from nnunetv2_rmr.cli.argument_types import add_num_processes, output_folder, whole_number
 from nnunetv2_rmr.datasets.cases import LAYOUTS
 from nnunetv2_rmr.files.refused import BadCaseError
 
@@ -90,8 +90,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("-d", dest="dataset_id", type=whole_number(1, 999), required=True, metavar="ID",
                    help="data set id, 1 to 999")
     p.add_argument("-n", dest="name", type=dataset_name, required=True, metavar="NAME", help="data set name")
-    p.add_argument("-o", dest="output_folder", type=Path, metavar="FOLDER",
-                   help="where DatasetXXX_NAME is made (default: the environment variable nnUNet_raw)")
+    p.add_argument("-o", dest="output_folder", type=output_folder, default=os.environ.get(RAW) or None,
+                   metavar="FOLDER", help=f"where DatasetXXX_NAME is made (default: the environment variable {RAW})")
     p.add_argument("--layout", choices=LAYOUTS, default="auto", help="see -i; auto finds out (default)")
 
     g = p.add_argument_group("labels")
@@ -119,12 +119,13 @@ def parser() -> argparse.ArgumentParser:
                         "learn; may be the folder of -i: its cases without a label")
 
     g = p.add_argument_group("files")
-    g.add_argument("--resample_to", metavar="NAME",
-                   help="bring all images and the label of a case to the grid of this modality, where they differ "
-                        "(default: different grids are an error)")
-    g.add_argument("--register_to", metavar="NAME",
-                   help="the same, after a rigid registration of the other modalities to this one (the label is taken "
-                        "to lie where NAME does); see docs/registration.md")
+    grid = g.add_mutually_exclusive_group()
+    grid.add_argument("--resample_to", metavar="NAME",
+                      help="bring all images and the label of a case to the grid of this modality, where they differ "
+                           "(default: different grids are an error)")
+    grid.add_argument("--register_to", metavar="NAME",
+                      help="instead of --resample_to: the same, after a rigid registration of the other modalities to "
+                           "this one (the label is taken to lie where NAME does); see docs/registration.md")
     g.add_argument("--interpolation", choices=("linear", "bspline"), default="linear",
                    help="for resampled images (default linear); labels always take the nearest voxel")
     g.add_argument("--link", choices=("copy", "hard", "sym"), default="copy",
@@ -165,15 +166,9 @@ def main(argv: list[str] | None = None) -> None:
     for option in ("resample_to", "register_to"):
         if values[option] not in (None, *values["modalities"]):
             p.error(f"--{option} {values[option]}: is none of the modalities ({', '.join(values['modalities'])})")
-    if values["register_to"]:
-        if values["resample_to"] not in (None, values["register_to"]):
-            p.error(f"--resample_to {values['resample_to']}: registered modalities are brought to the grid of "
-                    f"--register_to {values['register_to']}; give one of them")
-        values["resample_to"] = values["register_to"]
+    values["resample_to"] = values["register_to"] or values["resample_to"]
     if values["output_folder"] is None:
-        if not (raw := os.environ.get(RAW)):
-            p.error(f"the environment variable {RAW} is not set: set it, or give the folder with -o")
-        values["output_folder"] = Path(raw)
+        p.error(f"the environment variable {RAW} is not set: set it, or give the folder with -o")
 
     # Here and not above: SimpleITK takes seconds to import, --help and usage errors should not.
     from nnunetv2_rmr.datasets.importer import import_dataset, summary

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from nnunetv2_rmr.cli.argument_types import output_folder
+
 DEMO = "--demo"
 DATA = Path(__file__).resolve().parents[1] / "demo"
 MODEL, IMAGES, LABELS, CASE = DATA / "model", DATA / "images", DATA / "labels", "phantom_012"
@@ -14,7 +16,7 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog=f"{Path(sys.argv[0]).name} {DEMO}", description=(
         "Predicts a simulated brain with lesions with a small model; both come with the package. Writes the "
         "segmentation, the fused image and a page that shows them."))
-    p.add_argument("-o", type=Path, default=Path("demo_prediction"), metavar="FOLDER", help="default %(default)s")
+    p.add_argument("-o", type=output_folder, default="demo_prediction", metavar="FOLDER", help="default %(default)s")
     p.add_argument("-device", choices=("cpu", "cuda", "mps"), default="cpu", help="default %(default)s")
     return p
 

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from nnunetv2_rmr.cli.argument_types import errors_in_one_line
+from nnunetv2_rmr.cli.argument_types import errors_in_one_line, output_file
 
 
 def parser() -> argparse.ArgumentParser:
@@ -23,7 +23,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--fused", type=Path, metavar="FOLDER", help="folder with fused images, CASE.nii.gz, as of "
                                                                 "nnUNetv2_rmr_fuse (default: PREDICTIONS/fused)")
     p.add_argument("--labels", type=Path, metavar="FOLDER", help="folder with expert labels, CASE.nii.gz")
-    p.add_argument("-o", dest="output", type=Path, default=Path("view.html"), metavar="FILE.html",
+    p.add_argument("-o", dest="output", type=output_file, default=Path("view.html"), metavar="FILE.html",
                    help="default: %(default)s")
     p.add_argument("--open", action="store_true", help="show it in the browser")
     return p

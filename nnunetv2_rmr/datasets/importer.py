@@ -25,7 +25,7 @@ from nnunetv2_rmr.files.atomic import remove_leftovers, temporary_folder
 from nnunetv2_rmr.files.endings import file_ending
 from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.files.volumes import numbers
-from nnunetv2_rmr.files.workers import WorkerDied, in_order
+from nnunetv2_rmr.files.workers import DIED, in_order
 
 RAW, PREPROCESSED, RESULTS = "nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"  # environment variables
 # Endings nnU-Net's readers take with the full grid; anything else becomes .nii.gz. Its reader for .nii is 3D only.
@@ -238,8 +238,8 @@ def _parallel(work: Callable, jobs: Sequence[tuple], request: ImportRequest, tex
     results = []
     for result in tqdm(in_order(work, jobs, request.num_processes), total=len(jobs), desc=text,
                        disable=None):
-        if isinstance(result, WorkerDied):
-            raise BadCaseError(f"{text}: {result}")
+        if result is DIED:
+            raise BadCaseError(f"{text}: {DIED.message}")
         results.append(result)
     return results
 

@@ -12,22 +12,10 @@ import SimpleITK as sitk
 
 from nnunetv2_rmr.datasets.cases import LABEL, Case
 from nnunetv2_rmr.datasets.request import ImportRequest
+from nnunetv2_rmr.files import volumes
 from nnunetv2_rmr.files.endings import file_ending
 from nnunetv2_rmr.files.nifti import check_forms
 from nnunetv2_rmr.files.refused import BadCaseError, in_words
-from nnunetv2_rmr.files.volumes import (
-    GRID_TOLERANCE,
-    Grid,
-    content_hash,
-    label_counts,
-    map_labels,
-    mapped_counts,
-    on_grid,
-    read_volume,
-    refuse_undeclared,
-    refuse_unusable_values,
-    write_volume,
-)
 from nnunetv2_rmr.registration import misregistration
 from nnunetv2_rmr.registration.rigid import Registration, register
 
@@ -40,7 +28,7 @@ class Inspection:
 
     case: Case
     problems: list[str] = field(default_factory=list)
-    grid: Grid | None = None  # of the reference modality
+    grid: volumes.Grid | None = None  # of the reference modality
     hashes: dict[str, str] = field(default_factory=dict)  # by modality, of images that are not empty
     labels: dict[int, int] = field(default_factory=dict)  # voxels by value, mapped; empty without a label file
     warnings: list[str] = field(default_factory=list)
@@ -63,7 +51,7 @@ def inspect_case(case: Case, request: ImportRequest) -> Inspection:
             found.problems.append(f"{what} missing: no file matches {pattern}")
     if not found.problems:
         warning = _noting(found.problems, check_forms, [f for files in case.files.values() for f in files],
-                          GRID_TOLERANCE)
+                          volumes.GRID_TOLERANCE)
         found.warnings += [warning] if warning else []
         if not request.register_to:  # else what could be done was done, or is warned of
             spacing = found.grid.spacing[::-1]
@@ -90,11 +78,11 @@ def write_case(found: Inspection, folder: Path, ending: str, request: ImportRequ
             if name not in found.rewrite and file_ending(source) == ending:
                 _link(source, target, request.link)
                 continue
-            image = read_volume(source)
+            image = volumes.read_volume(source)
             if name in found.registrations:
                 image = found.registrations[name].place(image)
-            image = on_grid(image, found.grid, request.interpolation if name else "nearest")
-            write_volume(image if name else map_labels(image, request.label_map), target)
+            image = volumes.on_grid(image, found.grid, request.interpolation if name else "nearest")
+            volumes.write_volume(image if name else volumes.map_labels(image, request.label_map), target)
 
 
 def _link(source: Path, target: Path, link: str) -> None:
@@ -114,21 +102,21 @@ def _noting(problems: list[str], check: Callable, *arguments: Any) -> Any:
 
 
 def _inspect_image(path: Path, modality: str, request: ImportRequest, found: Inspection) -> None:
-    image = read_volume(path)
+    image = volumes.read_volume(path)
     array = sitk.GetArrayViewFromImage(image)
-    _noting(found.problems, refuse_unusable_values, path, array)
+    _noting(found.problems, volumes.refuse_unusable_values, path, array)
     if empty := array.min() == array.max():
         found.problems.append(f"{path}: empty, every voxel is {array.flat[0]:g}")
     else:
-        found.hashes[modality] = content_hash(array)
+        found.hashes[modality] = volumes.content_hash(array)
     if found.grid is None:
         # Without a readable reference the others are still compared with one another, unless they may be resampled.
         if request.resample_to in (None, modality):
-            found.grid = Grid.of(image)
+            found.grid = volumes.Grid.of(image)
             found.coarse[modality] = misregistration.coarse(array, image.GetSpacing()[::-1])
         return
     if request.register_to:
-        fixed = read_volume(found.case.files[request.register_to][0])
+        fixed = volumes.read_volume(found.case.files[request.register_to][0])
         found.registrations[modality] = registration = register(fixed, image)
         if registration.problem:
             found.warnings.append(f"{found.case.source}, {modality}: {registration}")
@@ -141,12 +129,12 @@ def _inspect_image(path: Path, modality: str, request: ImportRequest, found: Ins
 
 
 def _inspect_label(path: Path, name: str, request: ImportRequest, found: Inspection) -> None:
-    image = read_volume(path)
+    image = volumes.read_volume(path)
     array = sitk.GetArrayViewFromImage(image)
-    raw = _noting(found.problems, label_counts, path, array) or {}
-    found.labels = mapped_counts(raw, request.label_map)
+    raw = _noting(found.problems, volumes.label_counts, path, array) or {}
+    found.labels = volumes.mapped_counts(raw, request.label_map)
     try:
-        refuse_undeclared(path, found.labels, request.declared())
+        volumes.refuse_undeclared(path, found.labels, request.declared())
     except BadCaseError as error:
         found.problems.append(f"{error}. Change values with --map OLD=NEW or declare them")
     rounding_errors = array.dtype.kind == "f" and (array != array.round()).any()
@@ -157,7 +145,8 @@ def _inspect_label(path: Path, name: str, request: ImportRequest, found: Inspect
     placed = _placed(image, path, name, "nearest", request, found)
     if raw and placed is not image:
         foreground = found.labels.keys() - {0}
-        found.labels = mapped_counts(label_counts(path, sitk.GetArrayViewFromImage(placed)), request.label_map)
+        seen = volumes.label_counts(path, sitk.GetArrayViewFromImage(placed))
+        found.labels = volumes.mapped_counts(seen, request.label_map)
         if foreground and not found.labels.keys() - {0}:
             found.problems.append(f"{path}: no label is left inside the field of view of {request.reference}")
 
@@ -166,7 +155,7 @@ def _placed(image: sitk.Image, path: Path, name: str, how: str, request: ImportR
             found: Inspection) -> sitk.Image:
     """The image on the case's grid; notes if it was not there. Raises BadCaseError."""
     try:
-        placed = on_grid(image, found.grid, how if request.resample_to else None)
+        placed = volumes.on_grid(image, found.grid, how if request.resample_to else None)
     except BadCaseError as difference:
         advice = "" if request.resample_to else "; if that is right, use --resample_to NAME"
         raise BadCaseError(f"{path}: not on the grid of the case: {difference}{advice}") from difference

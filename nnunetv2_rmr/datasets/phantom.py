@@ -10,11 +10,11 @@ tests, not for conclusions about patients.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from importlib.util import find_spec
 from math import cos, exp, radians, sin
 from pathlib import Path
+from typing import NamedTuple
 
 import nibabel
 import numpy as np
@@ -24,8 +24,7 @@ from nnunetv2_rmr.files.atomic import replacing, write_json
 
 # ---- signals --------------------------------------------------------------------------------------------------------
 
-@dataclass(frozen=True)
-class Tissue:
+class Tissue(NamedTuple):
     """proton_density: relative to water, 0 to 1. t1, t2: relaxation times in ms."""
 
     proton_density: float
@@ -70,7 +69,7 @@ RELAXIVITY = 0.005
 
 def with_contrast_agent(tissue: Tissue, concentration: float) -> Tissue:
     """The same tissue with gadolinium, in mmol/l: T1 is shortened. So would T2 be, by too little to be seen here."""
-    return replace(tissue, t1=1 / (1 / tissue.t1 + RELAXIVITY * concentration))
+    return tissue._replace(t1=1 / (1 / tissue.t1 + RELAXIVITY * concentration))
 
 
 # T1ce: T1-weighted, after the contrast agent, which enters lesions only.
@@ -92,8 +91,7 @@ class TemplateMissingError(RuntimeError):
     """The tissue maps are not installed. The message says what to do."""
 
 
-@dataclass(frozen=True)
-class Template:
+class Template(NamedTuple):
     """Tissue fractions, 0 to 1, float32, one shape, 1 mm voxels, axes right-anterior-superior.
 
     lesion_weight: relative probability of a lesion's centre. origin: position of voxel (0, 0, 0) in mm.
@@ -106,14 +104,10 @@ class Template:
     origin: np.ndarray
 
 
-@dataclass(frozen=True)
-class PhantomCase:
-    """One simulated subject.
-
-    images: channel name -> int16 (X, Y, Z), arbitrary units, 0 outside of the brain and nowhere else.
-    label: uint8, same shape, 1 where lesions fill at least half of a voxel.
-    tissues: "white", "grey", "csf", "lesion" -> fraction of each voxel, float32, same shape.
-    affine: voxel indices to mm.
+class PhantomCase(NamedTuple):
+    """images: channel name -> int16 (X, Y, Z), arbitrary units, 0 outside of the brain and nowhere else. label: uint8,
+    same shape, 1 where lesions fill at least half of a voxel. tissues: "white", "grey", "csf", "lesion" -> fraction of
+    each voxel, float32, same shape. affine: voxel indices to mm.
     """
 
     images: dict[str, np.ndarray]
@@ -161,10 +155,8 @@ def load_template() -> Template:
 
 
 def smooth_field(rng: np.random.Generator, shape: tuple[int, ...], voxel_mm: float, scale_mm: float) -> np.ndarray:
-    """Random field of mean 0 and standard deviation 1 that changes over `scale_mm`, float32 of `shape`.
-
-    A sum of Gaussians of random height on a lattice with edges of that length.
-    """
+    """Random field of mean 0 and standard deviation 1, float32 of `shape`, that changes over `scale_mm`: a sum of
+    Gaussians of random height on a lattice with edges of that length."""
     lattice = [int(np.ceil(n * voxel_mm / scale_mm)) + 3 for n in shape]
     field = rng.standard_normal(lattice).astype(np.float32)
     for axis, (n, nodes) in enumerate(zip(shape, lattice)):
@@ -240,10 +232,9 @@ def draw_lesion_tissues(rng: np.random.Generator, number: int) -> list[tuple[Tis
     for _ in range(number):
         severity, t1_part = rng.uniform(0.35, 1), rng.uniform(0.2, 1)
         concentration = rng.uniform(0.2, 0.5) * (rng.random() < ENHANCING)
-        parts = {"proton_density": severity, "t1": severity * t1_part, "t2": severity}
-        lesion = Tissue(**{name: getattr(WHITE_MATTER, name)
-                           + part * (getattr(_WATERY, name) - getattr(WHITE_MATTER, name))
-                           for name, part in parts.items()})
+        parts = (severity, severity * t1_part, severity)
+        lesion = Tissue(*(healthy + part * (watery - healthy)
+                          for healthy, watery, part in zip(WHITE_MATTER, _WATERY, parts)))
         tissues.append((lesion, with_contrast_agent(lesion, concentration)))
     return tissues
 

@@ -1,7 +1,5 @@
 """Scans without labels: imagesUn/ beside imagesTr/, preprocessed into a folder beside that of the labelled cases."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from pathlib import Path

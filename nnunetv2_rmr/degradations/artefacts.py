@@ -1,9 +1,8 @@
 """Artefacts of the scanner on normalised patches: shading by coils, ghosts, stripes from spikes in k-space.
 
 They act on the raw signal, which normalisation has shifted and scaled: `to_signal` goes back to something like it.
+image: one modality, (D, H, W) or (H, W), normalised. offset: assumed mean / standard deviation of the raw image.
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,16 +22,10 @@ LOWEST = 1 / 64  # cycles per voxel; a slower wave is shading, not a stripe
 
 
 def to_signal(image: torch.Tensor, offset: float) -> tuple[torch.Tensor, float]:
-    """The raw signal in standard deviations, at least 0: z-score + mean / standard deviation.
+    """The raw signal in standard deviations, at least 0, z-score + offset; and the offset that was used.
 
-    The z-score has forgotten that ratio, so it is assumed; the lowest value bounds it, as magnitude images have nothing
-    below zero. Voxels that are exactly 0 are what nnU-Net's mask or padding left out: they have no signal.
-
-    Args:
-        image: normalised, one modality, any shape.
-        offset: assumed mean / standard deviation of the raw image; raised to -image.min() where that is larger.
-
-    Returns the signal and the offset that was used.
+    The z-score has forgotten it, so it is assumed; the lowest value bounds it, as magnitude images have nothing below
+    zero. Voxels that are exactly 0 are what nnU-Net's mask or padding left out: they have no signal.
     """
     offset = max(offset, -float(image.min()))
     return torch.where(image == 0, 0, image + offset), offset
@@ -47,14 +40,9 @@ def draw_log_gain(shape: tuple[int, ...], strength: float, extent: float, rng: n
     """The logarithm of a smooth gain: a random polynomial over the field of view, of which the patch is a part.
 
     A sum of products of Legendre polynomials of total degree 1 to ORDER with normal coefficients. As they are
-    orthogonal, the coefficients' norm sets the logarithm's standard deviation over the whole field of view. Its mean is
-    0 there: a constant gain is no shading, and normalisation removes it.
-
-    Args:
-        shape: of the patch, 2D or 3D.
-        strength: standard deviation of the logarithm over the field of view. 0: none.
-        extent: edge of the field of view / edge of the patch, at least 1; the patch lies anywhere in it.
-        rng: generator.
+    orthogonal, the coefficients' norm sets the logarithm's standard deviation over the whole field of view, `strength`.
+    Its mean is 0 there: a constant gain is no shading, and normalisation removes it. extent: edge of the field of view
+    / edge of the patch, at least 1; the patch lies anywhere in it.
     """
     degrees = np.indices([ORDER + 1] * len(shape)).sum(0)
     coefficients = np.where((degrees > 0) & (degrees <= ORDER), rng.normal(size=degrees.shape), 0)
@@ -70,15 +58,8 @@ def draw_log_gain(shape: tuple[int, ...], strength: float, extent: float, rng: n
 
 
 def shade(image: torch.Tensor, strength: float, extent: float, offset: float, seed: int) -> torch.Tensor:
-    """Multiply the raw signal by a smooth gain (`draw_log_gain`), as coils and an uneven transmit field do.
-
-    Args:
-        image: one modality, (D, H, W) or (H, W), normalised.
-        strength: standard deviation of the gain's logarithm. 0: identity.
-        extent: edge of the field of view / edge of the patch.
-        offset: assumed mean / standard deviation of the raw image, see `to_signal`.
-        seed: of the field.
-    """
+    """Multiply the raw signal by a smooth gain (`draw_log_gain`), as coils and an uneven transmit field do. Strength 0:
+    identity."""
     if strength == 0:
         return image.clone()
     gain = np.exp(draw_log_gain(tuple(image.shape), strength, extent, np.random.default_rng(seed)))
@@ -99,14 +80,8 @@ def add_ghosts(image: torch.Tensor, axis: int, ghosts: int, amplitude: float, of
 
     Weakening every n-th plane by s takes n copies of amplitude s / n from the image, an n-th of the field of view
     apart (one of them is the image itself), so s = n * amplitude. The field of view is the patch; copies that leave it
-    on one side come in on the other, as they do in a scan.
-
-    Args:
-        image: one modality, (D, H, W) or (H, W), normalised.
-        axis: of phase encoding.
-        ghosts: n.
-        amplitude: of every ghost / amplitude of the image. 0: identity.
-        offset: assumed mean / standard deviation of the raw image, see `to_signal`.
+    on one side come in on the other, as they do in a scan. axis: of phase encoding. ghosts: n. amplitude: of every
+    ghost / amplitude of the image; 0: identity.
     """
     if amplitude == 0:
         return image.clone()
@@ -118,10 +93,8 @@ def add_ghosts(image: torch.Tensor, axis: int, ghosts: int, amplitude: float, of
 
 def draw_ghosts(shape: Sequence[int], spacing: Sequence[float], *, amplitude: RandomScalar = (0.05, 0.15),
                 ghosts: tuple[int, int] = GHOSTS, offset: RandomScalar = OFFSET) -> dict[str, Any]:
-    """Ghosts along a random axis, see `add_ghosts`.
-
-    amplitude: the default spans the severities 1 to 3 of the test-time ghosting. ghosts: lowest and highest number.
-    """
+    """Of `add_ghosts`, along a random axis. amplitude: the default spans the severities 1 to 3 of the test-time
+    ghosting."""
     return {"axis": int(np.random.randint(len(shape))), "ghosts": int(np.random.randint(ghosts[0], ghosts[1] + 1)),
             "amplitude": float(sample_scalar(amplitude)), "offset": float(sample_scalar(offset))}
 
@@ -131,13 +104,8 @@ def add_stripes(image: torch.Tensor, rms: float, spikes: int, seed: int) -> torc
 
     A point of k-space is a wave in the image: it is added as such, A cos(2 pi f x + phase), with frequencies f drawn
     uniformly from k-space and A = rms sqrt(2 / spikes), so that all of them together have the root mean square `rms`.
-    (That a magnitude image folds what gets below zero is neglected: dark voxels only.)
-
-    Args:
-        image: one modality, (D, H, W) or (H, W).
-        rms: of the stripes, in units of the image; for z-scores in standard deviations of the case. 0: identity.
-        spikes: their number, at least 1.
-        seed: of frequencies and phases.
+    (That a magnitude image folds what gets below zero is neglected: dark voxels only.) rms: in units of the image; 0:
+    identity. seed: of frequencies and phases.
     """
     rng = np.random.default_rng(seed)
     stripes = torch.zeros_like(image)
@@ -154,10 +122,6 @@ def add_stripes(image: torch.Tensor, rms: float, spikes: int, seed: int) -> torc
 
 def draw_stripes(shape: Sequence[int], spacing: Sequence[float], *, rms: RandomScalar = (0.2, 0.5),
                  spikes: tuple[int, int] = SPIKES) -> dict[str, Any]:
-    """Stripes, see `add_stripes`.
-
-    rms: in z-score units; the default spans the severities 1 to 3 of the test-time spikes. spikes: lowest and highest
-    number of them.
-    """
+    """Of `add_stripes`. rms: the default spans the severities 1 to 3 of the test-time spikes."""
     return {"rms": float(sample_scalar(rms)), "spikes": int(np.random.randint(spikes[0], spikes[1] + 1)),
             "seed": int(np.random.randint(2**31 - 1))}

@@ -1,7 +1,5 @@
 """The last transform of the training pipeline: hands on the clean and the degraded patch."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
 from typing import Any, NamedTuple
@@ -48,16 +46,18 @@ DEGRADATIONS = {
 }
 
 
-class RememberForegroundTransform(BasicTransform):
-    """Store where the body is as data_dict['foreground'], a boolean (D, H, W) or (H, W).
+def remember_foreground(**data_dict: Any) -> dict[str, Any]:
+    """A transform that stores where the body is as data_dict['foreground'], a boolean (D, H, W) or (H, W).
 
     nnU-Net marks what lies outside the body (zero in all modalities) or outside the image (padding) as -1 in
-    segmentation channel 0, until its RemoveLabelTransform turns -1 into background. This transform goes before it.
+    segmentation channel 0, until its RemoveLabelTransform turns -1 into background. This one goes before it.
     """
+    return data_dict | {"foreground": data_dict["segmentation"][0] >= 0}
 
-    def apply(self, data_dict: dict[str, Any], **params: Any) -> dict[str, Any]:
-        data_dict["foreground"] = data_dict["segmentation"][0] >= 0
-        return data_dict
+
+def only_degraded(num_modalities: int, **data_dict: Any) -> dict[str, Any]:
+    """A transform after DegradeTransform: the degraded modalities and the extra channels, without the clean ones."""
+    return data_dict | {"image": data_dict["image"][num_modalities:]}
 
 
 class DegradeTransform(BasicTransform):
@@ -68,48 +68,32 @@ class DegradeTransform(BasicTransform):
     each modality draws its own kind of degradation from `probabilities`. A modality that stays clean, and all that lies
     outside data_dict['foreground'] (if there; it is taken out of the dictionary), is bitwise the same in both halves.
 
-    Args:
-        num_modalities: C.
-        spacing: of the patches in mm, one per spatial axis.
-        p_clean: probability that the sample stays clean.
-        probabilities: of "none" and the kinds in DEGRADATIONS in a sample that does not; what is left out is 0, and
-            their sum is 1. None: those of the default settings.
-        options: per kind, keyword arguments of its `draw`, e.g. {"noise": {"p_rician": 0}}.
-        magnitude: for every modality, whether it is a magnitude image, as MRI is: only these get Rician noise. None:
-            all are.
-        modality_dropout: probability that the sample loses modalities: 1 to C - 1 of them, every number and every
-            choice equally likely. They are zero in both halves, as nnU-Net's preprocessing leaves a missing one here.
-        also: further transforms of the degraded half, before ours, whatever is drawn; in the foreground, too.
+    num_modalities: C. spacing: of the patches in mm, one per spatial axis. probabilities: of "none" and the kinds in
+    DEGRADATIONS; what is left out is 0, and their sum is 1. None: those of the default settings. options: per kind,
+    keyword arguments of its `draw`, e.g. {"noise": {"p_rician": 0}}. magnitude: for every modality, whether it is a
+    magnitude image, as MRI is: only these get Rician noise. None: all are. modality_dropout: probability that the
+    sample loses modalities: 1 to C - 1 of them, every number and every choice equally likely. They are zero in both
+    halves, as nnU-Net's preprocessing leaves a missing one here. also: further transforms of the degraded half, before
+    ours, whatever is drawn; in the foreground, too. Raises ValueError for unknown kinds and wrong options.
     """
 
-    def __init__(
-        self,
-        num_modalities: int,
-        spacing: Sequence[float],
-        p_clean: float = RMRSettings.p_clean,
-        probabilities: Mapping[str, float] | None = None,
-        options: Mapping[str, Mapping[str, Any]] | None = None,
-        magnitude: Sequence[bool] | None = None,
-        modality_dropout: float = 0.0,
-        also: Sequence[BasicTransform] = (),
-    ) -> None:
+    def __init__(self, num_modalities: int, spacing: Sequence[float], p_clean: float = RMRSettings.p_clean,
+                 probabilities: Mapping[str, float] | None = None,
+                 options: Mapping[str, Mapping[str, Any]] | None = None, magnitude: Sequence[bool] | None = None,
+                 modality_dropout: float = 0.0, also: Sequence[BasicTransform] = ()):
         super().__init__()
-        options = options or {}
-        probabilities = dict(RMRSettings().degradation_probabilities if probabilities is None else probabilities)
-        unknown = (set(probabilities) - {NONE, *DEGRADATIONS}) | (set(options) - set(DEGRADATIONS))
+        self.num_modalities, self.spacing = num_modalities, tuple(float(s) for s in spacing)
+        self.p_clean, self.modality_dropout = p_clean, modality_dropout
+        self.probabilities = dict(RMRSettings().degradation_probabilities if probabilities is None else probabilities)
+        self.magnitude = [True] * num_modalities if magnitude is None else list(magnitude)
+        self.options, self.also = options or {}, list(also)
+        unknown = ({*self.probabilities} - {NONE, *DEGRADATIONS}) | ({*self.options} - {*DEGRADATIONS})
         if unknown:
             raise ValueError(f"unknown degradations {sorted(unknown)}; known: {[NONE, *DEGRADATIONS]}")
-        if min(probabilities.values(), default=0) < 0 or abs(sum(probabilities.values()) - 1) > 1e-6:
-            raise ValueError(f"degradation probabilities must be positive and sum to 1, got {probabilities}")
-        self.num_modalities = num_modalities
-        self.spacing = tuple(float(s) for s in spacing)
-        self.p_clean = p_clean
-        self.probabilities = probabilities
-        self.magnitude = [True] * num_modalities if magnitude is None else list(magnitude)
-        self.modality_dropout = modality_dropout
-        self.also = list(also)
-        self.options = options
-        for kind, of_kind in options.items():
+        values = self.probabilities.values()
+        if min(values, default=0) < 0 or abs(sum(values) - 1) > 1e-6:
+            raise ValueError(f"degradation probabilities must be positive and sum to 1, got {self.probabilities}")
+        for kind, of_kind in self.options.items():
             try:
                 signature(DEGRADATIONS[kind].draw).bind((), (), **of_kind)
             except TypeError as error:
@@ -139,9 +123,8 @@ class DegradeTransform(BasicTransform):
             return []
         return np.random.permutation(self.num_modalities)[: np.random.randint(1, self.num_modalities)].tolist()
 
-    def apply(
-        self, data_dict: dict[str, Any], kinds: list[str], parameters: list[dict[str, Any]], lost: Sequence[int] = ()
-    ) -> dict[str, Any]:
+    def apply(self, data_dict: dict[str, Any], kinds: list[str], parameters: list[dict[str, Any]],
+              lost: Sequence[int] = ()) -> dict[str, Any]:
         image, foreground = data_dict["image"], data_dict.pop("foreground", None)
         num_modalities = self.num_modalities
         out = torch.cat([image[:num_modalities], image])
@@ -169,19 +152,13 @@ def degradation_arguments(settings: RMRSettings, configuration_manager: Configur
             "magnitude": [not scheme.startswith("CT") for scheme in configuration_manager.normalization_schemes]}
 
 
-def add_degradations(
-    transforms: ComposeTransforms, num_modalities: int, spacing: Sequence[float], clean_targets: bool = False,
-    **settings: Any
-) -> ComposeTransforms:
+def add_degradations(transforms: ComposeTransforms, num_modalities: int, spacing: Sequence[float],
+                     clean_targets: bool = False, **settings: Any) -> ComposeTransforms:
     """The same pipeline with `DegradeTransform` at its end, and the body remembered where nnU-Net still knows it.
 
-    Args:
-        transforms: what `get_training_transforms` or `get_validation_transforms` of an nnU-Net trainer returned.
-        num_modalities: C.
-        spacing: of the patches in mm, one per spatial axis.
-        clean_targets: nnU-Net's own noise, blur and low resolution reach the degraded half only. Else what is to be
-            restored has them, too, and the network is taught to remove a blur here and to keep it there.
-        settings: of `DegradeTransform`.
+    transforms: of an nnU-Net trainer. clean_targets: nnU-Net's own noise, blur and low resolution reach the degraded
+    half only. Else what is to be restored has them, too, and the network is taught to remove a blur here and to keep it
+    there. Raises ValueError for a pipeline without nnU-Net's RemoveLabelTransform. The rest are DegradeTransform's.
     """
     steps = list(transforms.transforms)
     if clean_targets:
@@ -190,7 +167,7 @@ def add_degradations(
     position = next((i for i, step in enumerate(steps) if isinstance(step, RemoveLabelTransform)), None)
     if position is None:
         raise ValueError("the pipeline has no RemoveLabelTransform, so the body cannot be told from the background")
-    steps.insert(position, RememberForegroundTransform())
+    steps.insert(position, remember_foreground)
     return ComposeTransforms([*steps, DegradeTransform(num_modalities, spacing, **settings)])
 
 
@@ -199,18 +176,14 @@ def _degrades(step: BasicTransform) -> bool:
     return isinstance(step, (GaussianNoiseTransform, GaussianBlurTransform, SimulateLowResolutionTransform))
 
 
-def degrade_case(
-    image: torch.Tensor, foreground: torch.Tensor, spacing: Sequence[float], seed: int, **settings: Any
-) -> torch.Tensor:
+def degrade_case(image: torch.Tensor, foreground: torch.Tensor, spacing: Sequence[float], seed: int,
+                 **settings: Any) -> torch.Tensor:
     """A degraded copy of a whole case (C, *spatial): every modality degraded, with kinds and strengths as in training.
 
-    Args:
-        image: normalised as for training.
-        foreground: boolean (*spatial), outside of which the image stays as it is.
-        spacing: of the case in mm, one per spatial axis; or two for a 3D case, as a 2D configuration has them: every
-            slice is then a sample of its own, as it is in training.
-        seed: decides everything, 0 to 2^32 - 1; the global generators are left as they were.
-        settings: of `DegradeTransform`; `p_clean`, `modality_dropout` and the probability of "none" are taken as 0.
+    image: normalised as for training. foreground: boolean (*spatial), outside of which the image stays as it is.
+    spacing: in mm, one per spatial axis; or two for a 3D case, as a 2D configuration has them: every slice is then a
+    sample of its own, as it is in training. seed: decides everything, 0 to 2^32 - 1; the global generators are left as
+    they were. settings: of `DegradeTransform`; `p_clean`, `modality_dropout` and the probability of "none" are 0.
     """
     probabilities = dict(settings.get("probabilities") or RMRSettings().degradation_probabilities)
     probabilities.pop(NONE, None)

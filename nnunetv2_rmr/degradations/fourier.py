@@ -1,7 +1,5 @@
 """Local damage to the Fourier spectrum."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,16 +13,11 @@ MIN_EDGE = 4  # voxels; a smaller box has hardly a spectrum
 MAX_SHARE = 0.8  # random boxes would take forever to cover the last corners
 
 
-def draw_boxes(
-    shape: Sequence[int], share: float, edge: Sequence[int], rng: np.random.Generator
-) -> list[tuple[slice, ...]]:
+def draw_boxes(shape: Sequence[int], share: float, edge: Sequence[int],
+               rng: np.random.Generator) -> list[tuple[slice, ...]]:
     """Random boxes of one size that cover `share` of a volume, or by less than one box more; they may overlap.
 
-    Args:
-        shape: of the volume, 2D or 3D.
-        share: 0 to 0.8.
-        edge: of every box in voxels, one per axis; cut to the volume.
-        rng: generator.
+    edge: of every box in voxels, one per axis; cut to the volume. Raises ValueError for a share not in 0 to 0.8.
     """
     if not 0 <= share <= MAX_SHARE:
         raise ValueError(f"share of the volume must lie in 0..{MAX_SHARE}, got {share}")
@@ -67,10 +60,8 @@ def damage_spectrum(images: torch.Tensor, amplitude_sigma: float, rng: np.random
     tiles of `TILE` bins per axis, so that a phase stays among similar frequencies. The inverse transform is real: the
     images keep their signs.
 
-    Args:
-        images: (N, D, H, W) or (N, H, W), treated independently, with the same permutation.
-        amplitude_sigma: in frequency bins.
-        rng: generator of the permutation.
+    images: (N, D, H, W) or (N, H, W), treated independently, with the same permutation. amplitude_sigma: in frequency
+    bins.
     """
     axes, shape = tuple(range(1, images.ndim)), images.shape[1:]
     mean = images.mean(axes, keepdim=True)
@@ -100,9 +91,8 @@ def _window(shape: Sequence[int]) -> torch.Tensor:
     return _outer(*ramps)
 
 
-def damage_fourier_locally(
-    image: torch.Tensor, share: float, strength: float, edge: Sequence[int], amplitude_sigma: float, seed: int
-) -> torch.Tensor:
+def damage_fourier_locally(image: torch.Tensor, share: float, strength: float, edge: Sequence[int],
+                           amplitude_sigma: float, seed: int) -> torch.Tensor:
     """Damage the spectra of random boxes: patches of ripples and lost structure, as local artefacts leave them.
 
     Each box gets its amplitude spectrum blurred and its phase spectrum shuffled (`damage_spectrum`) and is blended
@@ -110,13 +100,8 @@ def damage_fourier_locally(
     are averaged by their windows, so that neither order nor seams exist. The mean of the image is kept. After the
     Fourier degradation of RMR (Zhang et al. 2024, doi:10.1609/aaai.v38i7.28536), for signed data of any size.
 
-    Args:
-        image: one modality, (D, H, W) or (H, W).
-        share: of the volume that lies in boxes, 0 to 0.8 (exceeded by less than one box); every voxel of a box changes.
-        strength: 0 (identity) to 1 (the middle of a box is replaced).
-        edge: of the boxes in voxels, one per axis; cut to the image.
-        amplitude_sigma: blur of the amplitude spectrum in frequency bins.
-        seed: of boxes and permutation.
+    image: one modality, (D, H, W) or (H, W). share, edge: see `draw_boxes`; every voxel of a box changes. strength: 0
+    (identity) to 1 (the middle of a box is replaced). seed: of boxes and permutation.
     """
     rng = np.random.default_rng(seed)
     boxes = draw_boxes(image.shape, share, edge, rng)
@@ -143,10 +128,6 @@ def draw_fourier(shape: Sequence[int], spacing: Sequence[float], *, share: Rando
     edge: of the boxes / finest spacing, drawn for every axis; at most half the patch, at least 4 voxels.
     """
     edges = [round(sample_scalar(edge) * min(spacing) / s) for s in spacing]
-    return {
-        "share": float(sample_scalar(share)),
-        "strength": float(sample_scalar(strength)),
-        "edge": tuple(max(MIN_EDGE, min(n, size // 2)) for n, size in zip(edges, shape)),
-        "amplitude_sigma": float(sample_scalar(amplitude_sigma)),
-        "seed": int(np.random.randint(2**31 - 1)),
-    }
+    return {"share": float(sample_scalar(share)), "strength": float(sample_scalar(strength)),
+            "edge": tuple(max(MIN_EDGE, min(n, size // 2)) for n, size in zip(edges, shape)),
+            "amplitude_sigma": float(sample_scalar(amplitude_sigma)), "seed": int(np.random.randint(2**31 - 1))}

@@ -1,6 +1,8 @@
-"""Thermal noise of a scan: Rician for MRI magnitude images, Gaussian for everything else."""
+"""Thermal noise of a scan: Rician for MRI magnitude images, Gaussian for everything else.
 
-from __future__ import annotations
+image: any shape. sigma: standard deviation (of Rician noise in either channel) in units of the image, of a z-scored one
+in standard deviations of the normalised case; 0: identity. seed: of the noise field.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,13 +18,7 @@ def _normal_field(image: torch.Tensor, generator: torch.Generator) -> torch.Tens
 
 
 def add_gaussian_noise(image: torch.Tensor, sigma: float, seed: int) -> torch.Tensor:
-    """Add white Gaussian noise of standard deviation `sigma` (in units of the image), the same in every voxel.
-
-    Args:
-        image: any shape.
-        sigma: standard deviation; for a z-scored image in standard deviations of the normalised case. 0: identity.
-        seed: of the noise field.
-    """
+    """Add white Gaussian noise, of the same deviation in every voxel."""
     # in place here and elsewhere: fresh memory for every intermediate volume would cost more than the arithmetic
     return _normal_field(image, torch.Generator().manual_seed(int(seed))).mul_(sigma).add_(image)
 
@@ -35,12 +31,8 @@ def add_rician_noise(image: torch.Tensor, sigma: float, seed: int, floor: float 
     sigma^2 / 2S; where S = 0 it is Rayleigh noise with mean sigma sqrt(pi/2): noise brightens and flattens what is dark
     (Gudbjartsson and Patz 1995, doi:10.1002/mrm.1910340618).
 
-    Args:
-        image: any shape.
-        sigma: standard deviation of either channel, in units of the image (see `add_gaussian_noise`). 0: identity.
-        seed: of the noise field.
-        floor: the value that stands for no signal; default: the lowest value of the image. That is the air around the
-            body, or the darkest tissue where the background was set to the mean (nnU-Net's normalisation in a mask).
+    floor: the value that stands for no signal; default: the lowest value of the image. That is the air around the body,
+    or the darkest tissue where the background was set to the mean (nnU-Net's normalisation in a mask).
     """
     if sigma == 0:
         return image.clone()  # the square root of a square is exact only up to rounding
@@ -53,13 +45,8 @@ def add_rician_noise(image: torch.Tensor, sigma: float, seed: int, floor: float 
 
 def draw_noise(shape: Sequence[int], spacing: Sequence[float], *, sigma: RandomScalar = (0.1, 0.7),
                p_rician: float = 0.5, of_range: bool = False) -> dict[str, Any]:
-    """Thermal noise: Rician with probability `p_rician`, else Gaussian.
-
-    Args:
-        sigma: standard deviation in z-score units.
-        p_rician: 0 for modalities that are no magnitude images (CT, PET).
-        of_range: sigma is a fraction of the range of the patch (maximum - minimum) instead, as RMR's authors draw it.
-    """
+    """Rician noise with probability `p_rician`, else Gaussian. of_range: sigma is a fraction of the range of the patch
+    (maximum - minimum) instead, as RMR's authors draw it."""
     return {"sigma": float(sample_scalar(sigma)), "rician": bool(np.random.uniform() < p_rician),
             "seed": int(np.random.randint(2**31 - 1)), "of_range": of_range}
 

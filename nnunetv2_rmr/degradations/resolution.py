@@ -1,7 +1,5 @@
 """Loss of resolution: a wide point spread function, or an acquisition with thick slices."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,12 +20,7 @@ def gaussian_blur(image: torch.Tensor, sigma_mm: float | Sequence[float], spacin
 
     Separable: per axis one product with the matrix G[i, j] ~ exp(-(x_i - x_j)^2 / 2 sigma^2), x in mm, every row of
     which sums to one. So voxels beyond the border count nothing, constants stay constant, and the cost does not depend
-    on sigma.
-
-    Args:
-        image: (..., D, H, W) or (..., H, W); axes before the spatial ones are not blurred.
-        sigma_mm: standard deviation in mm, one for all axes or one per axis; 0 leaves an axis alone.
-        spacing_mm: voxel spacing, one per spatial axis.
+    on sigma. image: (..., D, H, W) or (..., H, W). sigma_mm: one for all axes or one per axis; 0 leaves an axis alone.
     """
     sigmas = [float(sigma_mm)] * len(spacing_mm) if np.isscalar(sigma_mm) else [float(s) for s in sigma_mm]
     blurred = image
@@ -50,11 +43,6 @@ def draw_blur(shape: Sequence[int], spacing: Sequence[float], *, sigma: RandomSc
 
     Sigmas are factors of the data set's finest spacing, so that they suit a mouse scan as well as a man's. A slice
     profile of full width w has sigma w / 2.355: factors 1 to 3 are slices of 2.4 to 7 finest voxels.
-
-    Args:
-        sigma: of the isotropic blur / finest spacing.
-        thick_slice_sigma: across the thick slices / finest spacing.
-        p_thick_slices: probability of thick slices.
     """
     finest = min(spacing)
     if np.random.uniform() < p_thick_slices:
@@ -70,9 +58,8 @@ def thick_slice_matrix(size: int, spacing_mm: float, thickness_mm: float, start:
     """(size, size): what slices of thickness_mm, interpolated linearly back to the voxels, make of a line of voxels.
 
     Slices follow each other without gaps and have a box profile; each holds the mean of what it covers. Beyond the
-    centres of the outer slices the image is constant. Every row sums to one.
-
-    start: 0 to 1, the part of the first slice that lies before the image.
+    centres of the outer slices the image is constant. Every row sums to one. start: 0 to 1, the part of the first slice
+    that lies before the image.
     """
     edges = np.arange(-start * thickness_mm, size * spacing_mm - 1e-6, thickness_mm)
     low = np.arange(size) * spacing_mm
@@ -85,19 +72,12 @@ def thick_slice_matrix(size: int, spacing_mm: float, thickness_mm: float, start:
     return (1 - np.abs(distance)).clip(0) @ to_slices
 
 
-def thicken_slices(
-    image: torch.Tensor, axis: int, spacing_mm: float, thickness_mm: float, start: float
-) -> torch.Tensor:
-    """Average over slices of thickness_mm along one axis and interpolate back.
+def thicken_slices(image: torch.Tensor, axis: int, spacing_mm: float, thickness_mm: float,
+                   start: float) -> torch.Tensor:
+    """Average over slices of thickness_mm along one axis, whose voxels are spacing_mm wide, and interpolate back (see
+    `thick_slice_matrix`); slices that are not thicker leave the image as it is.
 
     Voxels that are exactly 0 are background (see `artefacts.to_signal`): they stay so and count in no average.
-
-    Args:
-        image: one modality, (D, H, W) or (H, W), normalised.
-        axis: across the slices.
-        spacing_mm: of the voxels along it; slices that are not thicker leave the image as it is.
-        thickness_mm: of the slices.
-        start: 0 to 1, see `thick_slice_matrix`.
     """
     if thickness_mm <= spacing_mm:
         return image.clone()

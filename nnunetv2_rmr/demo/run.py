@@ -28,8 +28,6 @@ class DemoRefused(Exception):
 def prepare_folder(options: DemoOptions) -> None:
     """Create the folder, or empty it of an earlier demo's files. Raises DemoRefused where it holds something else."""
     out = options.out
-    if out.exists() and not out.is_dir():
-        raise DemoRefused(f"--out {out}: is a file")
     if out.is_dir() and any(out.iterdir()):
         if not (out / LOG).is_file():  # the first thing that a demo writes
             raise DemoRefused(f"--out {out}: the folder is not empty, nor an earlier demo's ({LOG} is not there)")

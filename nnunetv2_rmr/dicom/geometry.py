@@ -11,6 +11,7 @@ from nnunetv2_rmr.files.refused import BadCaseError, some_of
 from nnunetv2_rmr.files.volumes import GRID_TOLERANCE, Grid
 
 SAME_PLANE = 1e-3  # direction cosines of parallel planes differ less
+STORED = ("SamplesPerPixel", "BitsAllocated", "BitsStored", "PixelRepresentation")
 
 
 @dataclass(frozen=True)
@@ -23,10 +24,12 @@ class Slice:
     spacing: tuple[float, ...]  # mm, between columns, between rows
     orientation: tuple[float, ...]  # unit vectors along a row and along a column
     position: tuple[float, ...]  # mm, centre of the first voxel
+    stored: tuple[int, ...]  # STORED: how its values are; dcm2niix reads those of all slices as the first one's
 
 
 def slices_of(header, file: Path) -> list[Slice]:
     """Of a header read by pydicom: one, or one for every frame."""
+    stored = tuple(int(header[name].value) for name in STORED if header.get(name) is not None)
     shared = [*header.get("SharedFunctionalGroupsSequence", [])]
     frames = [*header.get("PerFrameFunctionalGroupsSequence", [])] or [{}] * int(header.get("NumberOfFrames") or 1)
 
@@ -36,7 +39,7 @@ def slices_of(header, file: Path) -> list[Slice]:
 
     return [Slice(file, (header.Columns, header.Rows), attribute(frame, "PixelMeasuresSequence", "PixelSpacing")[::-1],
                   attribute(frame, "PlaneOrientationSequence", "ImageOrientationPatient"),
-                  attribute(frame, "PlanePositionSequence", "ImagePositionPatient")) for frame in frames]
+                  attribute(frame, "PlanePositionSequence", "ImagePositionPatient"), stored) for frame in frames]
 
 
 def in_order(slices: Sequence[Slice]) -> list[Slice]:
@@ -97,9 +100,14 @@ def _refuse_mixture(slices: Sequence[Slice]) -> None:
     first = slices[0]
     if silent := [s.file.name for s in slices if [*map(len, (s.spacing, s.orientation, s.position))] != [2, 6, 3]]:
         raise BadCaseError(f"{len(silent)} of its {len(slices)} images do not say where they lie ({some_of(silent)})")
-    for what, tolerance in (("orientation", SAME_PLANE), ("size", 0), ("spacing", SAME_PLANE)):
+    if len(first.stored) < len(STORED) or first.stored[2] > first.stored[1] or first.stored[3] not in (0, 1):
+        raise BadCaseError(f"{first.file.name} does not say how its values are stored ({', '.join(STORED)}); copy or "
+                           "export it again")
+    for what, tolerance in (("orientation", SAME_PLANE), ("size", 0), ("spacing", SAME_PLANE), ("stored", 0)):
         if others := [s.file.name for s in slices
-                      if not np.allclose(getattr(s, what), getattr(first, what), rtol=0, atol=tolerance)]:
+                      if len(getattr(s, what)) != len(getattr(first, what))
+                      or not np.allclose(getattr(s, what), getattr(first, what), rtol=0, atol=tolerance)]:
+            what = ", ".join(STORED) if what == "stored" else what
             raise BadCaseError(f"its images differ in {what}: {len(slices) - len(others)} as {first.file.name}, "
                                f"{len(others)} others ({some_of(others)}); they have to make one volume")
     if len(slices) == 1:

@@ -7,14 +7,14 @@ from glob import glob
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_rmr.dicom.geometry import Slice, in_order, slices_of, volume_grid
+from nnunetv2_rmr.dicom.geometry import STORED, Slice, in_order, slices_of, volume_grid
 from nnunetv2_rmr.files.refused import BadCaseError, some_of
 from nnunetv2_rmr.files.volumes import Grid
 
 ENDINGS = (".dcm", ".ima")  # of files that have to be DICOM; others are looked into
 TAGS = ["SOPClassUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Rows", "Columns", "NumberOfFrames",
         "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient", "SharedFunctionalGroupsSequence",
-        "PerFrameFunctionalGroupsSequence"]
+        "PerFrameFunctionalGroupsSequence", *STORED]
 
 
 @dataclass(frozen=True)
@@ -91,20 +91,22 @@ def _image_header(file: Path):
     """What the header says of TAGS; None if the file is no DICOM image. Raises BadCaseError if it is damaged."""
     from pydicom import dcmread
     from pydicom.errors import InvalidDicomError
+    from pydicom.uid import UID
 
     certain = file.name.lower().endswith(ENDINGS)
     try:
         header = dcmread(file, stop_before_pixels=True, force=certain, specific_tags=TAGS)
+        list(header)  # pydicom reads a value when it is asked for it
+        kind = str(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID", ""))
     except InvalidDicomError:
         return None
     except OSError:
         raise
     except Exception as error:  # whatever pydicom meets in a damaged header
         raise _damaged(file, error) from error
-    kind = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID")
-    if certain and kind is None:
+    if certain and not UID(kind).keyword:
         raise _damaged(file, "it does not say what it is")
-    if kind is None or not kind.keyword.endswith("ImageStorage"):
+    if not UID(kind).keyword.endswith("ImageStorage"):
         return None
     if missing := [name for name in ("SeriesInstanceUID", "Rows", "Columns") if name not in header]:
         raise _damaged(file, f"without {', '.join(missing)}")
@@ -118,7 +120,7 @@ def series_of(headers: Mapping[Path, Any]) -> Series:
         try:
             slices += slices_of(header, file)
             number = None if header.get("SeriesNumber") is None else int(header.SeriesNumber)
-        except (ValueError, TypeError, OverflowError) as error:  # text in the place of numbers
+        except Exception as error:  # text in the place of numbers, and what else pydicom meets
             raise _damaged(file, error) from error
     return Series(str(header.SeriesInstanceUID), number, header.get("SeriesDescription") or "", in_order(slices))
 

@@ -1,7 +1,5 @@
 """A folder of images in nnU-Net's format, CASE_0000.nii.gz ..., with or without the dataset.json it belongs to."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -32,7 +30,7 @@ class ImageFolder:
     reader_writer: type[BaseReaderWriter]
 
     @classmethod
-    def open(cls, folder: Path, dataset_json: Path | None = None, only_read: bool = False) -> ImageFolder:
+    def open(cls, folder: Path, dataset_json: Path | None = None, only_read: bool = False) -> "ImageFolder":
         """dataset_json: None looks for it in the folder and beside it; without one, SimpleITK reads the images.
 
         Raises BadCaseError if there is no such folder, no image in it, or, unless they are only read, if its format can

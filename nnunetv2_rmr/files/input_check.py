@@ -12,16 +12,9 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.nibabel_reader_writer import NibabelIO
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
+from nnunetv2_rmr.files import volumes
 from nnunetv2_rmr.files.nifti import check_forms, check_nifti, is_nifti
 from nnunetv2_rmr.files.refused import BadCaseError, some_of
-from nnunetv2_rmr.files.volumes import (
-    GRID_TOLERANCE,
-    RAS,
-    Grid,
-    label_counts,
-    refuse_undeclared,
-    refuse_unusable_values,
-)
 
 
 def images_in(folder: str | Path, file_ending: str) -> list[re.Match]:
@@ -79,11 +72,11 @@ def check_files(files: Sequence[str], made_of_them: Sequence[str] = ()) -> None:
         if not grid.is_close(first) or not np.allclose(grid.spacing, first.spacing):
             raise BadCaseError(f"{file} does not lie on the grid of {files[0]} ({grid.difference(first)}): resample "
                                "the modalities to one grid first, as --resample_to NAME does in prediction")
-    if warning := check_forms(originals, GRID_TOLERANCE):
+    if warning := check_forms(originals, volumes.GRID_TOLERANCE):
         print(f"WARNING: {warning}")
 
 
-def _grid(file: str) -> Grid | None:
+def _grid(file: str) -> volumes.Grid | None:
     """The grid by the file's header; None for formats that have none. Raises BadCaseError."""
     if not file.lower().endswith((*SimpleITKIO.supported_file_endings, *NibabelIO.supported_file_endings)):
         return None
@@ -94,11 +87,11 @@ def _grid(file: str) -> Grid | None:
     except RuntimeError:
         if is_nifti(file):  # sheared axes, which nnU-Net reads with nibabel then
             image = nibabel.load(file)
-            return Grid.of_affine(image.shape[:3], RAS @ image.affine)
+            return volumes.Grid.of_affine(image.shape[:3], volumes.RAS @ image.affine)
         raise BadCaseError(f"{file}: can not be read; copy or export it again") from None
     if reader.GetPixelID() in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64):
         raise BadCaseError(f"{file}: holds complex numbers, one real value per voxel is needed (the magnitude, say)")
-    return Grid.of(reader)
+    return volumes.Grid.of(reader)
 
 
 def absent_channels(files: Sequence[str], names: Sequence[str], file_ending: str) -> list[int]:
@@ -150,7 +143,7 @@ def check_array(data: np.ndarray, names: Sequence[str], files: Sequence[str] = (
     sources = dict(zip(with_file, files)) if len(files) == len(with_file) else {}
     for i in given:
         channel, source = data[i], sources.get(i, f"channel {i} ({names[i]})")
-        refuse_unusable_values(Path(source), channel)
+        volumes.refuse_unusable_values(Path(source), channel)
         if channel.min() == channel.max():
             raise BadCaseError(f"{source} is constant (every voxel is {channel.min():g}): an empty image can not be "
                                "normalised; export it again"
@@ -163,5 +156,5 @@ def read_label_map(file: str, reader: BaseReaderWriter, declared: Collection[int
     declared: values there may be; None: any. Raises BadCaseError, and whatever the reader raises.
     """
     array = reader.read_seg(file)[0][0]
-    refuse_undeclared(Path(file), label_counts(Path(file), array), declared)
+    volumes.refuse_undeclared(Path(file), volumes.label_counts(Path(file), array), declared)
     return np.rint(array).astype(np.int32)

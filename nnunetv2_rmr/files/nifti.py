@@ -38,7 +38,10 @@ def check_nifti(path: Path) -> None:
         # not header.get_data_offset(), which is 0 once the header is loaded
         needed = int(image.dataobj.offset) + math.prod(image.shape) * image.header.get_data_dtype().itemsize
         # Reading to the end also checks gzip's checksum.
-        present = _unpacked_size(path) if packed else path.stat().st_size
+        present = path.stat().st_size
+        if packed:
+            with gzip.open(path, "rb") as file:
+                present = sum(map(len, iter(lambda: file.read(1 << 22), b"")))
     except BadCaseError:
         raise
     except (OSError, EOFError, zlib.error, ValueError, OverflowError, nibabel.filebasedimages.ImageFileError,
@@ -115,8 +118,3 @@ def _between_forms(file: str | os.PathLike) -> tuple[np.ndarray, float]:
     if not np.isfinite(by_qform - by_sform).all():
         raise BadCaseError(f"{file}: its header does not say where the image lies (NaN or infinite)")
     return by_qform - by_sform, edge
-
-
-def _unpacked_size(path: Path) -> int:
-    with gzip.open(path, "rb") as file:
-        return sum(map(len, iter(lambda: file.read(1 << 22), b"")))

@@ -1,7 +1,5 @@
 """Work on many cases in several processes at once."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading
@@ -21,14 +19,6 @@ from tqdm import tqdm
 from nnunetv2_rmr.files.refused import BadCaseError
 
 
-class WorkerDied(Exception):
-    """Takes the place of the result of a job whose process was killed."""
-
-    def __init__(self):
-        super().__init__("its worker process died, most likely for lack of memory: use fewer processes, or give the "
-                         "machine more memory")
-
-
 @dataclass(frozen=True)
 class Failure:
     """What is kept of a case that failed. traceback: of what is not known to be the fault of its files, or of the disk.
@@ -36,6 +26,11 @@ class Failure:
 
     message: str
     traceback: str = ""
+
+
+# takes the place of the result of a job whose process was killed
+DIED = Failure("its worker process died, most likely for lack of memory: use fewer processes, or give the machine more "
+               "memory")
 
 
 def or_failure(what: str, work: Callable, *job: Any) -> Any:
@@ -58,8 +53,8 @@ def over_cases(work: Callable, jobs: Mapping[str, tuple], num_processes: int,
     results, failures = {}, {}
     outcomes = in_order(or_failure, [("", work, *job) for job in jobs.values()], num_processes)
     for case, outcome in zip(jobs, tqdm(outcomes, total=len(jobs), desc=text, unit="case", disable=None)):
-        if isinstance(outcome, Failure | WorkerDied):
-            failures[case] = outcome.message if isinstance(outcome, Failure) else str(outcome)
+        if isinstance(outcome, Failure):
+            failures[case] = outcome.message
         else:
             results[case] = outcome
     return results, failures
@@ -75,7 +70,7 @@ def ahead(work: Callable, jobs: Sequence[tuple], num_processes: int) -> Iterator
     """work(*job) for every job, in order, in new processes of one thread each; 0 processes: lazily in this one.
 
     At most num_processes + 1 jobs are ahead of the caller. When a process is killed, what it worked on gives a
-    `WorkerDied`, and the rest is done. What `work` raises is raised here. When that happens, or when the caller stops
+    `DIED`, and the rest is done. What `work` raises is raised here. When that happens, or when the caller stops
     asking, jobs under way are finished and the rest is not begun; Ctrl-C in a terminal stops jobs under way as well.
     """
     if num_processes == 0:
@@ -101,7 +96,7 @@ def ahead(work: Callable, jobs: Sequence[tuple], num_processes: int) -> Iterator
 
 
 def alone(work: Callable, job: tuple) -> Any:
-    """work(*job) in a process of its own, or a `WorkerDied`."""
+    """work(*job) in a process of its own, or `DIED`."""
     with new_pool(1) as pool:
         return result_or_death(pool.submit(work, *job))
 
@@ -110,15 +105,19 @@ class Beside:
     """Jobs done beside the caller, who waits while more than `limit` are not ready.
 
     start: makes what they are done in, an Executor; None: here and at once. If a process of it is killed, what was not
-    ready gives a `WorkerDied`, and a new one is started.
+    ready has failed for that, and a new one is started.
     """
 
     def __init__(self, start: Callable[[], Executor] | None, limit: int):
         self._start, self._limit = start, limit
         self._executor = start() if start else None
+        self._names: list[str] = []
         self._futures: list[Future] = []
 
-    def submit(self, work: Callable, *job: Any) -> None:
+    def submit(self, what: str, work: Callable, *job: Any) -> None:
+        """To do `or_failure(what, work, *job)`."""
+        self._names.append(what)
+        work, job = or_failure, (what, work, *job)
         waits(self._futures[-self._limit - 1:-self._limit])
         if self._executor is None:
             future = Future()
@@ -133,10 +132,12 @@ class Beside:
         self._futures.append(future)
 
     def results(self) -> list:
-        """Of all jobs, in their order."""
-        return [result_or_death(future) for future in self._futures]
+        """Of all jobs, in their order; a Failure of those that failed."""
+        results = map(result_or_death, self._futures)
+        return [Failure(f"{what}: {DIED.message}") if result is DIED else result
+                for what, result in zip(self._names, results)]
 
-    def __enter__(self) -> Beside:
+    def __enter__(self) -> "Beside":
         return self
 
     def __exit__(self, *exception: Any) -> None:
@@ -148,7 +149,7 @@ def result_or_death(future: Future) -> Any:
     try:
         return future.result()
     except BrokenProcessPool:
-        return WorkerDied()
+        return DIED
 
 
 def new_pool(processes: int) -> ProcessPoolExecutor:

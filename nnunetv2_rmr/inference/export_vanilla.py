@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_rmr.files.atomic import temporary_folder
 from nnunetv2_rmr.files.refused import BadCaseError
-from nnunetv2_rmr.inference.trust import check_model_folder, list_checkpoints, load_data
+from nnunetv2_rmr.inference.model_folder import find_checkpoints
+from nnunetv2_rmr.inference.trust import check_model_folder, load_data
 from nnunetv2_rmr.networks.rmrnet import weights_that_segment
 from nnunetv2_rmr.settings import PLANS_KEY
 
@@ -24,8 +24,9 @@ def export_vanilla(model: Path, out: Path, folds: Sequence[int | str] | None, ch
     """Write `out`, with what nnU-Net's prediction reads: plans, data set, and the weights of its own network.
 
     model: folder TRAINER__PLANS__CONFIGURATION. folds: None for all that there are. checkpoint: name of the file of
-    each. The folder appears as a whole. Raises BadCaseError if it is there already, if a checkpoint is not, or if
-    nnU-Net can not build the model's segmentation network; ModelRefused for a model that can not be read.
+    each. The folder appears as a whole. Raises BadCaseError if it is there already, or if nnU-Net can not build the
+    model's segmentation network; FileNotFoundError if a checkpoint is not there; ModelRefused for a model that can not
+    be read.
     """
     if out.exists():
         raise BadCaseError(f"-o {out}: is there already")
@@ -33,17 +34,12 @@ def export_vanilla(model: Path, out: Path, folds: Sequence[int | str] | None, ch
     plans, dataset_json = (json.loads((model / f"{name}.json").read_text(encoding="utf-8"))
                            for name in ("plans", "dataset"))
     plans.pop(PLANS_KEY, None)
-    if folds is None:
-        folds = nnUNetPredictor.auto_detect_available_folds(str(model), checkpoint)
-    files = [Path(f"fold_{fold}", checkpoint) for fold in folds]
-    if absent := [str(file) for file in files if not (model / file).is_file()] or ([] if files else [checkpoint]):
-        raise BadCaseError(f"no {', '.join(absent)} in {model}; there are (options -f and -chk): "
-                           + list_checkpoints(model))
+    files = find_checkpoints(model, folds, checkpoint)
     out.parent.mkdir(parents=True, exist_ok=True)
     with temporary_folder(out) as temporary:
-        for file in files:
-            (temporary / file.parent).mkdir(parents=True)
-            torch.save(_vanilla(model / file, plans, dataset_json), temporary / file)
+        for fold, file in files.items():
+            (temporary / f"fold_{fold}").mkdir(parents=True)
+            torch.save(_vanilla(file, plans, dataset_json), temporary / f"fold_{fold}" / checkpoint)
         (temporary / "plans.json").write_text(json.dumps(plans, indent=4), encoding="utf-8")
         shutil.copyfile(model / "dataset.json", temporary / "dataset.json")
         temporary.rename(out)
@@ -64,7 +60,9 @@ def _vanilla(file: Path, plans: dict, dataset_json: dict) -> dict:
     except Exception as error:
         raise BadCaseError(f"{file}: nnU-Net alone can not build the network of this {found['trainer_name']} model "
                            f"({str(error).splitlines()[0]})") from error
-    return small | {"network_weights": weights, "trainer_name": nnUNetTrainer.__name__}
+    # what it was trained on, as nnUNetTrainerRMR_fusionOnly asks
+    return small | {"network_weights": weights, "trainer_name": nnUNetTrainer.__name__,
+                    "init_args": found["init_args"] | {"plans": plans}}
 
 
 def _network(plans: dict, configuration: str, dataset_json: dict) -> torch.nn.Module:

@@ -10,7 +10,6 @@ from functools import partial, wraps
 from inspect import signature
 from os.path import join
 from pathlib import Path
-from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -23,10 +22,10 @@ from nnunetv2.inference.sliding_window_prediction import compute_gaussian
 from nnunetv2.utilities.helpers import empty_cache
 
 from nnunetv2_rmr.ext_trainer import add_to_ext_trainer
-from nnunetv2_rmr.files.atomic import remove_leftovers, replacing, write_json
+from nnunetv2_rmr.files.atomic import remove_leftovers, write_json
 from nnunetv2_rmr.files.input_check import files_of_cases
 from nnunetv2_rmr.files.whole_files import is_whole, save_json_whole
-from nnunetv2_rmr.files.workers import Beside, Failure, WorkerDied, ahead, new_pool, or_failure
+from nnunetv2_rmr.files.workers import DIED, Beside, Failure, ahead, new_pool, or_failure
 from nnunetv2_rmr.fusion.body import body_of_preprocessed
 from nnunetv2_rmr.fusion.fused_image import fused_image, fusion_target
 from nnunetv2_rmr.inference.confidence import (
@@ -37,26 +36,13 @@ from nnunetv2_rmr.inference.confidence import (
     restoration_db,
 )
 from nnunetv2_rmr.inference.export import export_fused, export_segmentation, fused_filename
+from nnunetv2_rmr.inference.failed_cases import report
 from nnunetv2_rmr.inference.fused_writer import check_can_write
-from nnunetv2_rmr.inference.preprocessing import (
-    ABSENT,
-    PROPERTY,
-    RMRConfigurationManager,
-    preprocess_case,
-    reference_of,
-)
+from nnunetv2_rmr.inference.model_folder import find_checkpoints
+from nnunetv2_rmr.inference.preprocessing import PROPERTY, RMRConfigurationManager, preprocess_case, reference_of
 from nnunetv2_rmr.inference.sliding_window import ImagePredictor
 from nnunetv2_rmr.inference.trust import ModelRefused, check_model_folder, reading_data_only
 from nnunetv2_rmr.settings import RMRSettings, channel_names, distinct_names
-
-
-class FailedCasesError(RuntimeError):
-    """Some cases of a batch could not be predicted; all others were. The message lists them.
-
-    results: of a batch without output files, what it would have returned; of failed cases a Failure.
-    """
-
-    results: Sequence[Any] = ()
 
 
 class RMRPredictor(ImagePredictor):
@@ -102,9 +88,10 @@ class RMRPredictor(ImagePredictor):
                                              checkpoint_name: str = "checkpoint_final.pth"):
         add_to_ext_trainer()
         check_model_folder(model_training_output_dir)
+        folds = [*find_checkpoints(Path(model_training_output_dir), use_folds, checkpoint_name)]
         try:
             with reading_data_only():
-                super().initialize_from_trained_model_folder(model_training_output_dir, use_folds, checkpoint_name)
+                super().initialize_from_trained_model_folder(model_training_output_dir, folds, checkpoint_name)
         except (KeyError, RuntimeError, ImportError, pydoc.ErrorDuringImport) as error:
             raise ModelRefused(f"{model_training_output_dir}: can not be loaded ({type(error).__name__}: {error})"
                                ) from error
@@ -193,7 +180,9 @@ class RMRPredictor(ImagePredictor):
         if output is not None:
             remove_leftovers([self._output_folder, *(join(self._output_folder, f) for f in ("fused", "confidence"))])
         with patch.object(predict_from_raw_data, "save_json", save_json_whole):
-            return super().predict_from_files(*given.args, **given.kwargs)
+            results = super().predict_from_files(*given.args, **given.kwargs)
+        report(self._failures, self._output_folder, results)  # of cases that were refused, if there were no others
+        return results
 
     def predict_from_files_sequential(self, list_of_lists_or_source_folder,
                                       output_folder_or_list_of_truncated_output_files,
@@ -267,23 +256,10 @@ class RMRPredictor(ImagePredictor):
 
     def _good_cases(self, files_of_each: list[list[str]], items: Iterable) -> Iterator[dict]:
         for files, item in zip(files_of_each, items):
-            if isinstance(item, WorkerDied):
-                item = Failure(f"{', '.join(files)}: {item}")
             if isinstance(item, Failure):
-                self._note(item)
-                continue
-            if ABSENT in item["data_properties"]:
-                self._tell_absent_modalities(files, item["data_properties"][ABSENT])
-            yield item
-
-    def _tell_absent_modalities(self, files: list[str], absent: list[int]) -> None:
-        names, ending = channel_names(self.dataset_json), self.dataset_json["file_ending"]
-        case = os.path.basename(files[0])[:-(len(ending) + 5)]
-        print(f"case {case} is predicted without " + ", ".join(f"{case}_{i:04d}{ending} ({names[i]})" for i in absent))
-        reference = self.reference
-        if reference in absent and self.configuration_manager.normalization_schemes[reference] != "CTNormalization":
-            print(f"case {case}: {names[reference]} would give the fused image its units; without it, the fused image "
-                  "is in normalised intensities")
+                self._note(Failure(f"{', '.join(files)}: {DIED.message}") if item is DIED else item)
+            else:
+                yield item
 
     def _note(self, failure: Failure) -> None:
         print(f"ERROR: {failure.message}")
@@ -293,27 +269,24 @@ class RMRPredictor(ImagePredictor):
                                    num_processes_segmentation_export: int = default_num_processes):
         # nnU-Net's loop stops everything at the first case that fails, and leaves half a file where it was writing
         processes, self._one_case = 0 if self._one_case else num_processes_segmentation_export, False
-        cases: list[str] = []
         confidences: list[dict | Failure] = []
         with (Beside(partial(new_pool, processes) if processes else None, processes + 2) as segmentations,
               Beside(partial(ThreadPoolExecutor, 1), 1) as fused_images):
             for number, item in enumerate(data_iterator):
                 case = item["ofile"] or f"array {number}"
-                cases.append(case)
                 self._predict_case(case, item, save_probabilities, segmentations, fused_images, confidences)
             results, images = segmentations.results(), fused_images.results()
         compute_gaussian.cache_clear()
         empty_cache(self.device)
         # one line for a case; no images: does not fuse
-        for case, *of_case in zip(cases, results, images or results, confidences):
-            failure = next((result for result in of_case if isinstance(result, (Failure, WorkerDied))), None)
-            if failure is not None:
-                self._note(failure if isinstance(failure, Failure) else Failure(f"{case}: no segmentation ({failure})"))
+        for of_case in zip(results, images or results, confidences):
+            for failure in [result for result in of_case if isinstance(result, Failure)][:1]:
+                self._note(failure)
         volumes = [image if isinstance(image, np.ndarray) else None for image in images]
         self.fused_volumes = volumes if any(volume is not None for volume in volumes) else []
         self.confidences = [record if isinstance(record, dict) else None for record in confidences]
         failures, folder, self._failures, self._output_folder = self._failures, self._output_folder, [], None
-        _report(failures, folder, results)
+        report(failures, folder, results)
         return results
 
     def _predict_case(self, case: str, item: dict, save_probabilities: bool, segmentations: Beside,
@@ -327,13 +300,12 @@ class RMRPredictor(ImagePredictor):
             f"{case}: no confidence", self._tell_confidence, file, case, logits, properties))
         if isinstance(logits, Failure):
             for exports in (segmentations, fused_images) if self.fuses else (segmentations,):
-                exports.submit(Failure, logits.message, logits.traceback)
+                exports.submit("", Failure, logits.message, logits.traceback)
             return
         if self.fuses:
-            fused_images.submit(or_failure, f"{case}: no fused image", export_fused, self.take_fused(), properties,
-                                intensity_map, self.plans_manager, self.configuration_manager,
-                                self.dataset_json["file_ending"], file)
-        segmentations.submit(or_failure, f"{case}: no segmentation", export_segmentation, logits, properties,
+            fused_images.submit(f"{case}: no fused image", export_fused, self.take_fused(), properties, intensity_map,
+                                self.plans_manager, self.configuration_manager, self.dataset_json["file_ending"], file)
+        segmentations.submit(f"{case}: no segmentation", export_segmentation, logits, properties,
                              self.configuration_manager, self.plans_manager, self.dataset_json, file,
                              save_probabilities)
 
@@ -351,50 +323,3 @@ class RMRPredictor(ImagePredictor):
             file, data = data, torch.from_numpy(np.load(data))
             os.remove(file)
         return self.predict_logits_from_preprocessed_data(data).cpu().numpy()
-
-
-def _report(failures: Sequence[Failure], folder: str | None, results: Sequence[Any]) -> None:
-    """Raises FailedCasesError, with the results, if there are failures. Their tracebacks go to a log in the folder;
-    None: to the terminal."""
-    if not failures:
-        return
-    unexpected = "\n".join(f"{failure.message}\n{failure.traceback}" for failure in failures if failure.traceback)
-    where = ""
-    if unexpected and folder is not None:
-        log = Path(folder, "failed_cases.log")
-        try:
-            with replacing(log) as temporary:
-                Path(temporary).write_text(unexpected, encoding="utf-8")
-            where = f"\ntracebacks: {log}"
-        except OSError:  # a full disk may be why they failed
-            print(unexpected)
-    elif unexpected:
-        print(unexpected)
-    error = FailedCasesError(f"{len(failures)} case(s) could not be predicted (the others are done):\n  "
-                             + "\n  ".join(failure.message for failure in failures) + where)
-    error.results = results
-    raise error
-
-
-_STOCK = {name: getattr(nnUNetPredictor, name) for name in ("predict_from_files", "predict_from_files_sequential")}
-
-
-def let_stock_predictor_save_fused() -> None:
-    """From now on nnU-Net's own predictor turns into an RMRPredictor when it is asked to predict with an RMR model.
-
-    Called while nnU-Net builds the network of one, and only if nnUNet_rmr_save_fused=1 asks for it; otherwise nothing
-    of nnU-Net is touched.
-    """
-    def turning_into_ours(name: str, original):
-        @wraps(original)
-        def predict(self, *args, **kwargs):
-            if type(self) is nnUNetPredictor:
-                self.__class__ = RMRPredictor
-                self.remember_intensities()
-                return getattr(self, name)(*args, **kwargs)
-            return original(self, *args, **kwargs)
-
-        return predict
-
-    for name, original in _STOCK.items():
-        setattr(nnUNetPredictor, name, turning_into_ours(name, original))

@@ -18,7 +18,6 @@ from nnunetv2_rmr.registration import misregistration
 from nnunetv2_rmr.settings import RMRSettings, channel_names, distinct_names, reference_channel
 
 PROPERTY = "rmr_intensity_map"
-ABSENT = "rmr_absent_modalities"  # their indices; only there if there are any
 
 
 def reference_of(plans_manager: PlansManager, dataset_json: dict) -> int:
@@ -31,10 +30,11 @@ class RememberIntensities:
     """Mixed into the preprocessor of the plans: run_case* put an IntensityMap under PROPERTY into the properties.
 
     With allow_missing a case may lack modalities: those whose file CASE_000X is not there, and those that are zero in
-    every voxel. They are zero in every voxel of the result.
+    every voxel. They are zero in every voxel of the result. `absent`: their indices in the case done last.
     """
 
     allow_missing: bool = False
+    absent: list[int]
     _files: Sequence[str] = ()
 
     def run_case(self, image_files, seg_file, plans_manager, configuration_manager, dataset_json):
@@ -47,10 +47,10 @@ class RememberIntensities:
 
     def run_case_npy(self, data, seg, properties, plans_manager, configuration_manager, dataset_json):
         names = channel_names(dataset_json)
-        self._absent = []
+        self.absent = []
         if self.allow_missing:
-            data, self._absent = self._complete(data, names, dataset_json["file_ending"])
-        check_array(data, names, self._files, dataset_json["file_ending"], self._absent)
+            data, self.absent = self._complete(data, names, dataset_json["file_ending"])
+        check_array(data, names, self._files, dataset_json["file_ending"], self.absent)
         coarse = {name: misregistration.coarse(channel, properties["spacing"])
                   for name, channel in zip(distinct_names(names), data)}
         file = os.path.basename(self._files[0]) if self._files else "given as an array"
@@ -60,8 +60,6 @@ class RememberIntensities:
         data, seg, properties = super().run_case_npy(data, seg, properties, plans_manager, configuration_manager,
                                                      dataset_json)
         properties[PROPERTY] = self._intensity_map
-        if self._absent:
-            properties[ABSENT] = self._absent
         return data, seg, properties
 
     def _complete(self, data: np.ndarray, names: list[str], file_ending: str) -> tuple[np.ndarray, list[int]]:
@@ -80,12 +78,12 @@ class RememberIntensities:
         reference, inside = self._reference, seg[0] >= 0
         raw = data[reference].copy()
         normalised = super()._normalize(data, seg, configuration_manager, foreground_intensity_properties_per_channel)
-        normalised[self._absent] = 0  # CT's normalisation makes something else of zeros
+        normalised[self.absent] = 0  # CT's normalisation makes something else of zeros
         if configuration_manager.normalization_schemes[reference] == "CTNormalization":
             # by the plans' mean and deviation: known whatever was clipped, and for a case without its CT, too
             of_training = foreground_intensity_properties_per_channel[str(reference)]
             self._intensity_map = IntensityMap(float(of_training["std"]), float(of_training["mean"]), inside)
-        elif reference in self._absent:
+        elif reference in self.absent:
             # whose mean and deviation nobody knows: MRI units differ from scan to scan, and the plans hold statistics
             # of the lesions' voxels only. Normalised intensities stay as they are
             self._intensity_map = IntensityMap(1.0, 0.0, inside)
@@ -117,6 +115,8 @@ def preprocess_case(files: Sequence[str], previous_stage_file: str | None, outpu
         preprocessor = configuration_manager.preprocessor_class(verbose=verbose)
         data, seg, properties = preprocessor.run_case(files, previous_stage_file, plans_manager, configuration_manager,
                                                       dataset_json)
+        if absent := getattr(preprocessor, "absent", ()):
+            _tell_absent(files, absent, plans_manager, configuration_manager, dataset_json)
         if previous_stage_file is not None:
             labels = plans_manager.get_label_manager(dataset_json).foreground_labels
             data = np.vstack((data, convert_labelmap_to_one_hot(seg[0], labels, data.dtype)))
@@ -124,3 +124,14 @@ def preprocess_case(files: Sequence[str], previous_stage_file: str | None, outpu
         return {"data": data, "data_properties": properties, "ofile": output}
 
     return or_failure(f"can not read or preprocess {', '.join(files)}", preprocess)
+
+
+def _tell_absent(files: Sequence[str], absent: Sequence[int], plans_manager: PlansManager,
+                 configuration_manager: ConfigurationManager, dataset_json: dict) -> None:
+    names, ending = channel_names(dataset_json), dataset_json["file_ending"]
+    case = os.path.basename(files[0])[:-(len(ending) + 5)]
+    print(f"case {case} is predicted without " + ", ".join(f"{case}_{i:04d}{ending} ({names[i]})" for i in absent))
+    reference = reference_of(plans_manager, dataset_json)
+    if reference in absent and configuration_manager.normalization_schemes[reference] != "CTNormalization":
+        print(f"case {case}: {names[reference]} would give the fused image its units; without it, the fused image is "
+              "in normalised intensities")

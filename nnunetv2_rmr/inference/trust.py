@@ -24,6 +24,8 @@ from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch import nn
 
+from nnunetv2_rmr.inference.model_folder import find_model
+
 ENVIRONMENT = "nnUNet_rmr_trust_model"
 ADVICE = f"if you trust who made this model, give --trust_model, or set {ENVIRONMENT}=1"
 PACKAGES = ("torch.nn.", "dynamic_network_architectures.", "nnunetv2.", "nnunetv2_rmr.networks.")
@@ -42,11 +44,6 @@ def trusted() -> bool:
 def trust() -> None:
     """From now on, in this process and those that it starts, as --trust_model asks for."""
     os.environ[ENVIRONMENT] = "1"
-
-
-def list_checkpoints(model_folder: Path) -> str:
-    """'fold_0/checkpoint_final.pth, ...', or 'none', to end a message about one that is missing."""
-    return ", ".join(sorted(f"{f.parent.name}/{f.name}" for f in model_folder.glob("fold_*/*.pth"))) or "none"
 
 
 # ---- checkpoints ----------------------------------------------------------------------------------------------------
@@ -115,6 +112,7 @@ _PLAIN_TYPES: list[Callable | tuple[Callable, str]] = [
 def check_model_folder(folder: str | os.PathLike) -> None:
     """Raises ModelRefused if its plans.json or dataset.json can not be used, or if the plans name what is neither a
     torch.nn.Module nor a part of nnU-Net's; FileNotFoundError if one is not there."""
+    find_model(folder)
     dataset_json = _read_json(Path(folder, "dataset.json"), "labels", "file_ending")
     if not {"channel_names", "modality"} & set(dataset_json):
         raise ModelRefused(f"{Path(folder, 'dataset.json')}: channel_names missing")
@@ -134,8 +132,6 @@ def _read_json(file: Path, *needed: str) -> dict:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         lacking = [key for key in needed if key not in content]
-    except FileNotFoundError:
-        raise
     except (OSError, ValueError, TypeError) as error:
         raise ModelRefused(f"{file}: can not be read ({error})") from None
     if lacking:

@@ -1,7 +1,5 @@
 """nnU-Net's segmentation loss and, beside it, that of the restored modalities and of scans without labels."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import torch

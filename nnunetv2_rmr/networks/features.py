@@ -1,29 +1,17 @@
 """Where any segmentation network's last features are: what goes into the module that makes its logits."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
 
-@dataclass(frozen=True)
-class LastFeatures:
-    """module: name of the module that makes the logits. channels: of its input. scale: how many times coarser than the
-    image its input is, per spatial axis.
-    """
-
-    module: str
-    channels: int
-    scale: tuple[float, ...]
-
-
-def find_last_features(network: nn.Module, input_channels: int, patch_size: Sequence[int]) -> LastFeatures:
-    """Found by one forward pass of a copy without data, so the size of the network does not matter.
+def find_last_features(network: nn.Module, input_channels: int,
+                       patch_size: Sequence[int]) -> tuple[str, int, tuple[float, ...]]:
+    """Name of the module that makes the logits, channels of its input, and how many times coarser than the image this
+    is, per spatial axis. Found by one forward pass of a copy without data, so the network's size does not matter.
 
     The module is the innermost whose output is the network's (of deep supervision the finest). Raises ValueError for a
     network whose logits come out of no module's hands as they are.
@@ -40,8 +28,7 @@ def find_last_features(network: nn.Module, input_channels: int, patch_size: Sequ
     logits = logits[0] if isinstance(logits, (list, tuple)) else logits
     for module, features, output in calls:  # inner modules are done before those around them
         if output is logits and features.ndim == logits.ndim:
-            scale = tuple(n / m for n, m in zip(patch_size, features.shape[2:]))
-            return LastFeatures(names[module], features.shape[1], scale)
+            return names[module], features.shape[1], tuple(n / m for n, m in zip(patch_size, features.shape[2:]))
     raise ValueError(f"{type(network).__name__}: no module's output is the network's logits, so its last features "
                      "can not be found")
 
@@ -49,18 +36,16 @@ def find_last_features(network: nn.Module, input_channels: int, patch_size: Sequ
 class Tap:
     """Holds on to what goes into a module, within its own `with` block; else nothing is kept alive."""
 
-    def __init__(self) -> None:
+    def __init__(self, module: nn.Module) -> None:
         self._wanted = False
         self.held: torch.Tensor | None = None
-
-    def attach(self, module: nn.Module) -> None:
         module.register_forward_pre_hook(self._hold)
 
     def _hold(self, module: nn.Module, inputs: tuple) -> None:
         if self._wanted:
             self.held = inputs[0]
 
-    def __enter__(self) -> Tap:
+    def __enter__(self) -> "Tap":
         self._wanted = True
         return self
 

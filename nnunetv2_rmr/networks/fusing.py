@@ -1,7 +1,5 @@
 """What prediction, panels and validation have to know of a network that gives images besides logits."""
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 from torch._dynamo import OptimizedModule

@@ -1,7 +1,5 @@
 """A network and the running average of its weights, which teaches it on scans that have no labels."""
 
-from __future__ import annotations
-
 import copy
 from typing import cast
 
@@ -24,7 +22,7 @@ class RunningAverage(nn.Module):
         self.network = copy.deepcopy(network).requires_grad_(False).eval()
         self.register_buffer("steps", torch.zeros(()))
 
-    def train(self, mode: bool = True) -> RunningAverage:
+    def train(self, mode: bool = True) -> "RunningAverage":
         return super().train(False)  # no dropout in what is taught
 
     @torch.compiler.disable

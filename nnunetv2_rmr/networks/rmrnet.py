@@ -1,7 +1,5 @@
 """nnU-Net's segmentation network, as it is, and a small head on its last features that restores every modality."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import NamedTuple
@@ -81,11 +79,10 @@ class RMRNet(FusingNetwork):
         self.num_modalities = self.num_images = num_modalities
         self.input_channels = input_channels
         self.segmentation = segmentation
-        last = find_last_features(segmentation, input_channels, patch_size)
-        self._coarser = any(scale != 1 for scale in last.scale)
-        self._tap = Tap()
-        self._tap.attach(segmentation.get_submodule(last.module))
-        head = RestorationHead(len(patch_size), last.channels, num_modalities)
+        module, channels, scale = find_last_features(segmentation, input_channels, patch_size)
+        self._coarser = {*scale} != {1}
+        self._tap = Tap(segmentation.get_submodule(module))
+        head = RestorationHead(len(patch_size), channels, num_modalities)
         # nnU-Net's -pretrained_weights passes over what has ".seg_layers." in its name, and would refuse other names
         # that a vanilla checkpoint lacks
         self.image_decoder = nn.ModuleDict({"seg_layers": head})

@@ -1,29 +1,67 @@
-"""nnU-Net's planners, with the memory that RMR's training really takes in the GPU memory target."""
+"""nnU-Net's planners, with the memory that RMR's training really takes in the GPU memory target: what the backward pass
+needs, found by running network and losses without data."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 from os.path import isfile, join
 
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
-from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_encoder_unet_planners import (
-    nnUNetPlannerResEncL,
-    nnUNetPlannerResEncM,
-    nnUNetPlannerResEncXL,
-)
+from nnunetv2.experiment_planning.experiment_planners.residual_unets import residual_encoder_unet_planners as resenc
 from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
 from nnunetv2_rmr.networks.rmrnet import RMRNet
-from nnunetv2_rmr.planning.memory import training_bytes
 from nnunetv2_rmr.settings import PLANS_KEY, RMRSettings, channel_names
 
 GIB = 2**30
 # Whatever the batch: the CUDA context, .67 GiB on an H200, libraries' workspaces, weights with their gradients and
-# momentum. From the same trainings as the factor in planning/memory.py.
+# momentum. From 15 trainings of U-Nets on a GPU (benchmarks/README.md).
 FIXED_GIB = 1.25
+# At the worst moment of a step there is more than what the backward pass has to keep: gradients of feature maps, and
+# the allocator's gaps. Factor of what is kept, from the same trainings.
+PEAK = 1.3
+
+
+def training_bytes(network: RMRNet, patch_size: Sequence[int]) -> int:
+    """Bytes of GPU memory that every sample of a batch takes in training: the segmentation network, the head, and both
+    losses' own. Found by running them on tensors without data, in float16 (losses in float32) as on a GPU.
+    """
+    network = copy.deepcopy(network).to("meta").half().requires_grad_(True)
+    head = network.image_decoder["seg_layers"]
+    head.gate.float(), head.last.float()
+    channels = network.num_modalities + network.input_channels
+    x = torch.empty(1, channels, *patch_size, device="meta", dtype=torch.float16)
+
+    def step():
+        outputs = network(x)
+        logits = outputs.logits if isinstance(outputs.logits, (list, tuple)) else [outputs.logits]
+        return [of_scale.float().softmax(1) for of_scale in logits], (outputs.restored - outputs.clean).square()
+
+    return int(PEAK * kept_bytes(step, list(network.parameters())))
+
+
+def kept_bytes(compute: Callable[[], object], parameters: list[torch.Tensor]) -> int:
+    """Bytes of all tensors that autograd keeps for the backward pass of `compute()`, each storage once.
+
+    Whatever `compute` uses should lie on the meta device: then nothing is computed and shapes of any size take
+    milliseconds. `parameters` are not counted.
+    """
+    kept = {}
+    own = {p.untyped_storage()._cdata for p in parameters}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            kept[storage._cdata] = storage  # the storage itself, so that its address is not given to another one
+        return tensor
+
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        result = compute()
+    total = sum(storage.nbytes() for storage in kept.values())
+    del result
+    return total
 
 
 class PlansRMRNet:
@@ -96,19 +134,19 @@ class RMRPlanner(PlansRMRNet, ExperimentPlanner):
     own_plans_name = "nnUNetRMRPlans"
 
 
-class RMRPlannerResEncM(PlansRMRNet, nnUNetPlannerResEncM):
+class RMRPlannerResEncM(PlansRMRNet, resenc.nnUNetPlannerResEncM):
     """nnU-Net's ResEnc M planner for RMR."""
 
     own_plans_name = "nnUNetRMRResEncUNetMPlans"
 
 
-class RMRPlannerResEncL(PlansRMRNet, nnUNetPlannerResEncL):
+class RMRPlannerResEncL(PlansRMRNet, resenc.nnUNetPlannerResEncL):
     """nnU-Net's ResEnc L planner for RMR."""
 
     own_plans_name = "nnUNetRMRResEncUNetLPlans"
 
 
-class RMRPlannerResEncXL(PlansRMRNet, nnUNetPlannerResEncXL):
+class RMRPlannerResEncXL(PlansRMRNet, resenc.nnUNetPlannerResEncXL):
     """nnU-Net's ResEnc XL planner for RMR."""
 
     own_plans_name = "nnUNetRMRResEncUNetXLPlans"

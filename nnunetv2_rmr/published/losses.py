@@ -3,8 +3,6 @@
 On z-scores the losses on images weigh more than on intensities up to 1, for which the weights were chosen.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

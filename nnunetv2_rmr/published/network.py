@@ -3,8 +3,6 @@
 Sizes are those of the paper and, where it says nothing, of the authors' code (github.com/HaoZhang1018/RMR-Fusion).
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch
@@ -82,10 +80,6 @@ class PublishedRMRNet(FusingNetwork):
         self.segmentation = segmentation
         self.register_buffer("stage", torch.tensor(1))
         self.register_load_state_dict_post_hook(_warn_of_stage_1)
-
-    def autoencoder_parameters(self) -> list[nn.Parameter]:
-        """Of the encoders and the fusion decoder, which stage 1 trains and stage 2 does not."""
-        return [*self.encoders.parameters(), *self.fusion_decoder.parameters()]
 
     def forward(self, x: torch.Tensor, images: bool = False):
         if x.shape[1] == self.input_channels:

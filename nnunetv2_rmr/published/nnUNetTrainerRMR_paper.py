@@ -1,7 +1,5 @@
 """The published form as a trainer of nnU-Net's."""
 
-from __future__ import annotations
-
 import math
 import os
 
@@ -113,7 +111,7 @@ class nnUNetTrainerRMR_paper(nnUNetTrainerRMR):
         network = unwrapped(self.network)
         network.stage.fill_(self.stage)
         network.requires_grad_(self.stage == 2)
-        autoencoder = network.autoencoder_parameters()
+        autoencoder = [*network.encoders.parameters(), *network.fusion_decoder.parameters()]
         for parameter in autoencoder:
             parameter.requires_grad_(self.stage == 1)
         if self.stage == 1:

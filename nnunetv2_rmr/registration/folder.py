@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import SimpleITK as sitk
 
-from nnunetv2_rmr.files.atomic import remove_leftovers, temporary_folder
 from nnunetv2_rmr.files.input_check import check_numbers, files_of_cases
 from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.files.volumes import Grid, on_grid, read_volume, refuse_unusable_values, write_volume
@@ -19,39 +17,32 @@ from nnunetv2_rmr.registration.rigid import register
 from nnunetv2_rmr.settings import channel_names, distinct_names
 
 
-@contextmanager
-def on_one_grid(folder: str, output: str, dataset_json: dict, name: str, registering: bool,
-                missing: bool = False) -> Iterator[str]:
-    """A folder inside of `output` that holds the cases of `folder` on the grid of the modality `name`, till the end.
+def place_cases(folder: str, target: Path, dataset_json: dict, name: str, registering: bool,
+                missing: bool = False) -> tuple[str, dict[str, str]]:
+    """Writes the cases of `folder`, on the grid of the modality `name`, into `target`, which is made and returned, and
+    with it the reasons of those that could not be brought there, of which no file is left.
 
     dataset_json: the model's. registering: whether the other modalities are also registered to it. missing: a case may
-    lack modalities, but not that one. Cases that can not be brought there are named, and raise BadCaseError at the end,
-    or at once if there are no others; so does a name that is none of the model's.
+    lack modalities, but not that one. Raises BadCaseError if no case can be brought there, and for a name that is none
+    of the model's.
     """
     names, ending = distinct_names(channel_names(dataset_json)), dataset_json["file_ending"]
     if name not in names:
         raise BadCaseError(f"--{'register' if registering else 'resample'}_to {name}: is none of the model's "
                            f"modalities ({', '.join(names)})")
-    remove_leftovers([output])
-    with temporary_folder(Path(output, "images")) as temporary:
-        temporary.mkdir(parents=True)
-        jobs = {os.path.basename(files[0])[:-len(ending) - 5]: (files, temporary, names, ending, name, registering,
-                                                                missing)
-                for files in files_of_cases(folder, names, ending)}
-        done, failures = over_cases(_place_case, jobs, 1, f"to the grid of {name}")
-        for case in failures:
-            for file in jobs[case][0]:
-                (temporary / os.path.basename(file)).unlink(missing_ok=True)
-        for case, lines in done.items():
-            print(*(f"{case}, {line}" for line in lines), sep="\n", end="\n" if lines else "")
-        bad = (f"{len(failures)} case(s) could not be brought to the grid of {name}:\n  " + "\n  ".join(
-            f"{case}: {reason}" for case, reason in failures.items())) if failures else ""
-        if bad:
-            print(f"ERROR: {bad}")
-        if done:
-            yield str(temporary)
-    if bad:
-        raise BadCaseError(bad)
+    target.mkdir(parents=True)
+    jobs = {os.path.basename(files[0])[:-len(ending) - 5]: (files, target, names, ending, name, registering, missing)
+            for files in files_of_cases(folder, names, ending)}
+    done, failures = over_cases(_place_case, jobs, 1, f"to the grid of {name}")
+    if not done:
+        raise BadCaseError(f"no case in {folder} can be brought to the grid of {name}:"
+                           + "".join(f"\n  {case}: {reason}" for case, reason in failures.items()))
+    for case in failures:
+        for file in jobs[case][0]:
+            (target / os.path.basename(file)).unlink(missing_ok=True)
+    for case, lines in done.items():
+        print(*(f"{case}, {line}" for line in lines), sep="\n", end="\n" if lines else "")
+    return str(target), failures
 
 
 def _place_case(files: Sequence[str], target: Path, names: Sequence[str], ending: str, reference: str,

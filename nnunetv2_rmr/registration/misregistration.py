@@ -15,7 +15,7 @@ import numpy as np
 COARSE_MM, REACH_MM, BINS = 4.0, 24.0, 24
 LEAST_VOXELS = 5000  # fewer do not fill the joint histogram of BINS * BINS values
 # What counts as misregistered; measured by benchmarks/misregistration.py
-LEAST_SHIFT_MM, LEAST_RATIO, LEAST_GAIN = 3.0, 1.1, 0.05
+LEAST_SHIFT_MM, LEAST_GAIN = 3.0, 0.06
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,9 @@ class Shift:
 
     @property
     def suspicious(self) -> bool:
-        return (np.linalg.norm(self.mm) > LEAST_SHIFT_MM and self.after > LEAST_RATIO * self.before
-                and self.after > LEAST_GAIN + self.before)
+        # the root: what is weakly related needs a smaller gain, but a larger part of what it has
+        return (np.linalg.norm(self.mm) > LEAST_SHIFT_MM
+                and self.after - self.before > LEAST_GAIN * np.sqrt(self.before))
 
 
 def coarse(image: np.ndarray, spacing: Sequence[float]) -> np.ndarray:

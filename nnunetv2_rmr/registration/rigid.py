@@ -13,7 +13,7 @@ RESOLUTIONS_MM = (8, 4, 2)  # edges of the voxels, one registration after the ot
 SCORED_AT_MM = 4
 LEAST_EDGE = 16  # voxels; images are not made coarser than that
 SAMPLES = 50_000  # voxels looked at in each step
-BINS = 32
+BINS, LEVELS = 32, 64
 # Beyond these, from where the registration began, no patient has moved between two scans: it went astray.
 LARGEST_SHIFT_MM, LARGEST_ROTATION = 50, 30
 
@@ -65,6 +65,7 @@ def register(fixed: sitk.Image, moving: sitk.Image) -> Registration:
 
 
 def _registered(fixed: sitk.Image, moving: sitk.Image) -> Registration:
+    fixed, moving = (_levelled(_coarse(image, RESOLUTIONS_MM[-1])) for image in (fixed, moving))
     starts = _starts(fixed, moving)
     before = _score(fixed, moving, starts[0])
     tried = [(start, _optimised(fixed, moving, start, RESOLUTIONS_MM[0])) for start in starts]
@@ -100,6 +101,15 @@ def _coarse(image: sitk.Image, mm: float) -> sitk.Image:
     edges = zip(image.GetSize(), image.GetSpacing())
     factors = [max(1, min(n // LEAST_EDGE, round(mm / spacing))) for n, spacing in edges]
     return sitk.BinShrink(sitk.Cast(image, sitk.sitkFloat32), factors)
+
+
+def _levelled(image: sitk.Image) -> sitk.Image:
+    """With every intensity about as often: else bone, metal or a hot lesion take the bins, soft tissue shares one."""
+    array = sitk.GetArrayViewFromImage(image)
+    values = np.unique(np.quantile(array, np.linspace(0, 1, LEVELS + 1)))
+    levelled = sitk.GetImageFromArray(np.interp(array, values, np.arange(len(values))).astype(np.float32))
+    levelled.CopyInformation(image)
+    return levelled
 
 
 def _method() -> sitk.ImageRegistrationMethod:

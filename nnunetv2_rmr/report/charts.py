@@ -3,8 +3,6 @@
 Not by matplotlib: a report has hundreds of small panels, whose points say what they are when pointed at.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -28,7 +26,7 @@ class Look:
     path: str
 
     @classmethod
-    def of(cls, index: int) -> Look:
+    def of(cls, index: int) -> "Look":
         return cls(*(choice[index % len(choice)] for choice in (COLOURS, DASHES, tuple(MARKERS.values()))))
 
 
@@ -45,8 +43,8 @@ class Point:
 
 @dataclass
 class Chart:
-    """Axes around lines of points, one line for each Look. xs, ys: from, to. kind: "bands" or "bars" show intervals,
-    "points" are without lines, around a diagonal.
+    """Axes around lines of points, one line for each Look. xs, ys: from, to. kind: "bands" shows intervals, "points"
+    are without lines, around a diagonal.
     """
 
     kind: str
@@ -121,20 +119,6 @@ def _curve(benchmark: Benchmark, model: str, kind: str, label: str, modality: st
 
 def says(name: str, score: Score) -> str:
     return f"{name}: {number(score.mean)}" + (f" ({limits})" if (limits := interval(score)) else "")
-
-
-def groups(benchmark: Benchmark, label: str) -> Chart:
-    """Mean Dice of every model on clean, seen, unseen and missing, with intervals."""
-    lines = []
-    for i, model in enumerate(benchmark.models):
-        shift = (i - (len(benchmark.models) - 1) / 2) * 0.12
-        scores = {group: benchmark.score(model, group, label) for group in benchmark.groups}
-        lines.append((Look.of(i), [Point(j + shift, score, says(f"{model}, {GROUPS[group]}", score))
-                                   for j, (group, score) in enumerate(scores.items()) if not math.isnan(score.mean)]))
-    ys = dice_range(v for _, points in lines for p in points for v in (p.score.mean, p.score.low))
-    names = {j: GROUPS[group] for j, group in enumerate(benchmark.groups)}
-    return Chart("bars", "Mean Dice on clean, seen, unseen and missing", (-0.5, len(names) - 0.5), ys, lines,
-                 x_ticks=names, width=110 + 150 * len(names), height=230)
 
 
 def scatter(benchmark: Benchmark, model: str, label: str) -> list[Chart]:

@@ -1,7 +1,5 @@
 """What a benchmark left in its folder, read once and asked by name."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections import Counter

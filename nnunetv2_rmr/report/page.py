@@ -1,7 +1,5 @@
 """Pages: a template of this folder, filled, as one HTML file that opens anywhere, without network."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined

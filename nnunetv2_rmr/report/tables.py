@@ -1,7 +1,5 @@
 """What stands in the report's tables; report.html writes them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field

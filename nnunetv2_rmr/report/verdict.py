@@ -1,7 +1,5 @@
 """Numbers put into words: what a comparison shows, and what it does not."""
 
-from __future__ import annotations
-
 import math
 
 from markupsafe import Markup, escape

@@ -1,7 +1,5 @@
 """A page with the viewer alone, for predictions and fused images of one's own."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from nnunetv2_rmr.evaluation.image_folder import find_dataset_json, read_dataset_json

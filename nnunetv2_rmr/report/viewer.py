@@ -4,8 +4,6 @@ The script is our own: viewers for browsers (NiiVue) are several MB of code that
 work without network, and draw by WebGL, which a computer for reading reports may lack.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

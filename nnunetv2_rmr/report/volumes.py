@@ -1,7 +1,5 @@
 """Volumes for the page: turned to LPS, cropped to the body, 8 bit per voxel, compressed."""
 
-from __future__ import annotations
-
 import gzip
 from base64 import b64encode
 from dataclasses import dataclass

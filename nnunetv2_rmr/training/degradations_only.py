@@ -1,6 +1,8 @@
 """The rival: nnU-Net with the degradations that RMR trains on, and nothing else."""
 
-from nnunetv2_rmr.degradations.degrade import add_degradations, degradation_arguments
+from functools import partial
+
+from nnunetv2_rmr.degradations.degrade import add_degradations, degradation_arguments, only_degraded
 from nnunetv2_rmr.settings import RMRSettings, channel_names
 from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
 from nnunetv2_rmr.training.reads_data_only import ReadsDataOnly
@@ -20,15 +22,5 @@ class nnUNetTrainer_RMRDegradations(ReadsDataOnly):
             super().get_training_transforms(*args, **kwargs), num_modalities=num_modalities,
             spacing=self.configuration_manager.spacing, clean_targets=True,
             **degradation_arguments(settings, self.configuration_manager))
-        transforms.transforms.append(OnlyDegraded(num_modalities))
+        transforms.transforms.append(partial(only_degraded, num_modalities))
         return transforms
-
-
-class OnlyDegraded:
-    """Last transform: (2C + E, *spatial) as DegradeTransform leaves it -> the degraded modalities and the extras."""
-
-    def __init__(self, num_modalities: int):
-        self.num_modalities = num_modalities
-
-    def __call__(self, **data_dict) -> dict:
-        return data_dict | {"image": data_dict["image"][self.num_modalities:]}

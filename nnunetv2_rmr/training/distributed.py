@@ -4,8 +4,6 @@ nnU-Net's own DDP (-num_gpus N) is for the GPUs of one machine. Here the process
 its place through the environment. All other things, also how a batch is split, are nnU-Net's.
 """
 
-from __future__ import annotations
-
 import os
 from datetime import timedelta
 from functools import partial

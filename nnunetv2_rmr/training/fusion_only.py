@@ -68,10 +68,17 @@ class nnUNetTrainerRMR_fusionOnly(nnUNetTrainerRMR):
         return of_training
 
     def on_train_start(self) -> None:
-        if not self._has_weights:
-            raise BadCaseError(f"{type(self).__name__} adds a fused image to a model that exists: give its checkpoint "
-                               "with -pretrained_weights (.../nnUNetTrainer__.../fold_0/checkpoint_final.pth)")
+        with self.ends_in_one_line():
+            if not self._has_weights:
+                raise BadCaseError(f"{type(self).__name__} adds a fused image to a model that exists: give its "
+                                   "checkpoint with -pretrained_weights "
+                                   "(.../nnUNetTrainer__.../fold_0/checkpoint_final.pth)")
         super().on_train_start()
+
+    def on_epoch_start(self) -> None:
+        super().on_epoch_start()
+        # nnU-Net's best has the highest pseudo Dice, which is chance where segmentations stay: let it be the last one
+        self._best_ema = None
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()

@@ -1,7 +1,5 @@
 """nnU-Net's trainer with a network that also restores the modalities, of which the fused image is made."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import replace
 from os.path import join
@@ -13,31 +11,20 @@ from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import distributed as dist
 
+from nnunetv2_rmr.datasets.unlabelled import unlabelled_dataset
 from nnunetv2_rmr.degradations.degrade import add_degradations, degradation_arguments
 from nnunetv2_rmr.files.atomic import remove_leftovers
-from nnunetv2_rmr.inference.predictor import let_stock_predictor_save_fused
+from nnunetv2_rmr.inference.stock_predictor import let_stock_predictor_save_fused
 from nnunetv2_rmr.losses.restoration import CONSISTENCY, TERMS, RMRLoss
 from nnunetv2_rmr.networks.fusing import unwrapped
 from nnunetv2_rmr.networks.mean_teacher import MeanTeacher
 from nnunetv2_rmr.networks.planned import planned_network, takes_deep_supervision
 from nnunetv2_rmr.networks.rmrnet import RMRNet
-from nnunetv2_rmr.settings import (
-    PLANS_KEY,
-    UNLABELLED_KEY,
-    RMRSettings,
-    channel_names,
-    reference_channel,
-    refuse_version_0_1,
-)
+from nnunetv2_rmr.settings import RMRSettings, channel_names, reference_channel, refuse_version_0_1, unlabelled_cases
 from nnunetv2_rmr.training.panel import plot_loss_terms, save_panel, track_picture
 from nnunetv2_rmr.training.reads_data_only import ReadsDataOnly
 from nnunetv2_rmr.training.reproducible import SeedNextSample, seed_everything, seed_from_environment
-from nnunetv2_rmr.training.unlabelled import (
-    find_unlabelled,
-    number_in_batch,
-    partly_unlabelled_batches,
-    unused_scans,
-)
+from nnunetv2_rmr.training.unlabelled import number_in_batch, partly_unlabelled_batches, unused_scans
 from nnunetv2_rmr.training.validation import export_validation_fusion, whole_files
 
 Z_SCORES = ("ZScoreNormalization", "CTNormalization")
@@ -104,11 +91,14 @@ class nnUNetTrainerRMR(ReadsDataOnly):
                                        enable_deep_supervision)
         network = RMRNet(segmentation, len(configuration_manager.normalization_schemes), num_input_channels,
                          configuration_manager.patch_size)
-        return MeanTeacher(network) if UNLABELLED_KEY in (plans_manager.plans.get(PLANS_KEY) or {}) else network
+        return MeanTeacher(network) if unlabelled_cases(plans_manager.plans) else network
 
     def find_unlabelled(self, plans: dict, configuration: str) -> nnUNetBaseDataset | None:
-        """The data set's preprocessed scans without labels, if it has any."""
-        return find_unlabelled(plans, configuration)
+        """The data set's preprocessed scans without labels, if it has any. Not for the second stage of a cascade: it
+        would need a first stage's segmentation of them."""
+        manager = PlansManager(plans).get_configuration(configuration)
+        return None if manager.previous_stage_name else unlabelled_dataset(plans["dataset_name"],
+                                                                           manager.data_identifier)
 
     def _build_loss(self):
         # nnU-Net's, which also serves its validation_step, and the restoration loss beside it

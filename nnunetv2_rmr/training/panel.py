@@ -1,7 +1,5 @@
 """Pictures of a training, beside nnU-Net's progress.png: of a patch and what is made of it, and of every loss term."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt

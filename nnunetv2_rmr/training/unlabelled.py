@@ -1,7 +1,5 @@
 """A part of every training batch from scans that have no labels."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -13,20 +11,8 @@ from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as stock
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_rmr.datasets.unlabelled import RAW_FOLDER, preprocessed_folder, raw_cases, unlabelled_dataset
-
-
-def find_unlabelled(plans: dict, configuration: str) -> nnUNetBaseDataset | None:
-    """The preprocessed scans without labels that a configuration can learn from.
-
-    The second stage of a cascade can not: it would need a first stage's segmentation of them.
-    """
-    manager = PlansManager(plans).get_configuration(configuration)
-    if manager.previous_stage_name is not None:
-        return None
-    return unlabelled_dataset(plans["dataset_name"], manager.data_identifier)
 
 
 def unused_scans(trainer: nnUNetTrainer) -> str | None:

@@ -1,7 +1,5 @@
 """Final validation: fused images of its cases, and how well degraded copies of them are restored."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -71,9 +69,9 @@ def export_validation_fusion(trainer: nnUNetTrainer) -> None:
             trainer.print_to_log_file(f"fusing {key}")
             images = or_failure(key, _predict, trainer, predictor, dataset, key, all_keys.index(key))
             if isinstance(images, Failure):
-                finishing.submit(Failure, images.message)
+                finishing.submit("", Failure, images.message)
             else:
-                finishing.submit(or_failure, key, finish, key, *images)
+                finishing.submit(key, finish, key, *images)
             if number % BARRIER_EVERY == 0 and number <= len(all_keys) // processes and trainer.is_ddp:
                 dist.barrier()  # whoever is ahead would wait at the end, longer than NCCL allows
         results = dict(zip(keys, finishing.results()))
@@ -84,8 +82,7 @@ def export_validation_fusion(trainer: nnUNetTrainer) -> None:
             if message:
                 trainer.print_to_log_file(message)
         else:
-            trainer.print_to_log_file(f"ERROR: no fused image of the validation case "
-                                      f"{getattr(result, 'message', f'{key}: {result}')}")
+            trainer.print_to_log_file(f"ERROR: no fused image of the validation case {result.message}")
     if trainer.is_ddp:
         gathered = [None] * processes
         dist.all_gather_object(gathered, scores)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from campaign.commands import Ground
 from campaign.damaged_folders import damaged_folders
+from campaign.damaged_series import damaged_series
 from campaign.disks import disks
 from campaign.fuzz import fuzz
 from campaign.hostile import hostile
@@ -36,6 +37,7 @@ def main() -> None:
     ground, trial = Ground(args.out.resolve() / "ground"), args.out.resolve() / "trial"
     commands = [c for c in ground.commands() if not args.commands or c.name.startswith(tuple(args.commands))]
     parts = {"damaged": [lambda: [fuzz(trial, args.files, args.seed)],
+                         lambda: [damaged_series(trial, args.files // 5, args.seed)],
                          lambda: damaged_folders(ground, args.files // 10, trial, args.seed)],
              "hostile": [lambda: [hostile(ground, trial)]],
              "cases": [lambda: [many_cases(ground, args.cases, trial)]],

@@ -7,7 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+import SimpleITK as sitk
 import tiny
+from dicom_files import write_series
 
 NUMBER = 902
 DATASET = f"Dataset{NUMBER}_Tiny"
@@ -62,6 +65,11 @@ class Ground:
                    "cpu", "--disable_tta", "--save_probabilities", "--continue_prediction")
         source = self.root / "source"
         self._cases_to_import(source)
+        studies = self.root / "studies"
+        self._studies(studies)
+        series = ("--series", *(f"{name}={name} *" for name in tiny.CHANNELS))
+        imports_dicom = ("nnUNetv2_rmr_import", "-i", studies, *series, "--label", "seg.nii.gz", "--register_to",
+                         tiny.CHANNELS[0], "-d", 952, "-n", "New", "-np", 1)
         imports = ("nnUNetv2_rmr_import", "-i", source, "--modality", *(f"{c}=*_{i:04d}.nii.gz" for i, c in
                    enumerate(tiny.CHANNELS)), "--label", "*_seg.nii.gz", "-d", 950, "-n", "New", "-np", 1)
 
@@ -79,11 +87,15 @@ class Ground:
             Command("train --val", lambda out: (*TRAIN, "--val", "--npz"), before=trained, env=results, ours=False),
             Command("predict, no workers", lambda out: (*predict, "-o", out, "-npp", 0, "-nps", 0)),
             Command("predict, workers", lambda out: (*predict, "-o", out, "-npp", 1, "-nps", 1)),
+            Command("predict, DICOM in and out", lambda out: (
+                *predict, "-i", studies, "-o", out, *series, "--dicom", "-npp", 0, "-nps", 0)),
             Command("benchmark", lambda out: (
                 "nnUNetv2_rmr_benchmark", "-i", self.images, "-l", self.labels, "-m", f"rmr={self.model}", "-o", out,
                 "--corruptions", "noise", "missing", "--severities", 1, "-device", "cpu", "--disable_tta",
                 "--bootstrap", 200)),
             Command("import", lambda out: (*imports, "-o", out), lambda out: (*imports, "-o", out, "--overwrite")),
+            Command("import of DICOM", lambda out: (*imports_dicom, "-o", out),
+                    lambda out: (*imports_dicom, "-o", out, "--overwrite")),
             Command("corrupt", lambda out: (
                 "nnUNetv2_rmr_corrupt", "-i", self.images, "-o", out, "--corruption", "noise", "blur", "--severity",
                 "1", "5", "-np", 1, "--overwrite")),
@@ -99,3 +111,13 @@ class Ground:
                     shutil.copy(image, source)
                 for label in (self.root / "raw" / DATASET / f"labels{split}").iterdir():
                     shutil.copy(label, source / label.name.replace(".nii.gz", "_seg.nii.gz"))
+
+    def _studies(self, folder: Path) -> None:
+        """The test cases as DICOM, each with its label."""
+        for label in self.labels.iterdir() if not folder.exists() else []:
+            case = label.name.removesuffix(".nii.gz")
+            for i, name in enumerate(tiny.CHANNELS):
+                image = sitk.GetArrayFromImage(sitk.ReadImage(str(self.images / f"{case}_{i:04d}.nii.gz")))
+                write_series(folder / case / name, image.round().astype(np.int16), f"{name} ax", number=i + 1,
+                             spacing=(1, 1, 1), origin=(0, 0, 0))
+            shutil.copy(label, folder / case / "seg.nii.gz")

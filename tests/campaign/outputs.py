@@ -10,6 +10,7 @@ from pathlib import Path
 import matplotlib.image
 import numpy as np
 import pandas as pd
+import pydicom
 import SimpleITK as sitk
 import torch
 
@@ -37,6 +38,12 @@ def _image(file: Path) -> str:
     return _hash(sitk.GetArrayFromImage(image), image.GetOrigin(), image.GetSpacing(), image.GetDirection())
 
 
+def _dicom(file: Path) -> str:
+    """Identifiers and times are new each time."""
+    dataset = pydicom.dcmread(file)
+    return _hash(dataset.pixel_array, dataset.get("ImagePositionPatient", ()))
+
+
 def _npz(file: Path) -> str:
     with np.load(file) as arrays:
         return _hash(*(arrays[name] for name in arrays))
@@ -58,7 +65,7 @@ def _json(file: Path):
     return json.dumps(content, sort_keys=True) if file.name == "restoration.json" else None
 
 
-READERS = {".nii.gz": _image, ".npz": _npz, ".json": _json, ".csv": _table, ".html": _page,
+READERS = {".nii.gz": _image, ".dcm": _dicom, ".npz": _npz, ".json": _json, ".csv": _table, ".html": _page,
            ".png": lambda file: matplotlib.image.imread(file) is None,
            ".pkl": lambda file: pickle.loads(file.read_bytes()) is None,
            ".pth": lambda file: _tensors(torch.load(file, map_location="cpu", weights_only=False))}

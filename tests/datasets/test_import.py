@@ -639,6 +639,14 @@ def test_resampling_brings_images_and_label_to_the_named_modality(source, interp
     assert set(np.unique(sitk.GetArrayFromImage(label))) == {0, 1, 2}
 
 
+def test_the_named_modality_may_be_any(source):
+    fine = {"spacing": (0.5, 0.5, 1.0), "origin": (-10.25, 5.25, 2.5)}
+    write(random_image(1, (12, 14, 16)), source / "A" / "A_flair.nii.gz", **fine)
+    out = run(source, "--resample_to", "FLAIR")
+    assert pixels(out / "imagesTr" / "A_0000.nii.gz").shape == (12, 14, 16)
+    assert pixels(out / "labelsTr" / "A.nii.gz").shape == (12, 14, 16)
+
+
 def test_linear_resampling_keeps_a_ramp(source):
     x = np.broadcast_to(np.arange(16, dtype=np.float32), (12, 14, 16))
     write(x + 0.0, source / "A" / "A_flair.nii.gz", spacing=(0.5, 0.5, 1.0), origin=(-10.25, 5.25, 2.5))

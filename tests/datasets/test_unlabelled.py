@@ -228,7 +228,7 @@ def test_weight_regions_and_number_of_unlabelled_samples_reach_loss_and_network(
     class Learning(nnUNetTrainerRMR):
         settings = replace(nnUNetTrainerRMR.settings, unlabelled_fraction=0.5, consistency_weight=3.0)
 
-    monkeypatch.setattr("nnunetv2_rmr.training.nnUNetTrainerRMR.find_unlabelled", lambda *_: UNLABELLED)
+    monkeypatch.setattr("nnunetv2_rmr.training.nnUNetTrainerRMR.unlabelled_dataset", lambda *_: UNLABELLED)
     monkeypatch.setattr(nnUNetTrainer, "get_dataloaders", lambda self: None)
     labels = {"labels": {"background": 0, "whole": [1, 2], "core": 2}, "regions_class_order": [1, 2]} if regions else {}
     trainer = trainer_of(Learning, dataset_json=DATASET_JSON | labels)
@@ -238,7 +238,7 @@ def test_weight_regions_and_number_of_unlabelled_samples_reach_loss_and_network(
 
 
 def test_the_published_form_learns_from_labelled_scans_only(trainer_of, monkeypatch):
-    monkeypatch.setattr("nnunetv2_rmr.training.nnUNetTrainerRMR.find_unlabelled", lambda *_: UNLABELLED)
+    monkeypatch.setattr("nnunetv2_rmr.training.nnUNetTrainerRMR.unlabelled_dataset", lambda *_: UNLABELLED)
 
     def made(base: type):
         asked = replace(base.settings, unlabelled_fraction=0.5)

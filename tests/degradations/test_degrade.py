@@ -19,10 +19,10 @@ from plans import make_plans
 from nnunetv2_rmr.degradations.degrade import (
     DEGRADATIONS,
     DegradeTransform,
-    RememberForegroundTransform,
     add_degradations,
     degradation_arguments,
     degrade_case,
+    remember_foreground,
 )
 from nnunetv2_rmr.settings import RMRSettings
 
@@ -180,7 +180,7 @@ def test_can_be_sent_to_a_worker():
 
 def test_foreground_is_what_is_not_negative():
     segmentation = torch.tensor([[[-1, 0], [1, 2]], [[5, 5], [5, -1]]])
-    foreground = RememberForegroundTransform()(segmentation=segmentation)["foreground"]
+    foreground = remember_foreground(segmentation=segmentation)["foreground"]
     assert foreground.tolist() == [[False, True], [True, True]]
 
 

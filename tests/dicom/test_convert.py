@@ -166,6 +166,20 @@ def test_other_spacing_is_refused(files, tmp_path):
     assert "differ in spacing: 5 as" in refusal(tmp_path / "series")
 
 
+@pytest.mark.parametrize("name", ["PixelRepresentation", "BitsAllocated", "BitsStored", "SamplesPerPixel"])
+def test_values_stored_in_several_ways_are_refused_as_all_would_be_read_like_the_first(files, tmp_path, name):
+    change(files[3], **{name: {"PixelRepresentation": 0, "SamplesPerPixel": 3}.get(name, 8)})
+    assert "BitsStored, PixelRepresentation: 5 as" in refusal(tmp_path / "series")
+
+
+@pytest.mark.parametrize("stored", [{"PixelRepresentation": None}, {"PixelRepresentation": 2}, {"BitsAllocated": 8}],
+                         ids=str)
+def test_values_of_which_it_is_not_said_how_they_are_stored_are_refused(files, tmp_path, stored):
+    for file in files:
+        change(file, **stored)
+    assert "does not say how its values are stored" in refusal(tmp_path / "series")
+
+
 def test_images_without_a_place_are_refused(files, tmp_path):
     change(files[3], ImagePositionPatient=None)
     assert f"1 of its 6 images do not say where they lie ({files[3].name})" in refusal(tmp_path / "series")

@@ -16,7 +16,7 @@ from dicom_files import assert_same_in_the_patient, random_volume, read_series, 
 from outputs import write_outputs
 
 from nnunetv2_rmr.cli import predict
-from nnunetv2_rmr.cli.dicom_cases import Studies, check_grid, take_series
+from nnunetv2_rmr.cli.dicom_cases import Studies, check_grid
 from nnunetv2_rmr.files.refused import BadCaseError
 
 pytest.importorskip("pydicom")
@@ -28,16 +28,17 @@ MODEL = ("-d", REGIONS, "-c", tiny.CONFIGURATION, "-tr", "nnUNetTrainerRMR_tiny"
          "--disable_tta")
 
 
-def test_the_option_is_taken_out_of_the_command_line(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["x", "-i", "in", *SERIES, "-f", "0", "1", "-step_size", "0.5"])
-    assert take_series() == {"flair": "*flair*", "T2": "2", "T1": "t1*"}
-    assert sys.argv == ["x", "-i", "in", "-f", "0", "1", "-step_size", "0.5"]
-    assert take_series() == {}
+def test_the_option_is_taken_out_of_the_command_line():
+    nnunets = ["-i", "in", "-f", "0", "1", "-step_size", "0.5"]
+    given, rest = predict.parser().parse_known_args([*nnunets[:2], *SERIES, *nnunets[2:]])
+    assert given.series == {"flair": "*flair*", "T2": "2", "T1": "t1*"} and rest == nnunets
+    assert predict.parser().parse_known_args(nnunets)[0].series == {}
 
 
 def write_model(folder: Path, *modalities: str) -> None:
     content = {"channel_names": dict(enumerate(modalities)), "file_ending": ".nii.gz"}
     (folder / "dataset.json").write_text(json.dumps(content))
+    (folder / "plans.json").touch()
 
 
 @pytest.mark.parametrize("series", [{"T1": "1"}, {"T1": "1", "CT": "2"}, {"T1": "1", "T2": "2", "PD": "3"},
@@ -78,6 +79,7 @@ def test_a_missing_or_damaged_model_is_told_before_the_studies_are_read(two_stud
     studies, model = two_studies[0], two_studies[1] / "model"
     model.mkdir()
     if content:
+        write_model(model)
         (model / "dataset.json").write_text(content)
     monkeypatch.setattr(sys, "argv", ["nnUNetv2_rmr_predict_from_modelfolder", "-i", str(studies), "-o", "out", "-m",
                                       str(model), "--series", "T1=1", "T2=2"])

@@ -14,11 +14,11 @@ from nnunetv2_rmr.evaluation.scan_degradations import (
     SCAN_DEGRADATIONS,
     SEVERITIES,
     degrade_scans,
+    generator,
     image_difference,
     kinds,
     nonzero_body,
 )
-from nnunetv2_rmr.evaluation.scan_degradations.degrade_scans import generator
 from nnunetv2_rmr.evaluation.scan_degradations.kinds import FOURIER_SHARE, apply_torchio
 
 SPACING = (1.5, 1.0, 1.0)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nnunetv2_rmr.files.workers import Beside, WorkerDied, ahead, in_order, new_pool
+from nnunetv2_rmr.files.workers import DIED, Beside, ahead, in_order, new_pool
 
 
 def square(x: int) -> int:
@@ -61,8 +61,7 @@ def test_workers_have_one_thread_and_end_at_ctrl_c_without_a_traceback():
 
 def test_only_the_job_whose_worker_is_killed_goes_without_a_result():
     results = list(ahead(killed_at_two, [(i,) for i in (2, 0, 1, 3, 4, 5)], 2))
-    assert isinstance(results[0], WorkerDied) and results[1:] == [0, 1, 3, 4, 5]
-    assert "use fewer processes" in str(results[0])
+    assert results == [DIED, 0, 1, 3, 4, 5]
 
 
 def test_work_ahead_comes_in_order_and_not_before_it_is_asked_for(tmp_path):
@@ -77,14 +76,15 @@ def test_work_ahead_comes_in_order_and_not_before_it_is_asked_for(tmp_path):
 def test_work_beside_the_caller_gives_all_results_but_that_of_a_killed_process(start):
     with Beside(start, 3) as beside:
         for i in (0, 1, 3):
-            beside.submit(killed_at_two, i)
+            beside.submit(str(i), killed_at_two, i)
         if start:
-            beside.submit(killed_at_two, 2)
+            beside.submit("2", killed_at_two, 2)
             time.sleep(3)
-        beside.submit(square, 5)
+        beside.submit("5", square, 5)
+        beside.submit("one", refuses_one, 1)
         results = beside.results()
-    assert results[:3] == [0, 1, 3] and results[-1] == 25
-    assert not start or isinstance(results[3], WorkerDied)
+    assert results[:3] == [0, 1, 3] and results[-2] == 25 and results[-1].message == "one: ValueError: one"
+    assert not start or results[3].message.startswith("2: its worker process died")
 
 
 def test_workers_end_with_a_parent_that_is_killed(tmp_path):

@@ -23,8 +23,9 @@ from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.files.workers import Failure
 from nnunetv2_rmr.fusion.fused_image import fused_image
 from nnunetv2_rmr.inference.export import export_fused, fused_filename, fused_to_input_grid
+from nnunetv2_rmr.inference.failed_cases import FailedCasesError
 from nnunetv2_rmr.inference.fused_writer import check_can_write, write_image
-from nnunetv2_rmr.inference.predictor import FailedCasesError, RMRPredictor
+from nnunetv2_rmr.inference.predictor import RMRPredictor
 from nnunetv2_rmr.inference.preprocessing import PROPERTY, RMRConfigurationManager, preprocess_case
 from nnunetv2_rmr.inference.sliding_window import ImageAccumulator
 from nnunetv2_rmr.settings import RMRSettings

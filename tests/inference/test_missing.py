@@ -16,7 +16,7 @@ from nnunetv2_rmr.degradations.degrade import DegradeTransform
 from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.fusion.fused_image import fused_image
 from nnunetv2_rmr.inference.export import IntensityMap
-from nnunetv2_rmr.inference.preprocessing import ABSENT, PROPERTY, RMRConfigurationManager
+from nnunetv2_rmr.inference.preprocessing import PROPERTY, RMRConfigurationManager
 from nnunetv2_rmr.settings import RMRSettings
 from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
 
@@ -76,9 +76,9 @@ def test_an_impossible_dropout_is_refused(value):
 
 def preprocess(plans, files, allow_missing=True):
     configuration = RMRConfigurationManager(plans.get_configuration("test").configuration, allow_missing)
-    data, _, properties = configuration.preprocessor_class(verbose=False).run_case(files, None, plans, configuration,
-                                                                                   DATASET_JSON)
-    return data, properties
+    preprocessor = configuration.preprocessor_class(verbose=False)
+    data, _, properties = preprocessor.run_case(files, None, plans, configuration, DATASET_JSON)
+    return data, properties, preprocessor.absent
 
 
 @pytest.mark.parametrize("scheme", ["ZScoreNormalization", "CTNormalization", "RescaleTo01Normalization"])
@@ -86,17 +86,17 @@ def preprocess(plans, files, allow_missing=True):
 def test_preprocessing_puts_zeros_where_a_modality_is_absent(tmp_path, scheme, absent):
     files = oblique_case(tmp_path)
     plans = make_plans(scheme=scheme, mask_norm=False, spacing=(2, 1.2, 1))
-    whole, _ = preprocess(plans, files)
-    data, properties = preprocess(plans, [f for i, f in enumerate(files) if i != absent])
-    assert not data[absent].any() and properties[ABSENT] == [absent]
+    whole, *_ = preprocess(plans, files)
+    data, _, found = preprocess(plans, [f for i, f in enumerate(files) if i != absent])
+    assert not data[absent].any() and found == [absent]
     np.testing.assert_allclose(data[1 - absent], whole[1 - absent], atol=1e-6)
 
 
 def test_complete_cases_are_preprocessed_the_same_with_and_without_the_permission(tmp_path):
     files, plans = oblique_case(tmp_path), make_plans()
-    (a, properties_a), (b, properties_b) = (preprocess(plans, files, allow) for allow in (True, False))
+    (a, properties_a, absent), (b, properties_b, _) = (preprocess(plans, files, allow) for allow in (True, False))
     np.testing.assert_array_equal(a, b)
-    assert properties_a.keys() == properties_b.keys() and ABSENT not in properties_a
+    assert properties_a.keys() == properties_b.keys() and not absent
 
 
 def test_without_permission_and_for_surplus_files_the_file_is_named(tmp_path):
@@ -121,12 +121,12 @@ def test_a_bad_image_of_an_incomplete_case_is_named_by_its_file(tmp_path):
 
 def test_a_file_of_zeros_is_an_absent_modality(tmp_path):
     files, plans = oblique_case(tmp_path), make_plans()
-    without, _ = preprocess(plans, files[:1])
+    without, *_ = preprocess(plans, files[:1])
     sitk.WriteImage(sitk.ReadImage(files[1]) * 0, files[1])
     with pytest.raises(BadCaseError, match=r"case_0001.nii.gz is constant.*or give --missing to predict without it"):
         preprocess(plans, files, allow_missing=False)
-    data, properties = preprocess(plans, files)
-    assert properties[ABSENT] == [1]
+    data, _, absent = preprocess(plans, files)
+    assert absent == [1]
     np.testing.assert_array_equal(data, without)
 
 

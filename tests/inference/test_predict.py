@@ -10,8 +10,9 @@ import torch
 
 from nnunetv2_rmr.cli.predict_demo import CASE, IMAGES, MODEL
 from nnunetv2_rmr.files.refused import BadCaseError
+from nnunetv2_rmr.inference.failed_cases import FailedCasesError
 from nnunetv2_rmr.inference.predict import predict
-from nnunetv2_rmr.inference.predictor import FailedCasesError, RMRPredictor
+from nnunetv2_rmr.inference.predictor import RMRPredictor
 
 OBLIQUE = nibabel.affines.from_matvec(
     nibabel.eulerangles.euler2mat(z=0.3, y=-0.2, x=0.1) @ np.diag([-2.5, 2.5, 3.0]), [31.0, -17.5, 42.25])

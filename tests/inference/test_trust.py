@@ -116,7 +116,7 @@ def test_our_trainers_read_data_only(trainer_of, tmp_path, monkeypatch, trainer)
     file = tmp_path / "c.pth"
     torch.save(checkpoint(more=Command(tmp_path / "run")), file)
     for load in (made.load_checkpoint, lambda f: load_pretrained_weights.load_pretrained_weights(made.network, f)):
-        with pytest.raises(ModelRefused, match="mkdir"):
+        with pytest.raises(SystemExit, match="mkdir"):
             load(str(file))
     assert not (tmp_path / "run").exists()
 

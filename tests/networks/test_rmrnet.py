@@ -33,15 +33,15 @@ from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
     (lambda: SegResNet(M, CLASSES, init_filters=8), (16, 16, 16), 8, 1),
 ])
 def test_the_last_features_of_any_network_are_found_and_used(network, patch, channels, scale):
-    last = find_last_features(network(), M, patch)
-    assert (last.channels, set(last.scale)) == (channels, {scale})
+    name, of_features, scales = find_last_features(network(), M, patch)
+    assert (of_features, set(scales)) == (channels, {scale})
     net = teach(RMRNet(network(), M, M, patch)).eval()
     x = torch.randn(2, M, *patch)
     with torch.no_grad():
         logits, restored = net(x, images=True)
         torch.testing.assert_close(net(x), logits)
         before = restored
-        module = net.segmentation.get_submodule(last.module)  # what the head sees is what this module sees
+        module = net.segmentation.get_submodule(name)  # what the head sees is what this module sees
         handle = module.register_forward_pre_hook(lambda m, inputs: (inputs[0] * 0,), prepend=True)
         without = net(x, images=True)[1]
         handle.remove()

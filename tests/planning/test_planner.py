@@ -16,8 +16,7 @@ from plans import DATASET_JSON, make_plans
 
 from nnunetv2_rmr.networks.planned import planned_network
 from nnunetv2_rmr.networks.rmrnet import RMRNet
-from nnunetv2_rmr.planning.memory import PEAK, kept_bytes, training_bytes
-from nnunetv2_rmr.planning.planners import FIXED_GIB, GIB, PLANNERS, RMRPlanner
+from nnunetv2_rmr.planning.planners import FIXED_GIB, GIB, PEAK, PLANNERS, RMRPlanner, kept_bytes, training_bytes
 
 # ---- the estimate ---------------------------------------------------------------------------------------------------
 

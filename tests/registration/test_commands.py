@@ -12,7 +12,7 @@ from small_heads import elsewhere, head
 
 from nnunetv2_rmr.cli.import_dataset import main
 from nnunetv2_rmr.files.refused import BadCaseError
-from nnunetv2_rmr.registration.folder import on_one_grid
+from nnunetv2_rmr.registration.folder import place_cases
 
 MODEL = {"channel_names": {"0": "T1", "1": "FLAIR"}, "file_ending": ".nii.gz"}
 
@@ -77,7 +77,7 @@ def test_where_registration_fails_import_says_so_and_only_resamples(tmp_path, ca
 
 @pytest.mark.parametrize(("options", "message"), [
     (("--register_to", "CT"), "--register_to CT: is none of the modalities (T1, FLAIR)"),
-    (("--register_to", "T1", "--resample_to", "FLAIR"), "give one of them")])
+    (("--register_to", "T1", "--resample_to", "T1"), "--resample_to: not allowed with argument --register_to")])
 def test_import_refuses_options_that_make_no_sense(tmp_path, capsys, options, message):
     with pytest.raises(SystemExit) as stopped:
         imported(tmp_path, *options)
@@ -97,46 +97,39 @@ def write_folder(folder: Path, shift=(9.0, 6.0, 0.0)) -> Path:
 
 @pytest.mark.parametrize("registering", [False, True])
 def test_all_modalities_lie_on_the_grid_of_the_named_one(tmp_path, registering, capsys):
-    source, out = write_folder(tmp_path / "in"), tmp_path / "out"
-    out.mkdir()
-    with on_one_grid(str(source), str(out), MODEL, "FLAIR", registering) as folder:
-        files = sorted(Path(folder).iterdir())
-        assert [file.name for file in files] == [f"{case}_000{i}.nii.gz" for case in "AB" for i in (0, 1)]
-        assert all(geometry(file) == geometry(source / "A_0001.nii.gz") for file in files)
-        assert files[1].read_bytes() == (source / "A_0001.nii.gz").read_bytes()
-    assert not list(out.iterdir())
+    source = write_folder(tmp_path / "in")
+    folder, failures = place_cases(str(source), tmp_path / "out", MODEL, "FLAIR", registering)
+    files = sorted(Path(folder).iterdir())
+    assert [file.name for file in files] == [f"{case}_000{i}.nii.gz" for case in "AB" for i in (0, 1)]
+    assert all(geometry(file) == geometry(source / "A_0001.nii.gz") for file in files)
+    assert files[1].read_bytes() == (source / "A_0001.nii.gz").read_bytes() and not failures
     assert ("A, T1: shift 10." in capsys.readouterr().out) == registering
 
 
-def test_bad_cases_are_named_at_the_end_and_the_others_are_there(tmp_path, capsys):
-    source, out = write_folder(tmp_path / "in"), tmp_path / "out"
+def test_bad_cases_are_named_and_the_others_are_there(tmp_path):
+    source = write_folder(tmp_path / "in")
     (source / "A_0001.nii.gz").write_bytes((source / "A_0001.nii.gz").read_bytes()[:2000])
-    out.mkdir()
-    with (pytest.raises(BadCaseError, match=r"A_0001\.nii\.gz"),
-          on_one_grid(str(source), str(out), MODEL, "T1", False) as folder):
-        assert sorted(file.name for file in Path(folder).iterdir()) == ["B_0000.nii.gz", "B_0001.nii.gz"]
-    assert not list(out.iterdir())
+    folder, failures = place_cases(str(source), tmp_path / "out", MODEL, "T1", False)
+    assert list(failures) == ["A"] and "A_0001.nii.gz" in failures["A"]
+    assert sorted(file.name for file in Path(folder).iterdir()) == ["B_0000.nii.gz", "B_0001.nii.gz"]
 
 
 def test_a_modality_may_be_missing_if_that_is_allowed_but_not_the_named_one(tmp_path):
-    source, out = write_folder(tmp_path / "in"), tmp_path / "out"
+    source = write_folder(tmp_path / "in")
     (source / "A_0001.nii.gz").unlink()
-    out.mkdir()
-    with on_one_grid(str(source), str(out), MODEL, "T1", True, missing=True) as folder:
-        assert len(list(Path(folder).iterdir())) == 3
+    folder, failures = place_cases(str(source), tmp_path / "out", MODEL, "T1", True, missing=True)
+    assert len(list(Path(folder).iterdir())) == 3 and not failures
     for name, missing in (("T1", False), ("FLAIR", True)):
-        with (pytest.raises(BadCaseError, match=r"A_0001\.nii\.gz \(FLAIR\) missing"),
-              on_one_grid(str(source), str(out), MODEL, name, True, missing) as folder):
-            pass
+        _, failures = place_cases(str(source), tmp_path / name, MODEL, name, True, missing)
+        assert "A_0001.nii.gz (FLAIR) missing" in failures["A"]
 
 
 def test_with_no_good_case_the_reasons_are_told_at_once(tmp_path):
     source = write_folder(tmp_path / "in")
     for case in "AB":
         (source / f"{case}_0001.nii.gz").unlink()
-    with (pytest.raises(BadCaseError, match=r"2 case\(s\) could not be brought"),
-          on_one_grid(str(source), str(tmp_path), MODEL, "T1", True)):
-        pytest.fail("there is nothing to predict")
+    with pytest.raises(BadCaseError, match=r"no case in .*in can be brought to the grid of T1:\n  A: .*\n  B: "):
+        place_cases(str(source), tmp_path / "out", MODEL, "T1", True)
 
 
 # ---- prediction -----------------------------------------------------------------------------------------------------
@@ -176,7 +169,8 @@ def test_prediction_registers_names_bad_cases_and_does_the_others(trained, nnune
     image.SetOrigin((4, 0, 0))
     sitk.WriteImage(image, str(moved / "caseTs00_0001.nii.gz"))
     result = predict(moved, tmp_path / "out", nnunet, "--register_to=T1", check=False)
-    assert result.returncode == 1 and "caseTs01_0001.nii.gz (T2) missing" in result.stdout
+    told = result.stdout[result.stdout.index("could not be predicted (the others are done)"):]
+    assert result.returncode == 1 and "caseTs01_0001.nii.gz (T2) missing" in told
     shift = float(result.stdout.split("caseTs00, T2: shift ")[1].split(" mm")[0])
     assert shift == pytest.approx(4, abs=1)
     for file in (tmp_path / "out" / "caseTs00.nii.gz", tmp_path / "out" / "fused" / "caseTs00.nii.gz"):
@@ -187,8 +181,8 @@ def test_prediction_registers_names_bad_cases_and_does_the_others(trained, nnune
 @pytest.mark.slow
 def test_prediction_refuses_what_is_no_modality(trained, nnunet, images, tmp_path):
     for options, message in ((("--register_to", "PET"), "--register_to PET: is none of the model's modalities (T1, T2"),
-                             (("--register_to",), "argument --register_to: the name of a modality is expected"),
-                             (("--register_to", "T1", "--resample_to", "T2"), "give one of them")):
+                             (("--register_to",), "argument --register_to: expected one argument"),
+                             (("--register_to", "T1", "--resample_to", "T1"), "not allowed with argument")):
         result = predict(images, tmp_path / "out", nnunet, *options, check=False)
         assert result.returncode and message in result.stdout and "Traceback" not in result.stdout
 

@@ -5,7 +5,7 @@ import pytest
 import SimpleITK as sitk
 from small_heads import SPACING_MM, elsewhere, head
 
-from nnunetv2_rmr.registration.misregistration import best_shift, coarse, warnings
+from nnunetv2_rmr.registration.misregistration import Shift, best_shift, coarse, warnings
 
 SPACING = [SPACING_MM] * 3
 
@@ -53,3 +53,9 @@ def test_of_noise_nothing_is_said():
 def test_coarse_takes_means_of_blocks():
     image = np.arange(5 * 4 * 3, dtype=float).reshape(5, 4, 3)
     assert coarse(image, (2, 2, 4)).tolist() == image[:4].reshape(2, 2, 2, 2, 3).mean((1, 3)).tolist()
+
+
+@pytest.mark.parametrize(("mm", "before", "after", "suspicious"), [
+    (5, 0.15, 0.18, True), (5, 0.9, 0.95, False), (5, 0.9, 1.0, True), (2, 0.15, 0.18, False)])
+def test_what_is_weakly_related_needs_a_smaller_gain(mm, before, after, suspicious):
+    assert Shift(np.array([0, mm, 0]), before, after).suspicious == suspicious

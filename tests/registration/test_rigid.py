@@ -27,6 +27,14 @@ def test_a_known_motion_is_recovered_within_a_voxel(shift, degrees):
     assert found.after > found.before
 
 
+def test_a_few_voxels_of_metal_do_not_hide_the_rest():
+    fixed, other = head()
+    moving, motion = elsewhere(other, (-6, 9, 4))
+    for image, start in ((fixed, 12), (moving, 24)):
+        image[start:start + 2, 18:20, 18:20] = 1e5
+    assert error_mm(register(fixed, moving), motion, fixed) < SPACING_MM
+
+
 def test_the_placed_image_lies_where_the_patient_lay_and_keeps_its_voxels():
     fixed, other = head()
     moving, _ = elsewhere(other, (9, -6, 0), 6)

@@ -5,7 +5,6 @@ import math
 import re
 import shutil
 import time
-from base64 import b64decode
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,9 +24,7 @@ from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.report import verdict as words
 from nnunetv2_rmr.report.charts import ticks
 from nnunetv2_rmr.report.data import Benchmark, Difference
-from nnunetv2_rmr.report.examples import panel
 from nnunetv2_rmr.report.page import TEMPLATES
-from nnunetv2_rmr.report.viewer import load_study
 from nnunetv2_rmr.report.volumes import as_bytes, body_box, grey_range, label_bytes, load
 from nnunetv2_rmr.report.write import write_report
 
@@ -163,9 +160,8 @@ def test_names_are_escaped():
 
 def test_the_page_holds_everything(two_models):
     page = (two_models / "report.html").read_text()
-    for heading in ("Where", "Dice against severity", "Trained against never trained", "One modality missing",
-                    "Case by case", "Surface distance", "Is the fused image a fusion", "Restoration",
-                    "gained most and least", "Look for yourself", "Rules"):
+    for heading in ("Where", "Dice against severity", "One modality missing", "Case by case", "Surface distance",
+                    "Is the fused image a fusion", "Restoration", "gained most and least", "Rules"):
         assert re.search(f"<h2>[^<]*{heading}", page), heading
     assert not re.search(r"""\s(src|href)=["'](?!data:)|url\(|@import|https?://""", page)
     assert not re.search(r"<svg (?![^>]*aria-label)", page)
@@ -279,13 +275,6 @@ def test_a_voxel_keeps_its_place_in_mm_and_in_the_file(tmp_path, name):
     # axes to the left, back and head: the main direction of each is negative, negative, positive in RAS
     assert [int(np.abs(column).argmax()) for column in volume.to_mm[:3, :3].T] == [0, 1, 2]
     assert np.all(np.diag(volume.to_mm)[:3] * [-1, -1, 1] > 0)
-
-
-def test_a_name_is_no_formula(tmp_path):
-    name = "$x_{$"  # matplotlib would stop at it
-    write_nifti(tmp_path / "a.nii.gz", np.random.default_rng(0).random((8, 9, 10)).astype(np.float32), AFFINES["LPS"])
-    study = load_study("title", "case", {name: tmp_path / "a.nii.gz"}, {"expert label": tmp_path / "a.nii.gz"})
-    assert b64decode(panel(study, {}, name)).startswith(b"\x89PNG")
 
 
 def test_the_box_holds_the_body_and_a_margin(tmp_path):
@@ -479,7 +468,7 @@ def test_the_report_loads_without_errors_and_requests_nothing(page, two_models):
     logged = [json.loads(entry["message"])["message"] for entry in page.get_log("performance")]
     sent = [m["params"] for m in logged if m["method"] == "Network.requestWillBeSent"]
     # the log also holds what Chromium's own start page (chrome://new-tab-page) loads from itself
-    urls = [p["request"]["url"] for p in sent if p["documentURL"] == own or not p["documentURL"].startswith("chrome:")]
+    urls = [p["request"]["url"] for p in sent if p["documentURL"] == own or not p["documentURL"].startswith("chrome")]
     assert [u for u in urls if not u.startswith("data:")] == [own]
 
 

@@ -1,5 +1,6 @@
 """Models that exist: a fused image for one of nnU-Net's, and nnU-Net's half of one of RMR's."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -15,9 +16,11 @@ from nnunetv2.run import load_pretrained_weights
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from small_networks import teach
 
+from nnunetv2_rmr.cli.predict_demo import MODEL
 from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.inference.export_vanilla import export_vanilla
 from nnunetv2_rmr.training.fusion_only import nnUNetTrainerRMR_fusionOnly
+from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
 
 
 @pytest.fixture(autouse=True)
@@ -98,9 +101,9 @@ def test_a_model_of_another_training_would_not_segment_as_before_and_is_refused(
                                                                                 told):
     change(vanilla, where, value)
     trainer = trainer_of(nnUNetTrainerRMR_fusionOnly)
-    with pytest.raises(BadCaseError, match=rf"-pretrained_weights .*vanilla\.pth: .*{told}"):
+    with pytest.raises(SystemExit, match=rf"-pretrained_weights .*vanilla\.pth: .*{told}"):
         given(trainer, vanilla)
-    with pytest.raises(BadCaseError, match="give its checkpoint"):
+    with pytest.raises(SystemExit, match="give its checkpoint"):
         trainer.on_train_start()
 
 
@@ -110,9 +113,51 @@ def test_batch_size_and_our_settings_are_free(trainer_of, vanilla):
     given(trainer_of(nnUNetTrainerRMR_fusionOnly), vanilla)
 
 
-def test_without_a_model_there_is_nothing_to_add_a_fused_image_to(trainer_of):
-    with pytest.raises(BadCaseError, match="give its checkpoint with -pretrained_weights"):
-        trainer_of(nnUNetTrainerRMR_fusionOnly).on_train_start()
+def test_without_a_model_there_is_nothing_to_add_a_fused_image_to_and_nothing_is_left(trainer_of, tmp_path):
+    trainer = trainer_of(nnUNetTrainerRMR_fusionOnly)
+    (tmp_path / "results" / "Dataset999_Test" / "other").mkdir()
+    with pytest.raises(SystemExit, match=r"error: .*give its checkpoint with -pretrained_weights"):
+        trainer.on_train_start()
+    assert [path.name for path in (tmp_path / "results").rglob("*")] == ["Dataset999_Test", "other"]
+    with pytest.raises(SystemExit, match=r"No such file or directory: '.*nowhere\.pth'"):
+        given(trainer, tmp_path / "nowhere.pth")
+
+
+def test_what_an_earlier_training_has_left_stays(trainer_of, vanilla):
+    trainer = trainer_of(nnUNetTrainerRMR_fusionOnly)
+    earlier = Path(trainer.output_folder) / "checkpoint_latest.pth"
+    earlier.write_text("damaged")
+    with pytest.raises(SystemExit, match=r"checkpoint_latest\.pth: can not be read"):
+        trainer.load_checkpoint(str(earlier))
+    assert list(Path(trainer.output_folder).iterdir()) == [earlier]
+
+
+def test_the_last_epoch_is_the_best_as_dice_says_nothing_of_fused_images(trainer_of, vanilla, monkeypatch):
+    trainer = given(trainer_of(nnUNetTrainerRMR_fusionOnly), vanilla)
+    monkeypatch.setattr(trainer.logger, "plot_progress_png", lambda folder: None)
+    for dice in (.9, .2):
+        trainer.on_epoch_start()
+        trainer.on_train_epoch_end([{"loss": 1.0}])
+        for name, value in (("mean_fg_dice", dice), ("dice_per_class_or_region", [dice]), ("val_losses", 1.0)):
+            trainer.logger.log(name, value, trainer.current_epoch)
+        nnUNetTrainer.on_epoch_end(trainer)
+    assert content(Path(trainer.output_folder) / "checkpoint_best.pth")["current_epoch"] == 2
+
+
+def test_the_exported_half_of_our_model_is_one_to_add_a_fused_image_to(trainer_of, tmp_path):
+    ours = trainer_of(nnUNetTrainerRMR)
+    model, out = Path(ours.output_folder_base), tmp_path / "exported"
+    ours.inference_allowed_mirroring_axes = (1,)
+    ours.save_checkpoint(str(model / "fold_0" / "checkpoint_final.pth"))
+    for name, found in (("plans", ours.plans_manager.plans), ("dataset", ours.dataset_json)):
+        (model / f"{name}.json").write_text(json.dumps(found))
+    export_vanilla(model, out, None, "checkpoint_final.pth")
+    exported = out / "fold_0" / "checkpoint_final.pth"
+    assert "rmr" not in content(exported)["init_args"]["plans"]
+    assert content(exported)["trainer_name"] == "nnUNetTrainer"
+    trainer = given(trainer_of(nnUNetTrainerRMR_fusionOnly), exported)
+    state = trainer.network.state_dict()
+    assert all(torch.equal(state[name], weight) for name, weight in content(exported)["network_weights"].items())
 
 
 def images(nnunet, dataset: int) -> Path:
@@ -134,7 +179,8 @@ def test_by_the_commands_a_models_segmentations_stay_byte_for_byte_and_fused_ima
     tiny.run(*train, "nnUNetTrainer_tiny", env=env)
     checkpoint, = (tmp_path / "results").glob("*/nnUNetTrainer_tiny__*/fold_0/checkpoint_final.pth")
     refused = tiny.run(*train, "nnUNetTrainerRMR_fusionOnly_tiny", env=env, check=False)
-    assert refused.returncode and "give its checkpoint with -pretrained_weights" in refused.stdout
+    assert refused.returncode and "give its checkpoint with -pretrained_weights" in refused.stdout.splitlines()[-1]
+    assert not list((tmp_path / "results").glob("*/*fusionOnly*"))
     killed = tiny.run(*train, "nnUNetTrainerRMR_fusionOnly_tiny", "-pretrained_weights", checkpoint, check=False,
                       env=env | {"TINY_KILLED_AT": "iteration 20"})
     assert killed.returncode
@@ -162,21 +208,20 @@ def test_the_exported_half_predicts_the_same_bytes_where_this_package_is_not_ins
     assert len(files(tmp_path / "ours")) == 2 and files(tmp_path / "vanilla") == files(tmp_path / "ours")
 
 
-@pytest.mark.slow
-def test_what_can_not_be_exported_is_refused_and_leaves_nothing(trained, nnunet, tmp_path):
-    out = tmp_path / "model"
-    for folds, checkpoint, told in ((["3"], "checkpoint_final.pth", r"no fold_3/checkpoint_final\.pth in .*fold_0/"),
-                                    (None, "best.pth", r"no best\.pth in .*fold_0/checkpoint_final\.pth")):
-        with pytest.raises(BadCaseError, match=told):
-            export_vanilla(trained, out, folds, checkpoint)
-    shutil.copytree(trained, tmp_path / "other")
-    file = tmp_path / "other" / "fold_0" / "checkpoint_final.pth"
-    content = torch.load(file, map_location="cpu", weights_only=False)
-    content["network_weights"]["fusion.weight"] = torch.zeros(1)  # as of another network of ours
-    torch.save(content, file)
+def test_what_can_not_be_exported_is_refused_and_leaves_nothing(tmp_path):
+    out, final = tmp_path / "model", "checkpoint_final.pth"
+    for model, folds, checkpoint, told in (
+            (MODEL, ["3"], final, r"no fold_3/checkpoint_final\.pth in .*model; there are .*fold_0/checkpoint_final"),
+            (MODEL, None, "best.pth", r"no best\.pth in .*fold_0/checkpoint_final\.pth"),
+            (MODEL / "fold_0", None, final, r"fold_0: is the folder of a fold; give the model's, .*model, and "),
+            (tmp_path, None, final, "no trained model in")):
+        with pytest.raises(FileNotFoundError, match=told):
+            export_vanilla(model, out, folds, checkpoint)
+    shutil.copytree(MODEL, tmp_path / "other")
+    change(tmp_path / "other" / "fold_0" / final, ("network_weights", "fusion.weight"), torch.zeros(1))
     with pytest.raises(BadCaseError, match=r"fold_0/checkpoint_final\.pth: nnU-Net alone can not build the network"):
-        export_vanilla(tmp_path / "other", out, None, "checkpoint_final.pth")
+        export_vanilla(tmp_path / "other", out, None, final)
     assert {file.name for file in tmp_path.iterdir()} == {"other"}
     out.mkdir()
     with pytest.raises(BadCaseError, match=r"-o .*model: is there already"):
-        export_vanilla(trained, out, None, "checkpoint_final.pth")
+        export_vanilla(MODEL, out, None, final)

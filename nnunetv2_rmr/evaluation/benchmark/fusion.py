@@ -10,8 +10,8 @@ from nnunetv2_rmr.evaluation.fusion_baselines.fuse import fuse
 from nnunetv2_rmr.evaluation.fusion_metrics.contrast import LesionContrast, relative_contrast
 from nnunetv2_rmr.evaluation.fusion_metrics.edges import EdgePreservation, copied_source
 from nnunetv2_rmr.evaluation.fusion_metrics.information import pearson
-from nnunetv2_rmr.evaluation.fusion_metrics.intensities import bounding_box, to_unit_range
-from nnunetv2_rmr.evaluation.fusion_metrics.verdict import Facts, copy_sentence, facts, mean, numbers, verdict
+from nnunetv2_rmr.evaluation.fusion_metrics.intensities import bounding_box, mean, smallest, to_unit_range
+from nnunetv2_rmr.evaluation.fusion_metrics.verdict import Facts, copy_sentence, facts, mean_own_edges, verdict
 
 
 class CaseFusion:
@@ -33,11 +33,9 @@ class CaseFusion:
                                         self._body & labelled[self._cut], self._spacing)
         self._contrast_of_images = {name: self._contrast(image) for name, image in self._images.items()}
         self._baselines: dict[int, dict[str, Facts]] = {}
-        # mapped once more, as in all records so far: what was clipped before is stretched a little
-        sources = [to_unit_range(image, self._body) for image in self._images.values()]
-        self._values = [source[self._body] for source in sources]
+        self._values = [image[self._body] for image in self._images.values()]
         self._metric = EdgePreservation(self._body)
-        self._edges = [self._metric.describe(source) for source in sources]
+        self._edges = [self._metric.describe(image) for image in self._images.values()]
         self._own = [self._metric.own(e, [other for other in self._edges if other is not e]) for e in self._edges]
 
     def facts(self, fused: np.ndarray) -> Facts:
@@ -97,10 +95,7 @@ def _row(name: str, cases: Sequence[Facts]) -> dict:
     relative contrast of a region.
     """
     copies = Counter(case["copy_of"] for case in cases if case["copy_of"] is not None)
-    modalities = dict.fromkeys(modality for case in cases for modality in case["own_edges"])
-    smallest = [min(numbers(entry["relative"] for entry in case["contrast"].values()), default=None) for case in cases]
+    contrasts = [smallest(entry["relative"] for entry in case["contrast"].values()) for case in cases]
     return {"cases": len(cases), "verdict": verdict(name, cases) if cases else None,
             "copy": copy_sentence(cases) if copies else None, "copy_of": dict(copies.most_common()),
-            "own_edges": {modality: mean(case["own_edges"].get(modality) for case in cases)
-                          for modality in modalities},
-            "smallest_contrast": mean(smallest)}
+            "own_edges": mean_own_edges(cases), "smallest_contrast": mean(contrasts)}

@@ -12,9 +12,9 @@ from nnunetv2.inference.export_prediction import convert_predicted_logits_to_seg
 from nnunetv2_rmr.degradations.degrade import DEGRADATIONS
 from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.inference.export import fused_to_input_grid
+from nnunetv2_rmr.inference.model_folder import find_checkpoints
 from nnunetv2_rmr.inference.predictor import RMRPredictor
 from nnunetv2_rmr.inference.preprocessing import PROPERTY
-from nnunetv2_rmr.inference.trust import list_checkpoints
 from nnunetv2_rmr.settings import RMRSettings, channel_names, distinct_names
 
 
@@ -31,27 +31,15 @@ class BenchmarkModel:
     def __init__(self, name: str, folder: Path, folds: Sequence[int | str] | None, checkpoint: str,
                  device: torch.device, mirroring: bool, step_size: float):
         self.name, self.folder, self.device = name, folder, device
-        for needed in ("dataset.json", "plans.json"):
-            if not (folder / needed).is_file():
-                raise BadCaseError(f"-m {name}={folder}: no {needed} there; give the folder of a trained model, "
-                                       "TRAINER__PLANS__CONFIGURATION")
-        self.folds = list(folds) if folds is not None else sorted(
-            file.parent.name.removeprefix("fold_") for file in folder.glob(f"fold_*/{checkpoint}"))
-        if folds is None and self.folds != ["all"]:  # as nnU-Net does: `all` is not one of the folds to ensemble
-            self.folds = [fold for fold in self.folds if fold != "all"]
-        self.checkpoints = [folder / f"fold_{fold}" / checkpoint for fold in self.folds]
-        missing = [str(file) for file in self.checkpoints if not file.is_file()]
-        if missing or not self.checkpoints:
-            raise BadCaseError(f"-m {name}={folder}: {', '.join(missing) or f'fold_*/{checkpoint}'} missing; there "
-                                   f"are (options -f and -chk): {list_checkpoints(folder)}")
         self.predictor = RMRPredictor(tile_step_size=step_size, use_mirroring=mirroring, device=device,
                                       perform_everything_on_device=device.type == "cuda", allow_tqdm=False,
                                       allow_missing=True)
         try:
-            self.predictor.initialize_from_trained_model_folder(str(folder), tuple(self.folds), checkpoint)
+            self.predictor.initialize_from_trained_model_folder(str(folder), folds, checkpoint)
+            self.checkpoints = find_checkpoints(folder, folds, checkpoint)
             self.fuses, self.target = self.predictor.fuses, self.predictor.fusion_target
             self.reference = self.predictor.reference if self.fuses else None
-        except (RuntimeError, ValueError, AttributeError, ImportError) as error:
+        except (RuntimeError, ValueError, AttributeError, ImportError, FileNotFoundError) as error:
             raise BadCaseError(f"-m {name}={folder}: {str(error).strip() or type(error).__name__}") from error
         if self.predictor.configuration_manager.previous_stage_name is not None:
             raise BadCaseError(f"-m {name}={folder}: the second stage of a cascade needs the first one's "
@@ -63,10 +51,11 @@ class BenchmarkModel:
         """For the results: where the model is, what it is, and its checkpoints' hashes, which identify it."""
         return {"folder": str(self.folder), "trainer": self.predictor.trainer_name,
                 "plans": self.predictor.plans_manager.plans_name,
-                "configuration": self.folder.name.split("__")[-1], "folds": self.folds,
+                "configuration": self.folder.name.split("__")[-1], "folds": list(self.checkpoints),
                 "mirroring": self.predictor.use_mirroring, "step_size": self.predictor.tile_step_size,
-                "checkpoint": self.checkpoints[0].name,
-                "checkpoints": [hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in self.checkpoints]}
+                "checkpoint": next(iter(self.checkpoints.values())).name,
+                "checkpoints": [hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+                                for file in self.checkpoints.values()]}
 
     @property
     def trained_on(self) -> list[str]:

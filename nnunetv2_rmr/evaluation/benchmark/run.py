@@ -126,7 +126,8 @@ class _CaseTester:
             segmentation, fused = model.predict(images, self.properties, fuse=fuse)
         result = dict(cost)
         if condition != CLEAN:
-            result["image_difference"] = self._image_difference(images)
+            pairs = [(x, y) for x, y in zip(self.images, images) if not np.array_equal(x, y)]  # what was changed
+            result["image_difference"] = float(np.mean([image_difference(*pair, self.body) for pair in pairs] or [0.0]))
         if fuse:
             result |= self._restoration(model, images, fused)
         if fuse and condition == CLEAN:
@@ -136,11 +137,6 @@ class _CaseTester:
                                       self.cases.ignore_label)
             for name, label in self.cases.labels.items()}
         return result
-
-    def _image_difference(self, images: np.ndarray) -> float:
-        """Mean over the channels that were changed."""
-        changed = [i for i in range(len(images)) if not np.array_equal(images[i], self.images[i])]
-        return float(np.mean([image_difference(self.images[i], images[i], self.body) for i in changed] or [0.0]))
 
     def _restoration(self, model: BenchmarkModel, images: np.ndarray, fused: np.ndarray) -> dict[str, float | str]:
         """Fused image of `images` against what the clean ones would have it be; and what `images` themselves give."""

@@ -6,20 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from nnunetv2_rmr.evaluation.benchmark import statistics
 from nnunetv2_rmr.evaluation.benchmark.fusion import summarise_fusion
 from nnunetv2_rmr.evaluation.benchmark.records import RESTORED_TO
-from nnunetv2_rmr.evaluation.benchmark.statistics import (
-    CONFIDENCE,
-    GROUPS,
-    METRICS,
-    MOST_CASES_EXACT,
-    SIGNS_DRAWN,
-    SMALLEST_ERROR,
-    Bootstrap,
-    finished_by_all,
-    relative_errors,
-    scores_and_differences,
-)
 from nnunetv2_rmr.evaluation.scan_degradations import SCAN_DEGRADATIONS
 from nnunetv2_rmr.files.atomic import replacing, write_json
 
@@ -36,7 +25,8 @@ def tables(records: Sequence[dict]) -> tuple[pd.DataFrame, pd.DataFrame]:
     # what an older version compared the fused images with must not be averaged with what they are compared with now
     cases = [{k: None if k in RESTORATION and r.get("restored_to") != RESTORED_TO else r.get(k)
               for k in (*KEY, *OF_CASE)} for r in records]
-    return (pd.DataFrame(results, columns=[*KEY, "label", *METRICS]).astype(dict.fromkeys(METRICS, float)),
+    scores = statistics.METRICS
+    return (pd.DataFrame(results, columns=[*KEY, "label", *scores]).astype(dict.fromkeys(scores, float)),
             pd.DataFrame(cases, columns=[*KEY, *OF_CASE]).astype(dict.fromkeys(OF_CASE, float)))
 
 
@@ -47,11 +37,11 @@ def summarise(records: Sequence[dict], failed: Sequence[dict], settings: dict, r
     settings: of benchmark.json, see job.py.
     """
     results, per_case = tables(records)
-    results = finished_by_all(results)
+    results = statistics.finished_by_all(results)
     models, labels, cases = list(settings["models"]), list(settings["labels"]), settings["cases"]
-    bootstrap = Bootstrap(len(cases), n_bootstrap, settings["seed"])
-    scores, differences = scores_and_differences(results, models, cases, labels, reference, bootstrap)
-    errors, mean_errors = relative_errors(scores, models, reference)
+    bootstrap = statistics.Bootstrap(len(cases), n_bootstrap, settings["seed"])
+    scores, differences = statistics.scores_and_differences(results, models, cases, labels, reference, bootstrap)
+    errors, mean_errors = statistics.relative_errors(scores, models, reference)
     cost = per_case.groupby("model", sort=False).agg({"seconds": "median", "peak_memory_gb": "max"})
     used = {name: kind for name in results.corruption.unique() if (kind := SCAN_DEGRADATIONS.get(name))}
     return {
@@ -61,7 +51,7 @@ def summarise(records: Sequence[dict], failed: Sequence[dict], settings: dict, r
         "corruptions": {name: {"seen": "seen" if kind.trained else "unseen", "description": kind.description,
                                "unit": kind.unit, "parameters": [str(p) for p in kind.parameters]}
                         for name, kind in used.items()},
-        "n_bootstrap": n_bootstrap, "seed": settings["seed"], "confidence": CONFIDENCE,
+        "n_bootstrap": n_bootstrap, "seed": settings["seed"], "confidence": statistics.CONFIDENCE,
         "versions": {name: version(name) for name in ("nnunetv2-rmr", "nnunetv2", "torch", "numpy", "scipy")},
         "notes": _notes(settings, list(used), n_bootstrap),
         "scores": scores, "differences": differences, "corruption_errors": errors,
@@ -80,13 +70,13 @@ def _notes(settings: dict, used: Sequence[str], n_bootstrap: int) -> list[str]:
         "the mean over labels is the mean of the labels' means over cases.",
         "HD95 in mm between surface voxels; NSD with a tolerance of "
         f"{settings['tolerance_mm']:g} mm. Nothing in one of the two: Dice and NSD 0, HD95 the image's diagonal.",
-        f"Intervals: {CONFIDENCE:.0%} percentile bootstrap over cases, {n_bootstrap} resamples; differences are "
-        "paired by case. With few cases they are too narrow, so they do not decide what is called better.",
+        f"Intervals: {statistics.CONFIDENCE:.0%} percentile bootstrap over cases, {n_bootstrap} resamples; differences "
+        "are paired by case. With few cases they are too narrow, so they do not decide what is called better.",
         "p: two-sided sign-flip test over cases of the paired difference, which decides what is called better or "
-        f"worse (every choice of signs up to {MOST_CASES_EXACT} cases, {SIGNS_DRAWN} random ones for more); not "
-        "corrected for the number of comparisons.",
+        f"worse (every choice of signs up to {statistics.MOST_CASES_EXACT} cases, {statistics.SIGNS_DRAWN} random "
+        "ones for more); not corrected for the number of comparisons.",
         "CE: mean error (1 - Dice) over severities divided by the reference model's; rCE: the same of the error "
-        f"beyond the clean one. Denominators below {SMALLEST_ERROR:g} are taken as {SMALLEST_ERROR:g}.",
+        f"beyond the clean one. Denominators are taken as at least {statistics.SMALLEST_ERROR:g}.",
         "missing: one modality at a time replaced by zeros; models of nnunetv2-rmr are told, as with --missing.",
         "Fusion, on clean images: a modality's own edges are those that no other one has (Qabf, 0.975 is all of "
         "them); contrast of lesions in proportion to the modality that shows each best, of every case the smallest "
@@ -129,7 +119,7 @@ def lines_of_groups(summary: dict) -> list[str]:
 
     rows = [["test images", *(f"Dice, {m}" for m in summary["models"]),
              *(f"{m} - {reference} [interval], better/worse, p" for m in others)]]
-    for group in GROUPS:
+    for group in statistics.GROUPS:
         if scores := find(summary["scores"], group):
             found = find(summary["differences"], group)
             rows.append([group, *(f"{scores[model]['mean']:.3f}" for model in summary["models"]),

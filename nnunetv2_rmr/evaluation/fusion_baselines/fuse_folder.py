@@ -1,7 +1,5 @@
 """Fused images of a folder of images by a classical method, many cases at a time."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Which files belong to which case of a folder of fused images, and reading them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,7 +45,7 @@ class Folders:
 
     @classmethod
     def find(cls, fused: Path, images: Path, mask: str = BODY, dataset_json: Path | None = None,
-             labels: Path | None = None) -> Folders:
+             labels: Path | None = None) -> "Folders":
         """File ending and channels are those of dataset_json; by default of a dataset.json in one of the folders or
         beside them, where nnU-Net's predictions and data sets have it. Raises BadCaseError.
         """

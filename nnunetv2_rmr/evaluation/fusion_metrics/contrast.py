@@ -7,6 +7,7 @@ from scipy.ndimage import distance_transform_edt
 
 from nnunetv2_rmr.evaluation.fusion_metrics.intensities import bounding_box, mean_or_nan
 
+LESION_CONTRAST = "lesion contrast"  # the metric, measured beside the others where lesions are labelled
 RING_MM = (3.0, 6.0)  # outside of the lesion
 
 

@@ -11,15 +11,10 @@ from nnunetv2.evaluation.evaluate_predictions import region_or_label_to_mask
 from nnunetv2_rmr.evaluation.fusion_baselines import COPY
 from nnunetv2_rmr.evaluation.fusion_baselines.fuse import fuse, pywavelets
 from nnunetv2_rmr.evaluation.fusion_metrics.case_files import BODY, NO_MASK, Folders, refuse_segmentation
-from nnunetv2_rmr.evaluation.fusion_metrics.contrast import LesionContrast, relative_contrast
-from nnunetv2_rmr.evaluation.fusion_metrics.intensities import bounding_box, to_unit_range
+from nnunetv2_rmr.evaluation.fusion_metrics.contrast import LESION_CONTRAST, LesionContrast, relative_contrast
+from nnunetv2_rmr.evaluation.fusion_metrics.intensities import bounding_box, smallest, to_unit_range
 from nnunetv2_rmr.evaluation.fusion_metrics.rules import rules
-from nnunetv2_rmr.evaluation.fusion_metrics.scores import (
-    LESION_CONTRAST,
-    fusion_scores,
-    slices_that_count,
-    slicewise_scores,
-)
+from nnunetv2_rmr.evaluation.fusion_metrics.scores import fusion_scores, slices_that_count, slicewise_scores
 from nnunetv2_rmr.evaluation.fusion_metrics.summary import summarise
 from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.files.workers import over_cases
@@ -114,7 +109,5 @@ def _add_lesion_contrast(result: dict, methods: dict[str, np.ndarray], sources: 
     of_methods = {method: contrast(image) for method, image in methods.items()}
     result["contrast"] = of_sources | of_methods
     for method, of_method in of_methods.items():
-        relative = relative_contrast(of_method, list(of_sources.values()))
-        result["relative_contrast"][method] = relative
-        result["metrics"][method][LESION_CONTRAST] = min((v for v in relative.values() if not np.isnan(v)),
-                                                         default=float("nan"))
+        relative = result["relative_contrast"][method] = relative_contrast(of_method, list(of_sources.values()))
+        result["metrics"][method][LESION_CONTRAST] = smallest(relative.values())

@@ -1,4 +1,7 @@
-"""One linear intensity map per image and volume: what every metric starts from."""
+"""One linear intensity map per image and volume, what every metric starts from; and numbers of which some may be NaN.
+"""
+
+from collections.abc import Iterable
 
 import numpy as np
 from scipy.ndimage import find_objects
@@ -28,6 +31,21 @@ def to_unit_range(image: np.ndarray, mask: np.ndarray, name: str = "image") -> n
     scaled = ((image - np.float32(low)) / np.float32(high - low)).astype(np.float32).clip(0, 1)
     scaled[~mask] = 0
     return scaled
+
+
+def numbers(values: Iterable[float | None]) -> list[float]:
+    """Those that are neither None nor NaN."""
+    return [v for v in values if v is not None and not np.isnan(v)]
+
+
+def smallest(values: Iterable[float | None]) -> float:
+    """Of `numbers`; NaN if there are none."""
+    return min(numbers(values), default=float("nan"))
+
+
+def mean(values: Iterable[float | None]) -> float:
+    """Of `numbers`; NaN if there are none."""
+    return mean_or_nan(np.array(numbers(values)))
 
 
 def mean_or_nan(values: np.ndarray) -> float:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from nnunetv2_rmr.evaluation.fusion_baselines import COPY, fuse
 from nnunetv2_rmr.evaluation.fusion_metrics import contrast, edges, information, intensities, scores, similarity
 from nnunetv2_rmr.evaluation.fusion_metrics.case_files import BODY, NO_MASK, Folders
-from nnunetv2_rmr.evaluation.fusion_metrics.scores import LESION_CONTRAST
 from nnunetv2_rmr.fusion import body, gradient
 from nnunetv2_rmr.settings import reference_channel
 
@@ -15,10 +14,10 @@ _MASKS = {BODY: "the body: voxels where any source is not zero, if at least a th
 
 _NEAR, _FAR = contrast.RING_MM
 _METRICS = {
-    LESION_CONTRAST: f"per region (mean inside - mean in a ring of {_NEAR:g} to {_FAR:g} mm around it, in the body) / "
-                     "standard deviation in the body outside of all regions, of the image / of the source where its "
-                     "magnitude is largest; the smallest over regions; below 0: dark where that source is bright, or "
-                     "the reverse",
+    contrast.LESION_CONTRAST:
+        f"per region (mean inside - mean in a ring of {_NEAR:g} to {_FAR:g} mm around it, in the body) / standard "
+        "deviation in the body outside of all regions, of the image / of the source where its magnitude is largest; "
+        "the smallest over regions; below 0: dark where that source is bright, or the reverse",
     **{f"smallest {name}": f"{text}, the smallest over sources" for name, text in {
         "own edges": f"Qabf of one source over its own edges: voxels where its gradient is in its strongest "
                      f"{1 - edges.STRONGEST:.0%} and that of every other source not above its median; if these are "
@@ -68,7 +67,7 @@ def rules(folders: Folders, mode: str, methods: Sequence[str]) -> dict:
     dimensions = ("3D, the whole volume" if mode == "3d" else
                   "2D, mean over the axial slices with at least "
                   f"{scores.MIN_SLICE_FRACTION:.0%} of the fullest slice's voxels in the body; lesions in 3D")
-    measured = [LESION_CONTRAST] * (folders.labels is not None) + list(scores.METRICS)
+    measured = [contrast.LESION_CONTRAST] * (folders.labels is not None) + list(scores.METRICS)
     described = {name: f"{_BASELINES[name]}; of the mapped sources, then mapped like any fused image"
                  for name in methods if name in _BASELINES}
     described |= {name: "the source as it is" for name in methods if name.startswith(COPY)}

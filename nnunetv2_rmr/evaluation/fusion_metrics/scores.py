@@ -7,15 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nnunetv2_rmr.evaluation.fusion_metrics import information
 from nnunetv2_rmr.evaluation.fusion_metrics.contrast import contrast_scores
 from nnunetv2_rmr.evaluation.fusion_metrics.edges import EdgePreservation, copied_source
-from nnunetv2_rmr.evaluation.fusion_metrics.information import (
-    correlation_scores,
-    information_scores,
-    mutual_information,
-    pearson,
-)
-from nnunetv2_rmr.evaluation.fusion_metrics.intensities import bounding_box
+from nnunetv2_rmr.evaluation.fusion_metrics.intensities import bounding_box, mean, smallest
 from nnunetv2_rmr.evaluation.fusion_metrics.similarity import StructuralSimilarity, VisualInformationFidelity, psnr
 
 # of every source alone; the smallest over sources is the headline, since a copy of one source wins the means
@@ -23,7 +18,6 @@ OF_SOURCE = ("own edges", "Qabf", "VIF", "SSIM", "MI")
 SMALLEST = tuple(f"smallest {metric}" for metric in OF_SOURCE)
 METRICS = (*SMALLEST, "EN", "SD", "SF", "AG", "MI", "Q_MI", "Q_NCIE", "CC", "SCD", "Qabf", "VIF", "SSIM", "MS-SSIM",
            "PSNR")
-LESION_CONTRAST = "lesion contrast"  # measured beside METRICS, where lesions are labelled
 MIN_SLICE_FRACTION = 0.25  # of the content voxels of the fullest slice
 
 
@@ -85,18 +79,18 @@ class _Case:
         for (s_edges, s_fidelity, s_similarity), own, s_values in zip(self.described, self.own, self.values):
             of_sources.append({
                 "own edges": self.edges.compare_own(own, edges, s_edges), "Qabf": self.edges.compare(edges, [s_edges]),
-                "VIF": self.fidelity.compare(fidelity, s_fidelity), "MI": mutual_information(values, s_values),
-                **self.similarity.compare(similarity, s_similarity), "PSNR": psnr(values, s_values)})
+                "VIF": self.fidelity.compare(fidelity, s_fidelity), **self.similarity.compare(similarity, s_similarity),
+                "MI": information.mutual_information(values, s_values), "PSNR": psnr(values, s_values)})
         scores = {
-            **{f"smallest {name}": _smallest([s[name] for s in of_sources]) for name in OF_SOURCE},
-            **information_scores(values, self.values),
+            **{f"smallest {name}": smallest(s[name] for s in of_sources) for name in OF_SOURCE},
+            **information.information_scores(values, self.values),
             **contrast_scores(image, self.mask),
-            **correlation_scores(values, self.values),
+            **information.correlation_scores(values, self.values),
             "Qabf": self.edges.compare(edges, [s[0] for s in self.described]),
             **{name: float(np.mean([s[name] for s in of_sources])) for name in ("VIF", "SSIM", "MS-SSIM", "PSNR")},
         }
         copy_of = copied_source(self.edges, edges, [s[0] for s in self.described],
-                                [pearson(values, s_values) for s_values in self.values])
+                                [information.pearson(values, s_values) for s_values in self.values])
         return FusionScores({name: scores[name] for name in METRICS},
                             [{name: s[name] for name in OF_SOURCE} for s in of_sources], copy_of)
 
@@ -119,20 +113,11 @@ def slicewise_scores(fused: Mapping[str, np.ndarray], sources: Sequence[np.ndarr
     found = {}
     for method in fused:
         scores = [of_slice[method] for of_slice in per_slice]
-        metrics = {name: _nanmean([s.metrics[name] for s in scores]) for name in METRICS}
-        of_sources = [{name: _nanmean([s.sources[i][name] for s in scores]) for name in OF_SOURCE}
+        metrics = {name: mean(s.metrics[name] for s in scores) for name in METRICS}
+        of_sources = [{name: mean(s.sources[i][name] for s in scores) for name in OF_SOURCE}
                       for i in range(len(sources))]
         # the smallest of the means: the mean of each slice's smallest would be another, lower thing
-        metrics |= {f"smallest {name}": _smallest([s[name] for s in of_sources]) for name in OF_SOURCE}
+        metrics |= {f"smallest {name}": smallest(s[name] for s in of_sources) for name in OF_SOURCE}
         copy_of, times = Counter(s.copy_of for s in scores).most_common(1)[0]
         found[method] = FusionScores(metrics, of_sources, copy_of if 2 * times > len(scores) else None)
     return found
-
-
-def _smallest(values: Sequence[float]) -> float:
-    return min((v for v in values if not np.isnan(v)), default=float("nan"))
-
-
-def _nanmean(values: Sequence[float]) -> float:
-    present = [v for v in values if not np.isnan(v)]
-    return float(np.mean(present)) if present else float("nan")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from nnunetv2_rmr.evaluation.fusion_metrics.scores import LESION_CONTRAST, METRICS
+from nnunetv2_rmr.evaluation.fusion_metrics.contrast import LESION_CONTRAST
 from nnunetv2_rmr.evaluation.fusion_metrics.verdict import facts, verdict
 from nnunetv2_rmr.files.atomic import replacing, write_json
 
@@ -24,7 +24,7 @@ def summarise(cases: list[dict], failed: dict[str, str], methods: Sequence[str],
     """
     tables: dict[str, dict] = {"mean": {}, "std": {}, "n": {}}
     for method in methods:
-        values = pd.DataFrame([case["metrics"][method] for case in cases], columns=metrics_of(cases), dtype=float)
+        values = pd.DataFrame([case["metrics"][method] for case in cases], columns=list(rules["metrics"]), dtype=float)
         values = values.where(np.isfinite(values))
         for name, of_metrics in (("mean", values.mean()), ("std", values.std()), ("n", values.count())):
             tables[name][method] = of_metrics.to_dict()
@@ -32,12 +32,6 @@ def summarise(cases: list[dict], failed: dict[str, str], methods: Sequence[str],
                 for method in methods} if cases else {}
     return {"metric_per_case": cases, **tables, "verdict": verdicts, "failed_cases": failed, "rules": rules,
             "versions": _versions()}
-
-
-def metrics_of(cases: Sequence[dict]) -> list[str]:
-    """METRICS, behind the contrast of lesions if any case has one."""
-    measured = any(LESION_CONTRAST in scores for case in cases for scores in case["metrics"].values())
-    return [*([LESION_CONTRAST] if measured else []), *METRICS]
 
 
 def _facts(case: dict, method: str, channels: Sequence[str]) -> dict:

@@ -1,12 +1,11 @@
 """In words: what of each modality is in a fused image, and whether it is a copy of one of them."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from nnunetv2_rmr.evaluation.fusion_metrics.edges import COMPLETE, OWN_EDGES
+from nnunetv2_rmr.evaluation.fusion_metrics.intensities import mean
 
 Facts = dict  # of one case: "own_edges" {modality: value}, "copy_of" name or None, "contrast" {region: {"relative",
 #               "best" modality}}; plain, so that it can be kept as JSON (null for NaN)
@@ -22,7 +21,7 @@ def facts(own_edges: Mapping[str, float], copy_of: str | None, relative: Mapping
 
 def verdict(name: str, cases: Sequence[Facts]) -> str:
     """One paragraph on the fused images `name` of all cases, means over them."""
-    own_edges = _own_edges(cases)
+    own_edges = mean_own_edges(cases)
     sentences = [f"{name}: of each modality's own edges it shows "
                  + ", ".join(f"{modality} {_number(value)}" for modality, value in own_edges.items())
                  + f" ({COMPLETE:.2f} is all of them)."]
@@ -50,7 +49,8 @@ def listed(names: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
-def _own_edges(cases: Sequence[Facts]) -> dict[str, float]:
+def mean_own_edges(cases: Sequence[Facts]) -> dict[str, float]:
+    """By modality."""
     modalities = dict.fromkeys(modality for case in cases for modality in case["own_edges"])
     return {modality: mean([case["own_edges"].get(modality) for case in cases]) for modality in modalities}
 
@@ -63,17 +63,6 @@ def _region(region: str, cases: Sequence[Facts]) -> str:
     turned = sum(value < 0 for value in relative)
     wrong = f", reversed in {turned} of {len(relative)}" if turned else ""
     return f"{region} {_number(mean(relative))} (best in {shown_by}{wrong})"
-
-
-def numbers(values: Iterable[float | None]) -> list[float]:
-    """Those that are neither None nor NaN."""
-    return [v for v in values if v is not None and not math.isnan(v)]
-
-
-def mean(values: Iterable[float | None]) -> float:
-    """Of `numbers`; NaN if there are none."""
-    present = numbers(values)
-    return sum(present) / len(present) if present else math.nan
 
 
 def _number(value: float) -> str:

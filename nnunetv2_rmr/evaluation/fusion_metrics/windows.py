@@ -4,26 +4,19 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
-from scipy.ndimage import correlate1d, uniform_filter
+from scipy.ndimage import gaussian_filter, uniform_filter
 
 Smoothing = Callable[[np.ndarray], np.ndarray]  # a weighted mean of each window; zeros beyond the border, shape kept
 
 
 def gaussian(sigma: float, radius: int) -> Smoothing:
     """Windows 2 * radius + 1 voxels wide along every axis; sigma in voxels."""
-    weights = np.exp(-np.arange(-radius, radius + 1) ** 2 / (2 * sigma ** 2))
-    return partial(_correlate, kernel=weights / weights.sum())
+    return partial(gaussian_filter, sigma=sigma, radius=radius, mode="constant")
 
 
 def box(radius: int) -> Smoothing:
     """Equal weights in windows 2 * radius + 1 voxels wide along every axis."""
     return partial(uniform_filter, size=2 * radius + 1, mode="constant")
-
-
-def _correlate(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    for axis in range(image.ndim):
-        image = correlate1d(image, kernel, axis, mode="constant")
-    return image
 
 
 class LocalMean:

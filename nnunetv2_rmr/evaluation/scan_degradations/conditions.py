@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nnunetv2_rmr.evaluation.scan_degradations.degrade_scans import degrade_scans
-from nnunetv2_rmr.evaluation.scan_degradations.kinds import SCAN_DEGRADATIONS
+from nnunetv2_rmr.evaluation.scan_degradations import SCAN_DEGRADATIONS, degrade_scans
 
 ALL = "all"  # modalities
 MISSING = "missing"

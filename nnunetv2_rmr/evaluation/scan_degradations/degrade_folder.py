@@ -1,7 +1,5 @@
 """Degraded copies of a folder of images, many cases at a time."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil
@@ -10,10 +8,14 @@ from itertools import product
 from pathlib import Path
 
 from nnunetv2_rmr.evaluation.image_folder import ImageFolder
-from nnunetv2_rmr.evaluation.scan_degradations.base import nonzero_body
+from nnunetv2_rmr.evaluation.scan_degradations import (
+    SCAN_DEGRADATIONS,
+    degrade_scans,
+    image_difference,
+    nonzero_body,
+    try_out,
+)
 from nnunetv2_rmr.evaluation.scan_degradations.conditions import ALL, Condition
-from nnunetv2_rmr.evaluation.scan_degradations.degrade_scans import degrade_scans, image_difference, try_out
-from nnunetv2_rmr.evaluation.scan_degradations.kinds import SCAN_DEGRADATIONS
 from nnunetv2_rmr.files.atomic import remove_leftovers, replacing, write_json
 from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.files.workers import over_cases

@@ -1,10 +1,11 @@
-"""All degradations of raw scans. Each acts on the signal of the body, see `ScanDegradation`; the table is at the end.
+"""All degradations of raw scans. Each acts on the signal of the body, see `ScanDegradation`.
 
 Where training has the same kind, its arithmetic is used. Motion, ghosting, spikes and bias field are TorchIO's, with
 parameters drawn here: other implementations than those that a model may have been trained on.
 """
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from nnunetv2_rmr.degradations.artefacts import GHOSTS, SPIKES
 from nnunetv2_rmr.degradations.artefacts import ORDER as ORDER_OF_BIAS_FIELD
 from nnunetv2_rmr.degradations.noise import add_rician_noise
 from nnunetv2_rmr.degradations.resolution import axes_without_thick_slices, gaussian_blur, thick_slice_matrix
-from nnunetv2_rmr.evaluation.scan_degradations.base import ScanDegradation, Spacing, tissue_average
+
+Spacing = tuple[float, float, float]
 
 FOURIER_SHARE = 0.8  # of the body's bounding box; up to 0.4 in training
 FOURIER_EDGE_MM = (12, 24)  # as in training, where it is in finest voxels
@@ -33,6 +35,13 @@ def magnitude(image: np.ndarray) -> np.ndarray:
 def deviation(signal: np.ndarray, body: np.ndarray) -> float:
     """Standard deviation of the signal in the body."""
     return float(signal[body].std(dtype=np.float64))
+
+
+def tissue_average(average: Callable[[np.ndarray], np.ndarray], signal: np.ndarray, body: np.ndarray) -> np.ndarray:
+    """A local average over the body only. Background is what was cut away, not tissue without signal: averaging over it
+    would darken the rim of the body, which no scanner does."""
+    weight = average(body.astype(np.float32))
+    return average(np.where(body, signal, np.float32(0))) / np.maximum(weight, np.finfo(np.float32).tiny)
 
 
 def add_noise(signal: np.ndarray, spacing: Spacing, sigma: float, rng: np.random.Generator,
@@ -198,36 +207,3 @@ def bend_intensities(signal: np.ndarray, spacing: Spacing, exponent: float, rng:
     result = signal.copy()
     result[body] = (bent - bent.mean()) * (inside.std() / bent.std()) + inside.mean()
     return result
-
-
-# first the kinds that RMR's default training has, then those it never sees
-SCAN_DEGRADATIONS = {kind.name: kind for kind in (
-    ScanDegradation("noise", add_noise, (0.2, 0.35, 0.5, 0.7, 0.9), trained=True,
-                    description="thermal noise of an MRI magnitude image (Rician)",
-                    unit="sigma of either channel / standard deviation of the image in the body"),
-    ScanDegradation("blur", blur, (0.8, 1.2, 1.8, 2.6, 4.0), trained=True,
-                    description="loss of resolution in every direction (Gaussian point spread function)",
-                    unit="sigma in mm"),
-    ScanDegradation("fourier", damage_fourier, (0.2, 0.4, 0.6, 0.8, 1.0), trained=True,
-                    description="patches of ripples and lost structure (local damage to the Fourier spectrum)",
-                    unit="strength in boxes that cover 80 % of the body (1: their middle is replaced)"),
-    ScanDegradation("motion", move, (0.3, 0.6, 1.0, 1.5, 2.2),
-                    description="a patient who moves 2 to 6 times during the scan (rigid moves between parts of "
-                                "k-space)",
-                    unit="mm off the place, and half as many degrees"),
-    ScanDegradation("ghosting", add_ghosts, (0.05, 0.1, 0.15, 0.2, 0.3),
-                    description="displaced copies along the phase-encoding axis (periodic motion, flow)",
-                    unit="amplitude of every ghost / amplitude of the image"),
-    ScanDegradation("spikes", add_stripes, (0.2, 0.35, 0.5, 0.7, 0.9),
-                    description="stripes through the whole image (1 to 4 spikes in k-space)",
-                    unit="RMS of the stripes / standard deviation of the image in the body"),
-    ScanDegradation("bias_field", shade, (0.04, 0.08, 0.12, 0.16, 0.2),
-                    description="smooth shading (receive coil, transmit field)",
-                    unit="standard deviation of the logarithm of the gain in the body"),
-    ScanDegradation("anisotropy", thicken_slices, (3.0, 4.5, 6.0, 8.0, 10.0),
-                    description="an acquisition with thick slices, interpolated to the grid",
-                    unit="slice thickness in mm"),
-    ScanDegradation("gamma", bend_intensities, (1.5, 2.0, 2.5, 3.0, 4.0),
-                    description="another contrast (intensities raised to a power)",
-                    unit="exponent, or its inverse"),
-)}
