@@ -82,9 +82,9 @@ class Studies:
             error.args = (in_words(str(error), words),)
             raise
 
-    def write_dicom(self, output: Path, model: str, reference: int, fuses: bool) -> None:
-        """For every case whose outputs are whole and newer than those it has as DICOM; prints what could not be done.
-        """
+    def write_dicom(self, output: Path, model: str, reference: int, fuses: bool) -> dict[str, str]:
+        """For every case whose outputs are whole and newer than those it has as DICOM; returns, and prints, why some
+        could not be written."""
         from nnunetv2_rmr.files.whole_files import is_whole
         from nnunetv2_rmr.files.workers import over_cases
 
@@ -98,6 +98,7 @@ class Studies:
         _, failures = over_cases(_write_one, jobs, 1, "writing DICOM")
         print(f"DICOM: {output / 'dicom'}",
               *(f"ERROR: case {case}: no DICOM ({why})" for case, why in failures.items()), sep="\n")
+        return failures
 
 
 class _Worded:

@@ -129,8 +129,11 @@ def _run(entry_point: str) -> None:
                 try:
                     results = super().predict_from_files(**call | {"list_of_lists_or_source_folder": images})
                 finally:
-                    if ours.dicom:
-                        cases.write_dicom(Path(output), self.model_folder.resolve().name, self.reference, self.fuses)
+                    unwritten = ours.dicom and cases.write_dicom(Path(output), self.model_folder.resolve().name,
+                                                                 self.reference, self.fuses)
+            if unwritten:
+                raise FailedCasesError(f"{len(unwritten)} case(s) could not be written as DICOM: "
+                                       + ", ".join(unwritten))
             print(f"Segmentations: {output}" + (f"; fused images: {Path(output, 'fused')}" if self.fuses else ""))
             return results
 

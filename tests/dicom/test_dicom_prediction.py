@@ -202,11 +202,16 @@ def test_studies_are_predicted_as_their_images_are_and_a_bad_one_is_named(traine
 
 
 @pytest.mark.slow
-def test_with_missing_a_study_may_lack_a_series(trained, nnunet, studies, tmp_path):
-    output = tiny.run("nnUNetv2_rmr_predict_from_modelfolder", "-i", studies, "-o", tmp_path, "-m", trained, "-f", 0,
-                      "-device", tiny.DEVICE, "--disable_tta", *SERIES, "--missing", env=nnunet).stdout
+def test_with_missing_a_study_may_lack_a_series_and_what_is_not_written_as_dicom_is_an_error(trained, nnunet, studies,
+                                                                                             tmp_path):
+    (tmp_path / "dicom").mkdir()
+    (tmp_path / "dicom" / "caseTs00").write_text("a file, where a folder has to be")
+    ended = tiny.run("nnUNetv2_rmr_predict_from_modelfolder", "-i", studies, "-o", tmp_path, "-m", trained, "-f", 0,
+                      "-device", tiny.DEVICE, "--disable_tta", *SERIES, "--missing", "--dicom", env=nnunet, check=False)
     assert len(arrays(tmp_path)) == len(arrays(tmp_path / "fused")) == 3
-    assert "case lacking is predicted without lacking_0001.nii.gz (T2)" in output
+    assert "case lacking is predicted without lacking_0001.nii.gz (T2)" in ended.stdout
+    assert ended.returncode != 0 and "1 case(s) could not be written as DICOM: caseTs00" in ended.stdout
+    assert sorted(f.parent.name for f in tmp_path.glob("dicom/*/segmentation.dcm")) == ["caseTs01", "lacking"]
 
 
 @pytest.mark.slow
