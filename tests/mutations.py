@@ -653,7 +653,7 @@ _BY_FILE = {
         ("the rotation is in degrees", "np.degrees(np.arccos(", "(np.arccos(", (RIGID,)),
         ("the offset is where the origin goes", "transform.TransformPoint([0.0] * len(centre))",
          "transform.TransformPoint(centre)", (RIGID,)),
-        ("metal does not take all the bins", "(_levelled(_coarse(image, RESOLUTIONS_MM[-1])) for image",
+        ("metal does not take all the bins", "(_clipped(_coarse(image, RESOLUTIONS_MM[-1])) for image",
          "(_coarse(image, RESOLUTIONS_MM[-1]) for image", (RIGID,)),
         ("a scan is placed by the inverse", "self.matrix.T @ (np.array(moving.GetOrigin()) - self.offset)",
          "self.matrix @ np.array(moving.GetOrigin()) + self.offset", (RIGID,)),

@@ -13,7 +13,7 @@ RESOLUTIONS_MM = (8, 4, 2)  # edges of the voxels, one registration after the ot
 SCORED_AT_MM = 4
 LEAST_EDGE = 16  # voxels; images are not made coarser than that
 SAMPLES = 50_000  # voxels looked at in each step
-BINS, LEVELS = 32, 64
+BINS = 32
 # Beyond these, from where the registration began, no patient has moved between two scans: it went astray.
 LARGEST_SHIFT_MM, LARGEST_ROTATION = 50, 30
 
@@ -65,7 +65,7 @@ def register(fixed: sitk.Image, moving: sitk.Image) -> Registration:
 
 
 def _registered(fixed: sitk.Image, moving: sitk.Image) -> Registration:
-    fixed, moving = (_levelled(_coarse(image, RESOLUTIONS_MM[-1])) for image in (fixed, moving))
+    fixed, moving = (_clipped(_coarse(image, RESOLUTIONS_MM[-1])) for image in (fixed, moving))
     starts = _starts(fixed, moving)
     before = _score(fixed, moving, starts[0])
     tried = [(start, _optimised(fixed, moving, start, RESOLUTIONS_MM[0])) for start in starts]
@@ -103,13 +103,10 @@ def _coarse(image: sitk.Image, mm: float) -> sitk.Image:
     return sitk.BinShrink(sitk.Cast(image, sitk.sitkFloat32), factors)
 
 
-def _levelled(image: sitk.Image) -> sitk.Image:
-    """With every intensity about as often: else bone, metal or a hot lesion take the bins, soft tissue shares one."""
-    array = sitk.GetArrayViewFromImage(image)
-    values = np.unique(np.quantile(array, np.linspace(0, 1, LEVELS + 1)))
-    levelled = sitk.GetImageFromArray(np.interp(array, values, np.arange(len(values))).astype(np.float32))
-    levelled.CopyInformation(image)
-    return levelled
+def _clipped(image: sitk.Image) -> sitk.Image:
+    """Without the extremes: metal or a hot spot would take most of the bins, and all the rest share one."""
+    low, high = np.percentile(sitk.GetArrayViewFromImage(image), (0.5, 99.5))
+    return sitk.Clamp(image, sitk.sitkFloat32, float(low), float(high))
 
 
 def _method() -> sitk.ImageRegistrationMethod:
