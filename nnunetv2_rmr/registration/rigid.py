@@ -74,7 +74,9 @@ def _registered(fixed: sitk.Image, moving: sitk.Image) -> Registration:
         transform = _optimised(fixed, moving, transform, mm)
     centre = starts[0].GetCenter()
     matrix = np.reshape(transform.GetMatrix(), [len(centre)] * 2)
-    shift, began = (np.subtract(t.TransformPoint(centre), centre) for t in (transform, start))
+    # where the headers bring the scans together, it is they that an implausible motion is far from
+    began = starts[0] if before else start
+    shift, began = (np.subtract(t.TransformPoint(centre), centre) for t in (transform, began))
     rotation = np.degrees(np.arccos(np.clip((np.trace(matrix) - len(centre) + 2) / 2, -1, 1)))
     after = _score(fixed, moving, transform)
     problem = ""

@@ -75,7 +75,7 @@ def test_a_failure_leaves_the_image_where_it_was_and_says_why():
     assert "registration failed" in str(found)
 
 
-@pytest.mark.parametrize(("limit", "shift", "degrees"), [("LARGEST_SHIFT_MM", (7, 0, 0), 0),
+@pytest.mark.parametrize(("limit", "shift", "degrees"), [("LARGEST_SHIFT_MM", (12, 0, 0), 0),
                                                          ("LARGEST_ROTATION", (0, 0, 0), 8)])
 def test_an_implausible_motion_is_not_believed(monkeypatch, limit, shift, degrees):
     monkeypatch.setattr(rigid, limit, 4)
