@@ -215,7 +215,8 @@ def check_device() -> Iterator[Check]:
                     "for that version, https://pytorch.org/get-started/locally)")
     else:
         yield Check("device", "warning", "cpu: training takes very long",
-                    "add -device cpu to nnUNetv2_train and to the predict commands (nnU-Net's default is cuda)")
+                    "add -device cpu to nnUNetv2_train and to the predict commands (nnU-Net's default is cuda); "
+                    "docs/brats.md has a configuration that a CPU trains in minutes")
 
 
 def _check_cuda(torch) -> Iterator[Check]:

@@ -69,6 +69,8 @@ def main(argv: list[str] | None = None) -> None:
             temporary_beside(output).unlink()
         summary = evaluate_folder(args.fused, args.images, args.mask, args.mode, args.baselines, args.dataset_json,
                                   args.num_processes, args.labels)
+        if not summary["metric_per_case"]:  # files without a number would look like a result
+            exit_if_failed(p.prog, summary["failed_cases"], "evaluated, nothing is written")
         csv_file = write_summary(summary, output)
 
     done, failed, rules = summary["metric_per_case"], summary["failed_cases"], summary["rules"]

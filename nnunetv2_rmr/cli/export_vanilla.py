@@ -33,4 +33,4 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(f"{p.prog}: error: {error}")
     folds = " ".join(sorted(folder.name.removeprefix("fold_") for folder in given.out.glob("fold_*")))
     print(f"{given.out}: predict with nnUNetv2_predict_from_modelfolder -i IN -o OUT -m {given.out} -f {folds} "
-          f"-chk {given.checkpoint}")
+          f"-chk {given.checkpoint} (without a GPU: -device cpu)")

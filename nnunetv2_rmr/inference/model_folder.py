@@ -31,5 +31,5 @@ def find_checkpoints(model: Path, folds: Sequence[int | str] | str | None, name:
     if missing := [f"fold_{f}/{name}" for f, file in files.items() if not file.is_file()] or [name] * (not files):
         there = sorted(f"{file.parent.name}/{file.name}" for file in model.glob("fold_*/*.pth"))
         raise FileNotFoundError(f"no {', '.join(missing)} in {model}; there are (options -f and -chk): "
-                                + (", ".join(there) or "none"))
+                                + (", ".join(there) or "none yet"))
     return files

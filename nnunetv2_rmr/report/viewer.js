@@ -106,7 +106,7 @@ class Viewer {
         this.layout();
       } }), " " + name)));
     if (!this.size.dataset.set) {
-      const room = (this.root.clientWidth - 30) / Math.max(1, study.images.length) - 4;
+      const room = (this.cells.parentElement.clientWidth - 20) / Math.max(1, study.images.length) - 10; // bar, gaps
       this.size.value = clamp(room, 150, 420);
       this.size.dataset.set = "yes";
     }

@@ -495,6 +495,11 @@ def test_the_cursor_lands_where_nibabel_says(page, two_models, plane, image):
     assert 0.1 < horizontal < 0.3 and 0.02 < vertical < 0.2
 
 
+def test_all_columns_are_in_the_window_at_first(page):
+    over = "const s = document.querySelector('.viewer .scroll'); return s.scrollWidth - s.clientWidth"
+    assert page.execute_script(over) <= 0
+
+
 def test_values_are_those_of_the_file(page, two_models):
     click(page, canvas("axial", "T1"), 0.45, 0.55)
     voxel = tuple(map(int, shown(page, "cursor")))
