@@ -5,6 +5,7 @@ from importlib.metadata import entry_points
 
 import pytest
 
+from nnunetv2_rmr.cli.argument_types import output_file, output_folder
 from nnunetv2_rmr.cli.predict_demo import MODEL
 
 OPTIONS = {  # beside -o
@@ -46,3 +47,9 @@ def test_a_folder_in_the_place_of_the_output_file_is_told_before_any_work(comman
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x.json").mkdir()
     assert "-o: 'x.json': is a folder" in refused(command, "x.json", monkeypatch, capsys)
+
+
+@pytest.mark.parametrize("type_", [output_folder, output_file])
+def test_whether_an_output_can_be_written_is_not_for_the_parser_of_options_to_say(type_):
+    too_long = f"{'x' * 300}/out.json"  # as what may not be looked at: an OSError, which argparse does not catch
+    assert str(type_(too_long)) == too_long

@@ -25,14 +25,16 @@ def whole_number(lowest: int, highest: float = float("inf")) -> Callable[[str], 
 def output_folder(text: str) -> Path:
     """Raises ArgumentTypeError if there can be no folder of this name, since it, or what it would lie in, is a file."""
     folder = Path(text)
-    if file := next((part for part in (folder, *folder.parents) if part.exists() and not part.is_dir()), None):
+    # of os.path, since Path's ask for what may not be looked at with an OSError, which argparse would not catch
+    if file := next((part for part in (folder, *folder.parents) if os.path.exists(part) and not os.path.isdir(part)),
+                    None):
         raise argparse.ArgumentTypeError(f"'{text}': a folder is needed, but {file} is a file")
     return folder
 
 
 def output_file(text: str) -> Path:
     """Raises ArgumentTypeError if it is a folder, or would lie in a file."""
-    if Path(text).is_dir():
+    if os.path.isdir(text):
         raise argparse.ArgumentTypeError(f"'{text}': is a folder, the name of a file is needed")
     return output_folder(str(Path(text).parent)) / Path(text).name
 

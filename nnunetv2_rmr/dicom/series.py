@@ -97,16 +97,17 @@ def _image_header(file: Path):
     try:
         header = dcmread(file, stop_before_pixels=True, force=certain, specific_tags=TAGS)
         list(header)  # pydicom reads a value when it is asked for it
-        kind = str(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID", ""))
+        kind = UID(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID", ""))
     except InvalidDicomError:
         return None
     except OSError:
         raise
     except Exception as error:  # whatever pydicom meets in a damaged header
         raise _damaged(file, error) from error
-    if certain and not UID(kind).keyword:
+    of_scanner = kind.is_valid and kind.is_private and "Rows" not in header  # the maker's own class, as Siemens' CSA
+    if certain and not kind.keyword and not of_scanner:
         raise _damaged(file, "it does not say what it is")
-    if not UID(kind).keyword.endswith("ImageStorage"):
+    if not kind.keyword.endswith("ImageStorage"):
         return None
     if missing := [name for name in ("SeriesInstanceUID", "Rows", "Columns") if name not in header]:
         raise _damaged(file, f"without {', '.join(missing)}")

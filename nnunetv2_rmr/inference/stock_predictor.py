@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from functools import wraps
 
-from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-
-from nnunetv2_rmr.inference.predictor import RMRPredictor
+# not from nnU-Net's module, in which cli/predict.py has put another class by the time this is imported
+from nnunetv2_rmr.inference.predictor import RMRPredictor, nnUNetPredictor
 
 _STOCK = {name: getattr(nnUNetPredictor, name) for name in ("predict_from_files", "predict_from_files_sequential")}
 

@@ -18,13 +18,12 @@ from nnunetv2_rmr.settings import channel_names, distinct_names
 
 
 def place_cases(folder: str, target: Path, dataset_json: dict, name: str, registering: bool,
-                missing: bool = False) -> tuple[str, dict[str, str]]:
-    """Writes the cases of `folder`, on the grid of the modality `name`, into `target`, which is made and returned, and
-    with it the reasons of those that could not be brought there, of which no file is left.
+                missing: bool = False) -> tuple[str | list, dict[str, str]]:
+    """Writes the cases of `folder`, on the grid of the modality `name`, into `target`, which is made and returned ([]
+    if it holds none), and with it the reasons of those that could not be brought there, of which no file is left.
 
     dataset_json: the model's. registering: whether the other modalities are also registered to it. missing: a case may
-    lack modalities, but not that one. Raises BadCaseError if no case can be brought there, and for a name that is none
-    of the model's.
+    lack modalities, but not that one. Raises BadCaseError for a name that is none of the model's.
     """
     names, ending = distinct_names(channel_names(dataset_json)), dataset_json["file_ending"]
     if name not in names:
@@ -34,15 +33,12 @@ def place_cases(folder: str, target: Path, dataset_json: dict, name: str, regist
     jobs = {os.path.basename(files[0])[:-len(ending) - 5]: (files, target, names, ending, name, registering, missing)
             for files in files_of_cases(folder, names, ending)}
     done, failures = over_cases(_place_case, jobs, 1, f"to the grid of {name}")
-    if not done:
-        raise BadCaseError(f"no case in {folder} can be brought to the grid of {name}:"
-                           + "".join(f"\n  {case}: {reason}" for case, reason in failures.items()))
     for case in failures:
         for file in jobs[case][0]:
             (target / os.path.basename(file)).unlink(missing_ok=True)
     for case, lines in done.items():
         print(*(f"{case}, {line}" for line in lines), sep="\n", end="\n" if lines else "")
-    return str(target), failures
+    return str(target) if done else [], failures
 
 
 def _place_case(files: Sequence[str], target: Path, names: Sequence[str], ending: str, reference: str,

@@ -17,6 +17,7 @@ from outputs import write_outputs
 
 from nnunetv2_rmr.cli import predict
 from nnunetv2_rmr.cli.dicom_cases import Studies, check_grid
+from nnunetv2_rmr.cli.predict_demo import MODEL as DEMO_MODEL
 from nnunetv2_rmr.files.refused import BadCaseError
 
 pytest.importorskip("pydicom")
@@ -147,6 +148,21 @@ def test_without_dicom_as_input_there_is_none_as_output(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["nnUNetv2_rmr_predict", "-i", "in", "--dicom"])
     with pytest.raises(SystemExit, match=r"--dicom: needs DICOM as input, give --series"):
         predict.main()
+
+
+@pytest.mark.slow
+def test_where_no_case_can_be_predicted_the_reason_of_each_is_told(tmp_path):
+    for case, lacking, origin in (("A", "T2", 0), ("B", "", 900)):
+        for number, name in enumerate(("T1ce", "T2", "FLAIR"), 1):
+            if name != lacking:
+                write_series(tmp_path / "in" / case / name, random_volume(number), name, number=number,
+                             origin=(origin if name == "T2" else 0, 0, 0))
+    ended = tiny.run("nnUNetv2_rmr_predict_from_modelfolder", "-i", tmp_path / "in", "-o", tmp_path / "out", "-m",
+                     DEMO_MODEL, "-f", 0, "-device", "cpu", "--resample_to", "FLAIR", "--series", "T1ce=1", "T2=2",
+                     "FLAIR=3", env=dict(os.environ), check=False)
+    told = ended.stdout[ended.stdout.index("error: 2 case(s) could not be predicted"):]
+    assert ended.returncode == 1 and ".tmp." not in ended.stdout
+    assert re.search(r"(?s)case A: .*T2=2: no series matches.*case B: .*B: T2 \(series .*shows nothing inside", told)
 
 
 @pytest.fixture(scope="module")

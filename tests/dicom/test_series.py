@@ -76,6 +76,9 @@ def test_what_is_no_image_or_hidden_is_passed_over(study):
     before = find_series(study)
     for name in ("rtstruct.dcm", "reportsi.dcm", "rtdose.dcm", "dicomdirtests/DICOMDIR"):
         shutil.copy(own_file(name), study / f"{Path(name).stem}.dcm")
+    raw = pydicom.dcmread(own_file("reportsi.dcm"))
+    raw.SOPClassUID = raw.file_meta.MediaStorageSOPClassUID = "1.3.12.2.1107.5.9.1"  # of Siemens, which is no image
+    raw.save_as(study / "csa.ima")
     (study / "notes.txt").write_text("no DICOM at all")
     (study / ".hidden.dcm").write_text("of another system")
     assert find_series(study) == before

@@ -1,5 +1,6 @@
 """Prediction through nnU-Net's commands, ours, and Python."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import torch
 from conftest import REGIONS
 
 from nnunetv2_rmr.cli.predict import _without_workers
+from nnunetv2_rmr.cli.predict_demo import IMAGES as DEMO_IMAGES
+from nnunetv2_rmr.cli.predict_demo import MODEL as DEMO_MODEL
 
 pytestmark = pytest.mark.slow
 
@@ -83,6 +86,13 @@ def test_stock_command_saves_fused_volumes_if_the_environment_asks(predicted, nn
              env=nnunet | {"nnUNet_rmr_save_fused": "1"})
     assert files(tmp_path) == files(predicted)
     assert files(tmp_path / "fused") == files(predicted / "fused")
+
+
+def test_what_the_environment_asks_of_the_stock_command_leaves_our_own_command_as_it_is(tmp_path):
+    ended = tiny.run("nnUNetv2_rmr_predict_from_modelfolder", "-i", DEMO_IMAGES, "-o", tmp_path, "-m", DEMO_MODEL,
+                     "-f", 0, "-device", "cpu", "--resample_to", "PD",
+                     env=os.environ | {"nnUNet_rmr_save_fused": "1"}, check=False)
+    assert ended.returncode == 1 and "--resample_to PD: is none of the model's modalities" in ended.stdout
 
 
 @tiny.bit_by_bit

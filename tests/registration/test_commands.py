@@ -11,7 +11,6 @@ from conftest import REGIONS
 from small_heads import elsewhere, head
 
 from nnunetv2_rmr.cli.import_dataset import main
-from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.registration.folder import place_cases
 
 MODEL = {"channel_names": {"0": "T1", "1": "FLAIR"}, "file_ending": ".nii.gz"}
@@ -124,12 +123,12 @@ def test_a_modality_may_be_missing_if_that_is_allowed_but_not_the_named_one(tmp_
         assert "A_0001.nii.gz (FLAIR) missing" in failures["A"]
 
 
-def test_with_no_good_case_the_reasons_are_told_at_once(tmp_path):
+def test_with_no_good_case_there_are_reasons_and_nothing_to_predict(tmp_path):
     source = write_folder(tmp_path / "in")
     for case in "AB":
         (source / f"{case}_0001.nii.gz").unlink()
-    with pytest.raises(BadCaseError, match=r"no case in .*in can be brought to the grid of T1:\n  A: .*\n  B: "):
-        place_cases(str(source), tmp_path / "out", MODEL, "T1", True)
+    left, failures = place_cases(str(source), tmp_path / "out", MODEL, "T1", True)
+    assert left == [] and list(failures) == ["A", "B"]
 
 
 # ---- prediction -----------------------------------------------------------------------------------------------------
