@@ -91,10 +91,10 @@ def upright(image: sitk.Image) -> sitk.Image:
     return sitk.DICOMOrient(image, "LPS")
 
 
-def assert_same_in_the_patient(image: sitk.Image, other: sitk.Image, rtol: float = 1e-6) -> None:
+def assert_same_in_the_patient(image: sitk.Image, other: sitk.Image, rtol: float = 1e-6, mm: float = 2e-3) -> None:
     image, other = upright(image), upright(other)
     assert image.GetSize() == other.GetSize()
     corners = [(0, 0, 0), tuple(n - 1 for n in image.GetSize())]
     for corner in corners:
-        np.testing.assert_allclose(*(i.TransformIndexToPhysicalPoint(corner) for i in (image, other)), atol=2e-3)
+        np.testing.assert_allclose(*(i.TransformIndexToPhysicalPoint(corner) for i in (image, other)), atol=mm)
     np.testing.assert_allclose(*(sitk.GetArrayFromImage(i).astype(float) for i in (image, other)), rtol=rtol)

@@ -30,14 +30,15 @@ class ReadsDataOnly(nnUNetTrainer):
 
     @contextmanager
     def ends_in_one_line(self) -> Iterator[None]:
-        """Exits with the message of what is known to happen. Of this training, which has not begun, nothing is left."""
+        """Exits with the message of what is known to happen. Of a training that has not begun nothing is left."""
         try:
             yield
         except (BadCaseError, ModelRefused, OSError) as error:
-            Path(self.log_file).unlink(missing_ok=True)
-            for folder in (self.output_folder, self.output_folder_base, os.path.dirname(self.output_folder_base)):
-                with suppress(OSError):  # an earlier training's, say
-                    os.rmdir(folder)
+            if self.current_epoch == 0:  # --val_best reads a checkpoint when all is done
+                Path(self.log_file).unlink(missing_ok=True)
+                for folder in (self.output_folder, self.output_folder_base, os.path.dirname(self.output_folder_base)):
+                    with suppress(OSError):  # an earlier training's, say
+                        os.rmdir(folder)
             sys.exit(f"{Path(sys.argv[0]).name}: error: {error}")
 
     def read_weights(self, file: str, **_) -> dict:

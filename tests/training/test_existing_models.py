@@ -132,6 +132,17 @@ def test_what_an_earlier_training_has_left_stays(trainer_of, vanilla):
     assert list(Path(trainer.output_folder).iterdir()) == [earlier]
 
 
+def test_the_log_of_a_training_that_is_done_stays_where_its_best_checkpoint_can_not_be_read(trainer_of):
+    trainer = trainer_of(nnUNetTrainerRMR_fusionOnly)
+    trainer.current_epoch = trainer.num_epochs
+    Path(trainer.log_file).write_text("all epochs")
+    best = Path(trainer.output_folder) / "checkpoint_best.pth"
+    best.write_text("damaged")
+    with pytest.raises(SystemExit, match=r"checkpoint_best\.pth: can not be read"):
+        trainer.load_checkpoint(str(best))
+    assert Path(trainer.log_file).read_text() == "all epochs"
+
+
 def test_the_last_epoch_is_the_best_as_dice_says_nothing_of_fused_images(trainer_of, vanilla, monkeypatch):
     trainer = given(trainer_of(nnUNetTrainerRMR_fusionOnly), vanilla)
     monkeypatch.setattr(trainer.logger, "plot_progress_png", lambda folder: None)
