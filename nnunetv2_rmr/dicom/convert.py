@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from nnunetv2_rmr.dicom.geometry import same_place
-from nnunetv2_rmr.dicom.series import Series, matched_series
+from nnunetv2_rmr.dicom.series import Series, matched_series, refuse_unreadable_voxels
 from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.files.volumes import Grid, read_volume, write_volume
 from nnunetv2_rmr.files.workers import over_cases
@@ -66,6 +66,8 @@ def convert_study(files: Mapping[Path, Series]) -> None:
 def convert_series(series: Series, target: Path) -> None:
     """One volume, axes and values as dcm2niix makes them. target: its ending is the format. Raises BadCaseError."""
     grid = series.grid()
+    for file in series.files:
+        refuse_unreadable_voxels(file)
     target.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=target.parent, prefix=".dcm2niix-") as folder:
         file = _run_dcm2niix(series, Path(folder))

@@ -97,14 +97,16 @@ def _image_header(file: Path):
     try:
         header = dcmread(file, stop_before_pixels=True, force=certain, specific_tags=TAGS)
         list(header)  # pydicom reads a value when it is asked for it
-        kind = UID(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID", ""))
+        of_file = header.file_meta.get("MediaStorageSOPClassUID", "")
+        kind = UID(header.get("SOPClassUID") or of_file)
     except InvalidDicomError:
         return None
     except OSError:
         raise
     except Exception as error:  # whatever pydicom meets in a damaged header
         raise _damaged(file, error) from error
-    of_scanner = kind.is_valid and kind.is_private and "Rows" not in header  # the maker's own class, as Siemens' CSA
+    # the maker's own class, as Siemens' CSA; not what is left of a longer one
+    of_scanner = kind.is_valid and kind.is_private and kind == (of_file or kind) and "Rows" not in header
     if certain and not kind.keyword and not of_scanner:
         raise _damaged(file, "it does not say what it is")
     if not kind.keyword.endswith("ImageStorage"):
@@ -124,6 +126,16 @@ def series_of(headers: Mapping[Path, Any]) -> Series:
         except Exception as error:  # text in the place of numbers, and what else pydicom meets
             raise _damaged(file, error) from error
     return Series(str(header.SeriesInstanceUID), number, header.get("SeriesDescription") or "", in_order(slices))
+
+
+def refuse_unreadable_voxels(file: Path) -> None:
+    """Raises BadCaseError if they are said to be of a kind that voxels can not be: dcm2niix reads them all the same."""
+    from pydicom import dcmread
+
+    element = dcmread(file, force=True, specific_tags=["PixelData"], defer_size=64).get_item("PixelData",
+                                                                                              keep_deferred=True)
+    if element is not None and element.VR not in (None, "OB", "OW"):
+        raise _damaged(file, f"its voxels are of the kind {element.VR}")
 
 
 def _damaged(file: Path, why: object) -> BadCaseError:

@@ -180,6 +180,12 @@ def test_values_of_which_it_is_not_said_how_they_are_stored_are_refused(files, t
     assert "does not say how its values are stored" in refusal(tmp_path / "series")
 
 
+def test_voxels_of_a_kind_that_there_is_not_are_refused_and_not_read_from_another_place(files, tmp_path):
+    content = files[3].read_bytes()
+    files[3].write_bytes(content.replace(b"\xe0\x7f\x10\x00OW", b"\xe0\x7f\x10\x00GW"))
+    assert f"{files[3].name}: damaged, can not be read (its voxels are of the kind GW)" in refusal(tmp_path / "series")
+
+
 def test_images_without_a_place_are_refused(files, tmp_path):
     change(files[3], ImagePositionPatient=None)
     assert f"1 of its 6 images do not say where they lie ({files[3].name})" in refusal(tmp_path / "series")

@@ -98,8 +98,8 @@ def test_a_folder_without_images_is_said_to_have_none(tmp_path):
 MR = b"1.2.840.10008.5.1.4.1.1.4"
 
 
-@pytest.mark.parametrize("damage", ["empty", "no header", "half a header", "text for a number",
-                                    "unknown kind of image", "cut within it", "unknown kind of value"])
+@pytest.mark.parametrize("damage", ["empty", "no header", "half a header", "text for a number", "unknown kind of image",
+                                    "cut within it", "cut to a private one", "unknown kind of value"])
 def test_a_damaged_file_is_named_and_not_passed_over(study, damage):
     file = next((study / "c").iterdir())
     content = file.read_bytes()
@@ -107,6 +107,7 @@ def test_a_damaged_file_is_named_and_not_passed_over(study, damage):
                       "text for a number": content.replace(b"-31.5", b"-3k.5"),
                       "unknown kind of image": content.replace(MR, MR[:-3] + b"9.4"),
                       "cut within it": content[:content.index(MR) + 20],
+                      "cut to a private one": content[:content.index(MR, content.index(MR) + 1) + 10],
                       "unknown kind of value": content.replace(b"\x08\x00\x3e\x10LO", b"\x08\x00\x3e\x10XO")}[damage])
     assert file.read_bytes() != content
     assert file.name in message(study, T1="3", FLAIR="5")
