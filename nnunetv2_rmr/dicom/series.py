@@ -134,7 +134,7 @@ def refuse_unreadable_voxels(file: Path) -> None:
 
     element = dcmread(file, force=True, specific_tags=["PixelData"], defer_size=64).get_item("PixelData",
                                                                                               keep_deferred=True)
-    if element is not None and element.VR not in (None, "OB", "OW"):
+    if element is not None and not element.is_implicit_VR and element.VR not in ("OB", "OW"):
         raise _damaged(file, f"its voxels are of the kind {element.VR}")
 
 

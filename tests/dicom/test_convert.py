@@ -180,10 +180,11 @@ def test_values_of_which_it_is_not_said_how_they_are_stored_are_refused(files, t
     assert "does not say how its values are stored" in refusal(tmp_path / "series")
 
 
-def test_voxels_of_a_kind_that_there_is_not_are_refused_and_not_read_from_another_place(files, tmp_path):
+@pytest.mark.parametrize("kind", [b"GW", b"\xcfW"])
+def test_voxels_of_a_kind_that_there_is_not_are_refused_and_not_read_from_another_place(files, tmp_path, kind):
     content = files[3].read_bytes()
-    files[3].write_bytes(content.replace(b"\xe0\x7f\x10\x00OW", b"\xe0\x7f\x10\x00GW"))
-    assert f"{files[3].name}: damaged, can not be read (its voxels are of the kind GW)" in refusal(tmp_path / "series")
+    files[3].write_bytes(content.replace(b"\xe0\x7f\x10\x00OW", b"\xe0\x7f\x10\x00" + kind))
+    assert f"{files[3].name}: damaged, can not be read (its voxels are of the kind" in refusal(tmp_path / "series")
 
 
 def test_images_without_a_place_are_refused(files, tmp_path):
