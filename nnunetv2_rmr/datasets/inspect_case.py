@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,11 +95,15 @@ def _link(source: Path, target: Path, link: str) -> None:
 
 
 def _noting(problems: list[str], check: Callable, *arguments: Any) -> Any:
-    """check(*arguments); if it raises BadCaseError, None, and a problem more."""
+    """check(*arguments); if it raises what a file can be the reason for, None, and a problem more. arguments: the file
+    first."""
     try:
         return check(*arguments)
     except BadCaseError as error:
         problems.append(str(error))
+    except (ValueError, ArithmeticError, RuntimeError) as error:  # that nobody has thought of; the other cases go on
+        traceback.print_exc()
+        problems.append(f"{arguments[0]}: can not be checked ({type(error).__name__}: {error}); please report this")
 
 
 def _inspect_image(path: Path, modality: str, request: ImportRequest, found: Inspection) -> None:

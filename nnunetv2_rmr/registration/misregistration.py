@@ -35,7 +35,7 @@ class Shift:
 
 def coarse(image: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
     """Means of blocks of about COARSE_MM an edge, of an image (D, H, W) with a spacing in mm."""
-    blocks = _blocks(spacing)
+    blocks = [min(block, n + 1) for block, n in zip(_blocks(spacing), image.shape)]
     sizes = [n // block for n, block in zip(image.shape, blocks)]
     cut = image[tuple(slice(0, n * block) for n, block in zip(sizes, blocks))]
     shape = [n for pair in zip(sizes, blocks) for n in pair]

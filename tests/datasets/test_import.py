@@ -420,6 +420,23 @@ def test_bad_cases_can_be_skipped(source, capsys):
     assert "skipped C" in text and "modality T1 missing" in text
 
 
+def test_a_case_that_fails_as_nobody_has_thought_of_stops_no_other(source, capsys, monkeypatch):
+    left = [ValueError("nobody has thought of this")]
+
+    def fails(image, spacing):
+        if left:
+            raise left.pop()
+        return coarse(image, spacing)
+
+    coarse = inspect_case.misregistration.coarse
+    monkeypatch.setattr(inspect_case.misregistration, "coarse", fails)
+    make_case(source, "C", 9)
+    assert names(run(source, "--skip_bad_cases") / "labelsTr") == ["B.nii.gz", "C.nii.gz"]
+    told = capsys.readouterr()
+    assert "A_t1.nii.gz: can not be checked (ValueError: nobody has thought of this)" in told.out
+    assert "Traceback" in told.err
+
+
 def test_of_two_equal_cases_the_one_without_other_problems_is_kept(source):
     for file in (source / "A").iterdir():
         shutil.copy(file, make_case(source, "C", 9) / file.name.replace("A_", "C_"))

@@ -55,6 +55,10 @@ def test_coarse_takes_means_of_blocks():
     assert coarse(image, (2, 2, 4)).tolist() == image[:4].reshape(2, 2, 2, 2, 3).mean((1, 3)).tolist()
 
 
+def test_of_voxels_so_small_that_no_block_fits_nothing_is_left():
+    assert coarse(np.ones((5, 6, 7)), (1e-40, 1, 1)).size == 0
+
+
 @pytest.mark.parametrize(("mm", "before", "after", "suspicious"), [
     (5, 0.15, 0.18, True), (5, 0.9, 0.95, False), (5, 0.9, 1.0, True), (2, 0.15, 0.18, False)])
 def test_what_is_weakly_related_needs_a_smaller_gain(mm, before, after, suspicious):
