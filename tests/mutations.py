@@ -440,7 +440,7 @@ _BY_FILE = {
          "return next(iter(self.modalities))", ("tests/datasets/test_import.py",)),
     ],
     "cli/argument_types.py": [
-        ("a file where a folder is needed is told before any work", "if part.exists() and not part.is_dir()",
+        ("a file where a folder is needed is told before any work", "if os.path.exists(part) and not os.path.isdir(part)",
          "if False", ("tests/test_outputs.py",)),
     ],
     "cli/import_dataset.py": [
