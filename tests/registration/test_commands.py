@@ -195,4 +195,4 @@ def test_prediction_warns_of_a_patient_who_moved(trained, nnunet, tmp_path):
             sitk.WriteImage(image + 0.01 * i, str(tmp_path / "in" / f"{case}_000{i}.nii.gz"))
     result = predict(tmp_path / "in", tmp_path / "out", nnunet)
     warning, = [line for line in result.stdout.splitlines() if "seems to lie" in line]
-    assert "A_0000.nii.gz: FLAIR seems to lie 11 mm away from T1" in warning
+    assert "WARNING: case A: FLAIR seems to lie 11 mm away from T1" in warning
