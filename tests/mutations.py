@@ -440,8 +440,8 @@ _BY_FILE = {
          "return next(iter(self.modalities))", ("tests/datasets/test_import.py",)),
     ],
     "cli/argument_types.py": [
-        ("a file where a folder is needed is told before any work", "if os.path.exists(part) and not os.path.isdir(part)",
-         "if False", ("tests/test_outputs.py",)),
+        ("a file where a folder is needed is told before any work",
+         "if os.path.exists(part) and not os.path.isdir(part)", "if False", ("tests/test_outputs.py",)),
     ],
     "cli/import_dataset.py": [
         ("registered modalities come to one grid",
