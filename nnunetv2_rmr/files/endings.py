@@ -10,6 +10,11 @@ READABLE = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".gipl", ".png"
 ENDS_LIKE_NIFTI = re.compile(r"\.(nii|img|hdr|nia)(\.gz)?$", re.IGNORECASE)
 
 
+def case_name(file: str | os.PathLike, ending: str) -> str:
+    """CASE of the file .../CASE_0000 with this ending; the whole name of a file that is not named so."""
+    return re.sub(r"_[0-9]{4}" + re.escape(ending) + r"\Z", "", os.path.basename(file))
+
+
 def file_ending(name: str | os.PathLike) -> str | None:
     """The ending of a format the importer reads (lower case, with dot), or None."""
     lower = os.fspath(name).lower()

@@ -13,6 +13,7 @@ from nnunetv2.imageio.nibabel_reader_writer import NibabelIO
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from nnunetv2_rmr.files import volumes
+from nnunetv2_rmr.files.endings import case_name
 from nnunetv2_rmr.files.nifti import check_forms, check_nifti, is_nifti
 from nnunetv2_rmr.files.refused import BadCaseError, some_of
 
@@ -100,7 +101,7 @@ def absent_channels(files: Sequence[str], names: Sequence[str], file_ending: str
     A list of as many files as modalities may have other names (from Python). Raises BadCaseError if a file belongs to
     none of the modalities.
     """
-    case, given = os.path.basename(files[0])[:-(len(file_ending) + 5)], {*map(os.path.basename, files)}
+    case, given = case_name(files[0], file_ending), {*map(os.path.basename, files)}
     numbered = re.compile(rf"{re.escape(case)}_\d{{4}}{re.escape(file_ending)}")
     if len(files) == len(names) and not all(map(numbered.fullmatch, given)):
         return []

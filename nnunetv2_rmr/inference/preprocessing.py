@@ -1,7 +1,6 @@
 """nnU-Net's preprocessing, which besides checks its input and remembers how the reference modality was normalised."""
 
 import os
-import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,6 +8,7 @@ import torch
 from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
+from nnunetv2_rmr.files.endings import case_name
 from nnunetv2_rmr.files.input_check import absent_channels, check_array, check_files
 from nnunetv2_rmr.files.nifti import misnamed_output
 from nnunetv2_rmr.files.refused import BadCaseError
@@ -53,9 +53,9 @@ class RememberIntensities:
         check_array(data, names, self._files, dataset_json["file_ending"], self.absent)
         coarse = {name: misregistration.coarse(channel, properties["spacing"])
                   for name, channel in zip(distinct_names(names), data)}
-        file = os.path.basename(self._files[0]) if self._files else "given as an array"
+        case = case_name(self._files[0], dataset_json["file_ending"]) if self._files else "given as an array"
         for line in misregistration.warnings(coarse, properties["spacing"]):
-            print(f"WARNING: case {re.sub('_[0-9]{4}' + re.escape(dataset_json['file_ending']), '', file)}: {line}")
+            print(f"WARNING: case {case}: {line}")
         self._reference = reference_of(plans_manager, dataset_json)
         data, seg, properties = super().run_case_npy(data, seg, properties, plans_manager, configuration_manager,
                                                      dataset_json)
@@ -129,7 +129,7 @@ def preprocess_case(files: Sequence[str], previous_stage_file: str | None, outpu
 def _tell_absent(files: Sequence[str], absent: Sequence[int], plans_manager: PlansManager,
                  configuration_manager: ConfigurationManager, dataset_json: dict) -> None:
     names, ending = channel_names(dataset_json), dataset_json["file_ending"]
-    case = os.path.basename(files[0])[:-(len(ending) + 5)]
+    case = case_name(files[0], ending)
     print(f"case {case} is predicted without " + ", ".join(f"{case}_{i:04d}{ending} ({names[i]})" for i in absent))
     reference = reference_of(plans_manager, dataset_json)
     if reference in absent and configuration_manager.normalization_schemes[reference] != "CTNormalization":

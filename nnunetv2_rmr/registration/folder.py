@@ -9,6 +9,7 @@ from pathlib import Path
 
 import SimpleITK as sitk
 
+from nnunetv2_rmr.files.endings import case_name
 from nnunetv2_rmr.files.input_check import check_numbers, files_of_cases
 from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.files.volumes import Grid, on_grid, read_volume, refuse_unusable_values, write_volume
@@ -30,7 +31,7 @@ def place_cases(folder: str, target: Path, dataset_json: dict, name: str, regist
         raise BadCaseError(f"--{'register' if registering else 'resample'}_to {name}: is none of the model's "
                            f"modalities ({', '.join(names)})")
     target.mkdir(parents=True)
-    jobs = {os.path.basename(files[0])[:-len(ending) - 5]: (files, target, names, ending, name, registering, missing)
+    jobs = {case_name(files[0], ending): (files, target, names, ending, name, registering, missing)
             for files in files_of_cases(folder, names, ending)}
     done, failures = over_cases(_place_case, jobs, 1, f"to the grid of {name}")
     for case in failures:
