@@ -366,7 +366,8 @@ _BY_FILE = {
     "inference/preprocessing.py": [
         ("clipped CT gets its units back", 'normalization_schemes[reference] == "CTNormalization"',
          'normalization_schemes[reference] == "none"', (EXPORT, MISSING)),
-        ("warnings name the case", "file = os.path.basename(self._files[0])", "file = self._files[0]", (EXPORT,)),
+        ("warnings name the case", 'case = case_name(self._files[0], dataset_json["file_ending"])',
+         "case = self._files[0]", (EXPORT,)),
         ("absent modalities are zero", "normalised[self.absent] = 0", "pass", (MISSING,)),
         ("units are those of the reference modality of the settings",
          "reference_channel(settings.reference_modality, channel_names(dataset_json))",

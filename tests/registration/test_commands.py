@@ -193,6 +193,6 @@ def test_prediction_warns_of_a_patient_who_moved(trained, nnunet, tmp_path):
         t1, other = head()
         for i, image in enumerate((t1, other, elsewhere(other, shift)[0])):
             sitk.WriteImage(image + 0.01 * i, str(tmp_path / "in" / f"{case}_000{i}.nii.gz"))
-    result = predict(tmp_path / "in", tmp_path / "out", nnunet, "--disable_tta", "-step_size", "1")  # 2,400 patches else
+    result = predict(tmp_path / "in", tmp_path / "out", nnunet, "--disable_tta", "-step_size", "1")  # 450 patches
     warning, = [line for line in result.stdout.splitlines() if "seems to lie" in line]
     assert "WARNING: case A: FLAIR seems to lie 11 mm away from T1" in warning
