@@ -140,11 +140,14 @@ def channel_names(dataset_json: dict) -> list[str]:
     return [names[key] for key in sorted(names, key=int)]
 
 
+# by which, beside modalities, something else is meant: the fused image, all modalities or their mean, ways of fusing
+TAKEN = ("fused", "all", "mean", "copy", "gradient", "average", "maximum", "laplacian", "wavelet", "guided")
+
+
 def distinct_names(names: Sequence[str]) -> list[str]:
-    """The modalities' names as keys: with their number where several have one name, or where we mean something else by
-    it (the fused image; all modalities)."""
+    """The modalities' names as keys: with their number where several have one name, or where it is TAKEN."""
     folded = [name.casefold() for name in names]
-    return [f"{name} ({i:04d})" if folded.count(folded[i]) > 1 or folded[i] in ("fused", "all") else name
+    return [f"{name} ({i:04d})" if folded.count(folded[i]) > 1 or folded[i] in TAKEN else name
             for i, name in enumerate(names)]
 
 

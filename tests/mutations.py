@@ -364,6 +364,12 @@ _BY_FILE = {
         ("fused images are float", "return self\n", "return super().astype(*args, **kwargs)\n", (EXPORT,)),
     ],
     "inference/preprocessing.py": [
+        ("a first stage's segmentation is whole, on the grid", "[seg_file] if seg_file else []", "[]", (EXPORT,)),
+        ("it has to hold labels", "        if seg_file:  # of a cascade's first stage", "        if False:", (EXPORT,)),
+        ("input of other trainers' models is checked", "(mixed_in, base),",
+         "(mixed_in, base) if self.fuses else (base,),", (EXPORT,)),
+        ("names that ITK cuts are told before work", "if output is not None and (problem", "if False and (problem",
+         (EXPORT,)),
         ("clipped CT gets its units back", 'normalization_schemes[reference] == "CTNormalization"',
          'normalization_schemes[reference] == "none"', (EXPORT, MISSING)),
         ("warnings name the case", 'case = case_name(self._files[0], dataset_json["file_ending"])',
@@ -413,6 +419,11 @@ _BY_FILE = {
          ("tests/inference/test_predict.py",)),
     ],
     "inference/predictor.py": [
+        ("a damaged model is one message", "except Exception as error:  # files", "except KeyError as error:  # files",
+         ("tests/inference/test_trust.py",)),
+        ("settings are read with the model",
+         "            RMRSettings.from_plans(self.plans_manager.plans)\n        except",
+         "            pass\n        except", ("tests/inference/test_trust.py",)),
         ("prediction fuses with the data's spacing",
          "fused_image(images, modalities, self.configuration_manager.spacing, self.reference, presence, body)",
          "fused_image(images, modalities, self.configuration_manager.spacing[::-1], self.reference, presence, body)",
@@ -460,6 +471,7 @@ _BY_FILE = {
          ("tests/files/test_nifti.py",)),
     ],
     "files/volumes.py": [
+        ("complex arrays are told", 'if array.dtype.kind == "c":', "if False:", (EXPORT,)),
         ("NaN is refused", "if bad := values.size - np.count_nonzero(np.isfinite(values)):", "if bad := 0:",
          ("tests/datasets/test_import.py", MISSING)),
         ("values that no scan has are refused", "> LARGEST_VALUE:", "> np.inf:", ("tests/files/test_nifti.py",)),
@@ -473,6 +485,7 @@ _BY_FILE = {
          ("tests/datasets/test_import.py",)),
     ],
     "files/input_check.py": [
+        ("complex numbers may be two components", "reader.GetNumberOfComponents() > 1 or ", "", (EXPORT,)),
         ("an empty image is refused", "if channel.min() == channel.max():", "if False:",
          ("tests/datasets/test_import.py", EXPORT, MISSING)),
         ("other grids are refused", "if not grid.is_close(first) or", "if", (EXPORT,)),
@@ -630,6 +643,8 @@ _BY_FILE = {
          (METRICS,)),
     ],
     "evaluation/fusion_metrics/case_files.py": [
+        ("masks are label maps", "read_label_map(mask_file, reader) > 0", "reader.read_seg(mask_file)[0][0] > 0",
+         ("tests/evaluation/test_evaluate_fusion.py",)),
         ("segmentations are no fused images", "if (fused == np.rint(fused)).all()", "if False",
          ("tests/evaluation/test_evaluate_fusion.py",)),
         ("axial slices are axial", "return 2 - int(direction.reshape(3, 3)[2].argmax())", "return 0",
@@ -714,6 +729,49 @@ _BY_FILE = {
         ("trained and never trained kinds are told apart", '"mCE_unseen": ce[~trained]', '"mCE_unseen": ce[trained]',
          (STATISTICS,)),
         ("missing modalities are no unseen degradation", 'if seen != "missing":', "if True:", (STATISTICS,)),
+    ],
+    "inference/failed_cases.py": [
+        ("tracebacks are in a log", "if unexpected and folder is not None:", "if False:", (EXPORT,)),
+    ],
+    "files/workers.py": [
+        ("a bug is told with its traceback", "            if outcome.traceback:", "            if False:",
+         ("tests/files/test_workers.py",)),
+    ],
+    "registration/folder.py": [
+        ("headers are compared before they are written anew",
+         "warning = check_forms(list(numbered.values()), GRID_TOLERANCE)", "warning = None",
+         ("tests/registration/test_commands.py",)),
+    ],
+    "report/view.py": [
+        ("headers of what is shown agree", "check_forms([file for _, file in found], GRID_TOLERANCE)", "None",
+         ("tests/report/test_report.py",)),
+    ],
+    "datasets/inspect_case.py": [
+        ("headers of a case agree", "warning = _noting(", "warning = None and _noting(",
+         ("tests/datasets/test_import.py",)),
+    ],
+    "training/panel.py": [
+        ("a dollar is no formula", '.replace("$", r"\\$")', "", (TRAINER,)),
+    ],
+    "evaluation/image_folder.py": [
+        ("memory is no fault of files", "except MemoryError:", "except ZeroDivisionError:",
+         ("tests/evaluation/test_benchmark_fusion.py",)),
+    ],
+    "evaluation/benchmark/job.py": [
+        ("labels are read before anything is predicted", "self.cases.read_reference(case)", "pass",
+         ("tests/evaluation/test_benchmark_fusion.py",)),
+    ],
+    "evaluation/benchmark/run.py": [
+        ("a bug is told with its traceback", "        traceback.print_exception(error)", "        pass",
+         ("tests/evaluation/test_benchmark_fusion.py",)),
+    ],
+    "settings.py": [
+        ("ways of fusing are no modalities", '"gradient", "average", ', "",
+         ("tests/evaluation/test_evaluate_fusion.py",)),
+    ],
+    "cli/evaluate_fusion.py": [
+        ("a folder in the table's place is told at once", 'output.with_suffix(".csv")).is_dir()', 'output).is_dir()',
+         ("tests/evaluation/test_evaluate_fusion.py",)),
     ],
 }
 

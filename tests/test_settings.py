@@ -4,7 +4,8 @@ import pytest
 import tiny
 
 from nnunetv2_rmr import __version__
-from nnunetv2_rmr.settings import RMRSettings, channel_names, distinct_names, reference_channel
+from nnunetv2_rmr.evaluation.fusion_baselines import METHODS
+from nnunetv2_rmr.settings import TAKEN, RMRSettings, channel_names, distinct_names, reference_channel
 
 
 def test_settings_survive_the_plans_file():
@@ -107,6 +108,7 @@ def test_channel_names_come_in_the_order_of_their_numbers():
 
 
 def test_modalities_that_share_a_name_with_one_another_or_with_the_fused_image_are_told_apart():
+    assert {*METHODS, "mean"} <= {*TAKEN}  # of tables
     assert distinct_names(["CT", "MR", "ct", "fused", "All"]) == ["CT (0000)", "MR", "ct (0002)", "fused (0003)",
                                                                   "All (0004)"]
     assert distinct_names(["T1", "T1ce"]) == ["T1", "T1ce"]

@@ -67,10 +67,13 @@ def main(argv: list[str] | None = None) -> None:
     from nnunetv2_rmr.evaluation.scan_degradations import try_out
     from nnunetv2_rmr.evaluation.scan_degradations.conditions import KNOWN, MISSING
     from nnunetv2_rmr.inference.trust import trust
+    from nnunetv2_rmr.report.viewer import LABEL
     from nnunetv2_rmr.report.write import write_report
 
     if args.trust_model:
         trust()
+    if LABEL in named:
+        p.error(f"-m '{LABEL}'=...: the report calls the reference segmentations so; give the model another name")
 
     kinds = args.corruptions or KNOWN
     unknown = sorted(set(kinds) - set(KNOWN))
@@ -86,7 +89,7 @@ def main(argv: list[str] | None = None) -> None:
         models = [BenchmarkModel(name, Path(folder), args.f, args.chk, torch.device(args.device),
                                  not args.disable_tta, args.step_size) for name, folder in named.items()]
         benchmark = Benchmark(options, models)
-    except (BadCaseError, ImportError) as error:
+    except (BadCaseError, ImportError, OSError) as error:
         p.error(str(error))
 
     try:

@@ -67,6 +67,8 @@ def main(argv: list[str] | None = None) -> None:
         if output.parent.is_dir():  # what can not be written is better noticed now than when all is done
             temporary_beside(output).touch()
             temporary_beside(output).unlink()
+        if (table_file := output.with_suffix(".csv")).is_dir():
+            raise IsADirectoryError(f"-o {output}: the table beside it, {table_file}, is a folder")
         summary = evaluate_folder(args.fused, args.images, args.mask, args.mode, args.baselines, args.dataset_json,
                                   args.num_processes, args.labels)
         if not summary["metric_per_case"]:  # files without a number would look like a result

@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> None:
                 with wrong_dataset_in_one_line():
                     done, problems = preprocess_unlabelled(int(dataset) if dataset.isdecimal() else dataset,
                                                            values.plans_name, configuration, values.num_processes)
-            except (FileNotFoundError, ValueError) as error:
+            except (OSError, ValueError) as error:
                 sys.exit(f"{p.prog}: error: {error}")
             print(f"{dataset} {configuration}: {done} scans preprocessed")
             failed |= {f"{dataset} {configuration}: {case}": reason for case, reason in problems.items()}

@@ -46,7 +46,8 @@ def preprocess_unlabelled(dataset: int | str, plans_name: str, configuration: st
     """Preprocess imagesUn/ for a configuration as nnU-Net does test cases, and remove what is not in it any more.
 
     dataset: id or name. Returns how many are done and, of cases that can not be used, what is wrong with them. Raises
-    FileNotFoundError if there is no imagesUn/ or no such plans, ValueError for another configuration.
+    FileNotFoundError if there is no imagesUn/ or no such plans, ValueError for another configuration and for files that
+    are not as nnU-Net makes them.
     """
     name = maybe_convert_to_dataset_name(dataset)
     raw, base = raw_folder(name), Path(os.environ["nnUNet_preprocessed"], name)
@@ -55,12 +56,22 @@ def preprocess_unlabelled(dataset: int | str, plans_name: str, configuration: st
                          (plans_file, f"run nnUNetv2_plan_and_preprocess -d {dataset} first")):
         if not file.exists():
             raise FileNotFoundError(f"{file} does not exist: {remedy}")
-    plans, dataset_json = PlansManager(str(plans_file)), load_json(str(dataset_file))
-    if configuration not in plans.available_configurations:
-        raise ValueError(f"-c {configuration}: the plans {plans_name} have {', '.join(plans.available_configurations)}")
-    manager, ending = plans.get_configuration(configuration), dataset_json["file_ending"]
+    try:
+        plans = PlansManager(str(plans_file))
+        available = plans.available_configurations
+        manager = plans.get_configuration(configuration) if configuration in available else None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{plans_file}: are no plans of nnU-Net ({type(error).__name__}: {error})") from error
+    if manager is None:
+        raise ValueError(f"-c {configuration}: the plans {plans_name} have {', '.join(available)}")
+    try:
+        dataset_json = load_json(str(dataset_file))
+        names, ending = channel_names(dataset_json), dataset_json["file_ending"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{dataset_file}: is no dataset.json of nnU-Net (channel_names and file_ending are needed; "
+                         f"{type(error).__name__}: {error})") from error
     cases = {os.path.basename(files[0])[:-len(f"_0000{ending}")]: files
-             for files in files_of_cases(str(raw), channel_names(dataset_json), ending)}
+             for files in files_of_cases(str(raw), names, ending)}
     folder = preprocessed_folder(name, manager.data_identifier)
     folder.mkdir(parents=True, exist_ok=True)
     remove_leftovers([folder])

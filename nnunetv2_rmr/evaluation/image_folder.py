@@ -84,6 +84,8 @@ class ImageFolder:
         check_files([*files, *beside], made_of_them)
         try:
             images, properties = self.reader_writer().read_images(files)
+        except MemoryError:
+            raise
         except Exception as error:  # readers raise whatever they like
             raise BadCaseError(f"can not read {', '.join(files)}: {str(error).strip() or type(error).__name__}"
                                ) from error

@@ -90,8 +90,10 @@ def _grid(file: str) -> volumes.Grid | None:
             image = nibabel.load(file)
             return volumes.Grid.of_affine(image.shape[:3], volumes.RAS @ image.affine)
         raise BadCaseError(f"{file}: can not be read; copy or export it again") from None
-    if reader.GetPixelID() in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64):
-        raise BadCaseError(f"{file}: holds complex numbers, one real value per voxel is needed (the magnitude, say)")
+    # complex numbers have two components, or are a type of their own
+    if reader.GetNumberOfComponents() > 1 or reader.GetPixelID() in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64):
+        raise BadCaseError(f"{file}: holds several values per voxel (colour, a vector, complex numbers), one real "
+                           "value is needed (of complex numbers the magnitude, say)")
     return volumes.Grid.of(reader)
 
 
@@ -154,8 +156,13 @@ def check_array(data: np.ndarray, names: Sequence[str], files: Sequence[str] = (
 def read_label_map(file: str, reader: BaseReaderWriter, declared: Collection[int] | None = None) -> np.ndarray:
     """Labels (D, H, W) as the importer takes them: whole numbers, but for rounding errors of a scaled file.
 
-    declared: values there may be; None: any. Raises BadCaseError, and whatever the reader raises.
+    declared: values there may be; None: any. Raises BadCaseError.
     """
-    array = reader.read_seg(file)[0][0]
+    try:
+        array = reader.read_seg(file)[0][0]
+    except MemoryError:
+        raise
+    except Exception as error:  # readers raise whatever they like
+        raise BadCaseError(f"can not read {file}: {str(error).strip() or type(error).__name__}") from error
     volumes.refuse_undeclared(Path(file), volumes.label_counts(Path(file), array), declared)
     return np.rint(array).astype(np.int32)

@@ -129,7 +129,10 @@ def content_hash(array: np.ndarray) -> str:
 
 
 def refuse_unusable_values(path: Path, array: np.ndarray) -> None:
-    """Raise BadCaseError if the file, read as `array`, holds NaN, infinite values, or such as no scan has."""
+    """Raise BadCaseError if the file, read as `array`, holds complex numbers, NaN, infinite values, or such as no scan
+    has."""
+    if array.dtype.kind == "c":
+        raise BadCaseError(f"{path}: holds complex numbers, one real value per voxel is needed (the magnitude, say)")
     arrays = [array]
     if is_nifti(path):
         # SimpleITK's NIfTI library turns NaN into zeros while reading; nibabel shows what the file holds.

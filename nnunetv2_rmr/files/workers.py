@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import traceback
 from collections import deque
@@ -49,12 +50,14 @@ def or_failure(what: str, work: Callable, *job: Any) -> Any:
 def over_cases(work: Callable, jobs: Mapping[str, tuple], num_processes: int,
                text: str) -> tuple[dict[str, Any], dict[str, str]]:
     """work(*job) for the job of every case, with a progress bar on terminals: by case the results, and of those that
-    failed the reason."""
+    failed the reason. Of a failure that nobody has thought of the traceback goes to standard error."""
     results, failures = {}, {}
     outcomes = in_order(or_failure, [("", work, *job) for job in jobs.values()], num_processes)
     for case, outcome in zip(jobs, tqdm(outcomes, total=len(jobs), desc=text, unit="case", disable=None)):
         if isinstance(outcome, Failure):
             failures[case] = outcome.message
+            if outcome.traceback:
+                print(f"{case}: {outcome.traceback}", file=sys.stderr)
         else:
             results[case] = outcome
     return results, failures

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pydoc
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial, wraps
@@ -92,20 +91,22 @@ class RMRPredictor(ImagePredictor):
         try:
             with reading_data_only():
                 super().initialize_from_trained_model_folder(model_training_output_dir, folds, checkpoint_name)
-        except (KeyError, RuntimeError, ImportError, pydoc.ErrorDuringImport) as error:
+            RMRSettings.from_plans(self.plans_manager.plans)
+        except (ModelRefused, MemoryError, torch.OutOfMemoryError, OSError):
+            raise
+        except Exception as error:  # files that are not as nnU-Net makes them can raise anything
             raise ModelRefused(f"{model_training_output_dir}: can not be loaded ({type(error).__name__}: {error})"
                                ) from error
-        self.remember_intensities()
+        self.prepare_preprocessing()
 
     def manual_initialization(self, *args, **kwargs):
         super().manual_initialization(*args, **kwargs)
-        self.remember_intensities()
+        self.prepare_preprocessing()
 
-    def remember_intensities(self) -> None:
-        """From here on preprocessing keeps what is needed to write fused images in their modality's units."""
-        if self.fuses:
-            self.configuration_manager = RMRConfigurationManager(self.configuration_manager.configuration,
-                                                                 self.allow_missing)
+    def prepare_preprocessing(self) -> None:
+        """From here on it checks its input, and keeps what fused images need to be in their modality's units."""
+        self.configuration_manager = RMRConfigurationManager(self.configuration_manager.configuration,
+                                                             self.allow_missing, self.fuses)
 
     # ---- one preprocessed case --------------------------------------------------------------------------------------
 

@@ -1,4 +1,5 @@
-"""nnU-Net's preprocessing, which besides checks its input and remembers how the reference modality was normalised."""
+"""nnU-Net's preprocessing, which also checks its input and, for models that fuse, remembers how the reference modality
+was normalised."""
 
 import os
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunetv2_rmr.files.endings import case_name
-from nnunetv2_rmr.files.input_check import absent_channels, check_array, check_files
+from nnunetv2_rmr.files.input_check import absent_channels, check_array, check_files, read_label_map
 from nnunetv2_rmr.files.nifti import misnamed_output
 from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.files.workers import Failure, or_failure
@@ -26,8 +27,8 @@ def reference_of(plans_manager: PlansManager, dataset_json: dict) -> int:
     return reference_channel(settings.reference_modality, channel_names(dataset_json))
 
 
-class RememberIntensities:
-    """Mixed into the preprocessor of the plans: run_case* put an IntensityMap under PROPERTY into the properties.
+class ChecksInput:
+    """Mixed into the preprocessor of the plans: run_case* refuse what can not be predicted from, by BadCaseError.
 
     With allow_missing a case may lack modalities: those whose file CASE_000X is not there, and those that are zero in
     every voxel. They are zero in every voxel of the result. `absent`: their indices in the case done last.
@@ -38,7 +39,10 @@ class RememberIntensities:
     _files: Sequence[str] = ()
 
     def run_case(self, image_files, seg_file, plans_manager, configuration_manager, dataset_json):
-        check_files(image_files)
+        check_files(image_files, [seg_file] if seg_file else [])
+        if seg_file:  # of a cascade's first stage
+            labels = plans_manager.get_label_manager(dataset_json).all_labels
+            read_label_map(seg_file, plans_manager.image_reader_writer_class(), {0, *labels})
         self._files = list(image_files)
         try:
             return super().run_case(image_files, seg_file, plans_manager, configuration_manager, dataset_json)
@@ -56,11 +60,7 @@ class RememberIntensities:
         case = case_name(self._files[0], dataset_json["file_ending"]) if self._files else "given as an array"
         for line in misregistration.warnings(coarse, properties["spacing"]):
             print(f"WARNING: case {case}: {line}")
-        self._reference = reference_of(plans_manager, dataset_json)
-        data, seg, properties = super().run_case_npy(data, seg, properties, plans_manager, configuration_manager,
-                                                     dataset_json)
-        properties[PROPERTY] = self._intensity_map
-        return data, seg, properties
+        return super().run_case_npy(data, seg, properties, plans_manager, configuration_manager, dataset_json)
 
     def _complete(self, data: np.ndarray, names: list[str], file_ending: str) -> tuple[np.ndarray, list[int]]:
         """Zeros in the place of absent modalities, and the indices of these."""
@@ -72,6 +72,17 @@ class RememberIntensities:
             complete[[i for i in range(len(names)) if i not in absent]] = data
             data = complete
         return data, [i for i, channel in enumerate(data) if not channel.any()]
+
+
+class RemembersIntensities(ChecksInput):
+    """Besides, run_case* put an IntensityMap under PROPERTY into the properties."""
+
+    def run_case_npy(self, data, seg, properties, plans_manager, configuration_manager, dataset_json):
+        self._reference = reference_of(plans_manager, dataset_json)
+        data, seg, properties = super().run_case_npy(data, seg, properties, plans_manager, configuration_manager,
+                                                     dataset_json)
+        properties[PROPERTY] = self._intensity_map
+        return data, seg, properties
 
     def _normalize(self, data, seg, configuration_manager, foreground_intensity_properties_per_channel):
         # the one moment at which raw and normalised intensities exist on the same grid
@@ -93,16 +104,18 @@ class RememberIntensities:
 
 
 class RMRConfigurationManager(ConfigurationManager):
-    """A configuration whose preprocessor remembers, in all of nnU-Net's own preprocessing, worker processes too."""
+    """A configuration whose preprocessor checks and, of a model that fuses, remembers, in all of nnU-Net's own
+    preprocessing, worker processes too."""
 
-    def __init__(self, configuration: dict, allow_missing: bool = False):
+    def __init__(self, configuration: dict, allow_missing: bool = False, fuses: bool = True):
         super().__init__(configuration)
-        self.allow_missing = allow_missing
+        self.allow_missing, self.fuses = allow_missing, fuses
 
     @property
     def preprocessor_class(self):
         base = ConfigurationManager.preprocessor_class.fget(self)
-        return type(f"Remember{base.__name__}", (RememberIntensities, base), {"allow_missing": self.allow_missing})
+        mixed_in = RemembersIntensities if self.fuses else ChecksInput
+        return type(f"{mixed_in.__name__}In{base.__name__}", (mixed_in, base), {"allow_missing": self.allow_missing})
 
 
 def preprocess_case(files: Sequence[str], previous_stage_file: str | None, output: str | None,

@@ -21,7 +21,7 @@ def let_stock_predictor_save_fused() -> None:
         def predict(self, *args, **kwargs):
             if type(self) is nnUNetPredictor:
                 self.__class__ = RMRPredictor
-                self.remember_intensities()
+                self.prepare_preprocessing()
                 return getattr(self, name)(*args, **kwargs)
             return original(self, *args, **kwargs)
 

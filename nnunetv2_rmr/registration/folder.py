@@ -11,8 +11,9 @@ import SimpleITK as sitk
 
 from nnunetv2_rmr.files.endings import case_name
 from nnunetv2_rmr.files.input_check import check_numbers, files_of_cases
+from nnunetv2_rmr.files.nifti import check_forms
 from nnunetv2_rmr.files.refused import BadCaseError
-from nnunetv2_rmr.files.volumes import Grid, on_grid, read_volume, refuse_unusable_values, write_volume
+from nnunetv2_rmr.files.volumes import GRID_TOLERANCE, Grid, on_grid, read_volume, refuse_unusable_values, write_volume
 from nnunetv2_rmr.files.workers import over_cases
 from nnunetv2_rmr.registration.rigid import register
 from nnunetv2_rmr.settings import channel_names, distinct_names
@@ -51,7 +52,9 @@ def _place_case(files: Sequence[str], target: Path, names: Sequence[str], ending
     number = names.index(reference)
     if number not in numbered or max(numbered) >= len(names):
         check_numbers(files, names, ending, f"; {reference} is needed, the others are brought to its grid")
-    fixed, lines = _read(numbered[number]), []
+    # now, as what is written below has one opinion of where it lies
+    warning = check_forms(list(numbered.values()), GRID_TOLERANCE)
+    fixed, lines = _read(numbered[number]), [f"WARNING: {warning}"] if warning else []
     for i, file in numbered.items():
         original = image = fixed if i == number else _read(file)
         if registering and i != number:

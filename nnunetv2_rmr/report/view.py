@@ -6,7 +6,9 @@ from nnunetv2_rmr.evaluation.image_folder import find_dataset_json, read_dataset
 from nnunetv2_rmr.evaluation.segmentation_metrics import label_names
 from nnunetv2_rmr.files.endings import READABLE
 from nnunetv2_rmr.files.input_check import images_in
+from nnunetv2_rmr.files.nifti import check_forms
 from nnunetv2_rmr.files.refused import BadCaseError
+from nnunetv2_rmr.files.volumes import GRID_TOLERANCE
 from nnunetv2_rmr.report.page import write_page
 from nnunetv2_rmr.report.viewer import LABEL, Study, load_study, viewer
 from nnunetv2_rmr.settings import channel_names, distinct_names
@@ -42,6 +44,8 @@ def _load(case: str, images: Path, predictions: Path | None, labels: Path | None
     found = sorted((int(m[2]), images / m[0]) for m in images_in(images, ending) if m[1] == case)
     if not found:
         raise BadCaseError(f"{images / case}_0000{ending} does not exist")
+    if warning := check_forms([file for _, file in found], GRID_TOLERANCE):
+        print(f"WARNING: case {case}: {warning}")
     shown = {names[i] if i < len(names) else f"modality {i}": file for i, file in found}
     fused_files = [(fused or predictions / "fused") / f"{case}{e}" for e in dict.fromkeys((ending, *READABLE))]
     existing = [file for file in fused_files if file.is_file()]

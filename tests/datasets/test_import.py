@@ -16,6 +16,7 @@ import pytest
 import SimpleITK as sitk
 import tiny
 from killed import killed_while_writing
+from two_places import move_qform
 
 from nnunetv2_rmr.cli.import_dataset import main
 from nnunetv2_rmr.datasets import inspect_case
@@ -354,6 +355,8 @@ BAD_INPUTS = {
     "two dimensions among 3D": (lambda c: make_case(c.parent, "C", 9, shape=(7, 8)), "the images are 2D"),
     "several values per voxel": (lambda c: sitk.WriteImage(sitk.GetImageFromArray(random_image(9, (*SHAPE, 3)), True),
                                                            str(c / "C_t1.nii.gz")), "several values per voxel"),
+    "a header that places the image twice": (lambda c: move_qform(c / "C_t1.nii.gz", 11),
+                                              "C_t1.nii.gz: by its sform it lies up to 11 mm from"),
     "other size": (lambda c: overwrite(c / "C_flair.nii.gz", random_image(9, (6, 7, 9))), "size 9 x 7 x 6"),
     "other spacing": (lambda c: overwrite(c / "C_flair.nii.gz", random_image(9), spacing=(1, 1, 2.2)), "spacing (mm)"),
     "other origin": (lambda c: overwrite(c / "C_seg.nii.gz", label_with(1, 2), origin=(-9, 5.5, 3)), "origin (mm) -9 "),

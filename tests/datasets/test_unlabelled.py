@@ -12,9 +12,10 @@ import tiny
 import torch
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from plans import DATASET_JSON
+from plans import DATASET_JSON, make_plans
 from small_networks import M, rmrnet, teach, unet
 
+from nnunetv2_rmr.datasets import unlabelled as scans
 from nnunetv2_rmr.losses.consistency import consistency, ramp
 from nnunetv2_rmr.losses.restoration import RMRLoss
 from nnunetv2_rmr.networks.fusing import unwrapped
@@ -317,6 +318,24 @@ def cases(env: dict[str, str]) -> set[str]:
 def test_a_bad_scan_is_named_and_the_others_are_preprocessed(env, preprocessed):
     assert "1 case(s) could not be used" in preprocessed and "half_0001.nii.gz (T2) missing" in preprocessed
     assert cases(env) == {"un0", "un1", "un2"}
+
+
+@pytest.mark.parametrize(("name", "told"), [("nnUNetPlans.json", "are no plans of nnU-Net"),
+                                            ("dataset.json", "is no dataset.json of nnU-Net")])
+@pytest.mark.parametrize("content", ["{}", "no json", "[1]"])
+def test_files_that_are_none_of_nnunets_are_named(tmp_path, monkeypatch, name, told, content):
+    for variable in ("nnUNet_raw", "nnUNet_preprocessed"):
+        monkeypatch.setenv(variable, str(tmp_path / variable))
+        (tmp_path / variable / "Dataset007_X").mkdir(parents=True)
+    monkeypatch.setattr(scans, "maybe_convert_to_dataset_name", lambda dataset: "Dataset007_X")
+    for c, image in enumerate(tiny.tiny_case(np.random.default_rng(0))[0][:2]):
+        tiny.write_image(image, tmp_path / "nnUNet_raw" / "Dataset007_X" / "imagesUn" / f"a_000{c}.nii.gz")
+    folder = tmp_path / "nnUNet_preprocessed" / "Dataset007_X"
+    (folder / "nnUNetPlans.json").write_text(json.dumps(make_plans().plans))
+    (folder / "dataset.json").write_text(json.dumps(DATASET_JSON))
+    (folder / name).write_text(content)
+    with pytest.raises(ValueError, match=f"{name}: {told}"):
+        scans.preprocess_unlabelled(7, "nnUNetPlans", "test", 1)
 
 
 @pytest.mark.slow

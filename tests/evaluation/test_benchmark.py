@@ -227,6 +227,8 @@ def test_a_case_that_can_not_be_read_is_named_and_the_others_are_done(done, benc
     (("--corruptions", "snow"), "--corruptions snow"),
     (("--modalities", "PET"), "--modalities PET"),
     (("-f", 3), "fold_3"),
+    (("-m", "expert label=x"), "the report calls the reference segmentations so"),
+    (("-o", "/proc/nothing"), "error: [Errno"),
 ])
 def test_what_can_not_work_is_said_at_once(benchmark, arguments, message, tmp_path):
     result = benchmark(tmp_path / "out", *arguments, check=False)

@@ -1,9 +1,11 @@
 """What the benchmark says about fused images: facts of the clean case, and restoration of what they aim at."""
 
 import json
+import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import torch
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from nnunetv2_rmr.evaluation.benchmark.fusion import CaseFusion, summarise_fusion
+from nnunetv2_rmr.evaluation.benchmark.job import Benchmark
 from nnunetv2_rmr.evaluation.benchmark.run import LabelledCases, run_case
 from nnunetv2_rmr.evaluation.benchmark.summary import tables
 from nnunetv2_rmr.evaluation.image_folder import ImageFolder
@@ -202,3 +205,33 @@ def test_records_of_an_older_version_are_not_measured(case, tmp_path):
 def test_an_unknown_degradation_does_not_pass_for_the_clean_images():
     with pytest.raises(ValueError, match="nosie"):
         apply(Condition("nosie", 3), np.ones((1, 4, 4, 4)), (1, 1, 1), "case", ["T1"], 0)
+
+
+def test_labels_that_are_none_are_told_before_anything_is_predicted(case, tmp_path, capsys):
+    for c in range(3):
+        shutil.copy(case.file("a", c), case.file("b", c))
+    tiny.write_image(np.full((4, 5, 6), 0.5, np.float32), tmp_path / "b.nii.gz")
+    said = []
+    benchmark = object.__new__(Benchmark)
+    benchmark.part, benchmark.planned, benchmark.options = ("a", "b"), [CLEAN], SimpleNamespace(out=tmp_path / "out")
+    benchmark.cases = LabelledCases(replace(case, cases=("a", "b")), tmp_path, {"core": 2, "rest": 1}, None, 2.0, 0)
+    benchmark.models = [FakeModel(lambda images: said.append(capsys.readouterr().err) or mean(images))]
+    benchmark.run(lambda n: None)
+    assert len(said) == 1 and "b can not be scored and is not predicted: " in said[0] and "no integer value" in said[0]
+
+
+def test_of_what_nobody_has_thought_of_the_traceback_is_told(case, tmp_path, capsys):
+    def forget(images):
+        raise KeyError("forgotten")
+
+    assert records(case, tmp_path, FakeModel(forget))[0]["error"] == "KeyError: 'forgotten'"
+    assert "in forget" in capsys.readouterr().err
+
+
+def test_memory_that_does_not_suffice_is_no_fault_of_the_files(case, monkeypatch):
+    def fail(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(SimpleITKIO, "read_images", fail)
+    with pytest.raises(MemoryError):
+        case.read("a")

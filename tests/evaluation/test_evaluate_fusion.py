@@ -43,6 +43,17 @@ def test_modalities_of_one_name_are_told_apart(folders):
     assert list(case["metrics"]) == ["fused", "copy of zscore (0000)", "copy of zscore (0001)"]
 
 
+def test_modalities_called_like_a_way_of_fusing_are_told_apart_from_it(folders):
+    labels, json_file = label_lesions(folders), folders[1] / "dataset.json"
+    found = []
+    for names in (("T1", "FLAIR"), ("average", "gradient")):
+        json_file.write_text(json.dumps({"channel_names": dict(enumerate(names)), "labels": {"background": 0},
+                                         "file_ending": ".nii.gz"}))
+        case = evaluate_folder(*folders, baselines=["average", "gradient"], labels_folder=labels)["metric_per_case"][0]
+        found.append([list(of.values()) for of in case["contrast"].values()])
+    assert found[0] == found[1] and len(found[0]) == 5
+
+
 def run(*arguments) -> None:
     main([str(a) for a in arguments])
 
@@ -233,6 +244,27 @@ def test_a_folder_of_masks_decides_what_counts(folders, tmp_path):
     assert "c.nii.gz does not exist" in summary["failed_cases"]["c"]
     everything = evaluate_folder(*folders, mask="none")
     assert everything["metric_per_case"][0]["n_voxels"] == math.prod(SHAPE)
+
+
+@pytest.mark.parametrize(("value", "message"), [(np.nan, "NaN"), (0.5, "no integer value")])
+def test_a_mask_that_is_no_label_map_is_a_bad_case(folders, tmp_path, value, message):
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for case in "abc":
+        mask = np.ones(SHAPE, np.float32)
+        mask[:, :3] = value if case == "b" else 0
+        tiny.write_image(mask, masks / f"{case}.nii.gz")
+    failed = evaluate_folder(*folders, mask=str(masks))["failed_cases"]
+    assert list(failed) == ["b"] and "masks/b.nii.gz" in failed["b"] and message in failed["b"]
+
+
+def test_where_nothing_can_be_written_it_is_said_before_anything_is_evaluated(folders, tmp_path, monkeypatch):
+    monkeypatch.setattr("nnunetv2_rmr.evaluation.fusion_metrics.evaluate_folder.evaluate_case", None)
+    (tmp_path / "x.csv").mkdir()
+    long = "x" * 250 + ".json"  # with what a temporary name adds, no file system takes it
+    for output, message in ((tmp_path / "x.json", r"x\.csv"), (tmp_path / long, "too long")):
+        with pytest.raises(SystemExit, match=message):
+            run("-fused", folders[0], "-i", folders[1], "-o", output)
 
 
 def test_an_empty_mask_is_a_bad_case(folders, tmp_path):

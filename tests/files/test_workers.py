@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from nnunetv2_rmr.files.workers import DIED, Beside, ahead, in_order, new_pool
+from nnunetv2_rmr.files.refused import BadCaseError
+from nnunetv2_rmr.files.workers import DIED, Beside, ahead, in_order, new_pool, over_cases
 
 
 def square(x: int) -> int:
@@ -102,6 +103,17 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path):
     while any(Path(f"/proc/{worker}").exists() for worker in workers) and time.monotonic() < until:
         time.sleep(0.1)
     assert workers and not any(Path(f"/proc/{worker}").exists() for worker in workers)
+
+
+def test_of_a_failure_that_nobody_has_thought_of_the_traceback_is_told(capsys):
+    def fail(error: Exception):
+        raise error
+
+    jobs = {"bad": (BadCaseError("b.nii.gz"),), "full": (OSError("no space"),), "bug": (KeyError("forgotten"),)}
+    results, failures = over_cases(fail, jobs, 1, "")
+    told = capsys.readouterr().err
+    assert not results and list(failures) == list(jobs) and failures["bug"] == "KeyError: 'forgotten'"
+    assert "bug: Traceback" in told and "in fail\n    raise error" in told and told.count("Traceback") == 1
 
 
 def test_what_a_job_raises_is_raised():

@@ -356,6 +356,70 @@ def test_the_first_ones_segmentation_comes_behind_the_modalities(tmp_path):
     assert torch.equal(behind[:2], alone) and len(behind) == 3 and set(behind[2].unique().tolist()) == {0, 1}
 
 
+@pytest.mark.parametrize(("spoil", "told"), [
+    (lambda labels: labels * 0.5, "no integer value"), (lambda labels: labels * 7, "not declared: 7 "),
+    (lambda labels: labels[:-1], "does not lie on the grid"), (None, "first.nii lies beside it")])
+def test_a_first_stages_segmentation_that_is_none_is_told(tmp_path, spoil, told):
+    plans, files = make_plans(), oblique_case(tmp_path)
+    configuration = RMRConfigurationManager(plans.get_configuration("test").configuration)
+    image = sitk.ReadImage(files[0])
+    labels = sitk.GetArrayFromImage(image > 0).astype(np.float32)
+    segmentation = sitk.GetImageFromArray(spoil(labels) if spoil else labels)
+    for what in ("Spacing", "Origin", "Direction"):
+        getattr(segmentation, f"Set{what}")(getattr(image, f"Get{what}")())
+    sitk.WriteImage(segmentation, tmp_path / "first.nii.gz")
+    if spoil is None:  # another program's copy, which ITK would read
+        sitk.WriteImage(segmentation, tmp_path / "first.nii")
+    found = preprocess_case(files, str(tmp_path / "first.nii.gz"), None, plans, configuration, DATASET_JSON, False)
+    assert isinstance(found, Failure) and "first.nii" in found.message and told in found.message
+
+
+def test_models_of_other_trainers_are_given_no_bad_input_either(tmp_path):
+    plans, files = make_plans(settings=None), oblique_case(tmp_path)
+    network = nnUNetTrainer.build_network_architecture(plans, plans.get_configuration("test"), 2, 2, False)
+    predictor = predictor_for(plans, network)
+    assert not predictor.fuses
+    predictor.predict_from_files([files], [str(tmp_path / "out" / "good")])
+    sitk.WriteImage(sitk.ReadImage(files[1]) * np.nan, files[1])
+    with pytest.raises(FailedCasesError, match=r"case_0001\.nii\.gz: \d+ voxels are NaN"):
+        predictor.predict_from_files([files], [str(tmp_path / "out" / "bad")])
+    assert {file.name for file in (tmp_path / "out").glob("*.nii.gz")} == {"good.nii.gz"}
+
+
+@pytest.mark.parametrize("ending", [".mha", ".nrrd", ".nii.gz"])
+def test_complex_images_are_told(tmp_path, ending):
+    file = tmp_path / f"a_0000{ending}"
+    sitk.WriteImage(sitk.GetImageFromArray(np.ones((4, 5, 6), np.complex64)), file)
+    with pytest.raises(BadCaseError, match="complex"):
+        check_files([str(file)])
+
+
+def test_so_are_complex_arrays():
+    plans = make_plans()
+    image = np.random.default_rng(0).normal(size=(2, 16, 16, 16)) + 1j
+    with pytest.raises(BadCaseError, match="complex"):
+        predictor_for(plans, network_for(plans)).predict_single_npy_array(image, {"spacing": [1.0, 1.0, 1.0]})
+
+
+def test_a_name_whose_segmentation_would_replace_anothers_is_told_before_it_is_preprocessed(tmp_path):
+    plans, files = make_plans(), oblique_case(tmp_path)
+    configuration = RMRConfigurationManager(plans.get_configuration("test").configuration)
+    found = preprocess_case(files, None, str(tmp_path / "c.nii"), plans, configuration, DATASET_JSON, False)
+    assert isinstance(found, Failure) and "c.nii" in found.message
+
+
+def test_what_nobody_has_thought_of_leaves_its_traceback_in_a_log(tmp_path, monkeypatch):
+    def fail(*_):
+        raise KeyError("forgotten")
+
+    plans, files = make_plans(), oblique_case(tmp_path)
+    predictor = predictor_for(plans, network_for(plans))
+    monkeypatch.setattr(predictor, "predict_logits_from_preprocessed_data", fail)
+    with pytest.raises(FailedCasesError, match=r"KeyError: 'forgotten'\ntracebacks: .*failed_cases\.log"):
+        predictor.predict_from_files([files], [str(tmp_path / "out" / "case")])
+    assert "in fail\n    raise KeyError" in (tmp_path / "out" / "failed_cases.log").read_text()
+
+
 def test_2d_configurations_fuse_slice_by_slice():
     plans = make_plans(patch_size=(16, 16), spacing=(1.0, 1.0))
     network, x = network_for(plans), torch.randn(2, 5, 16, 16)

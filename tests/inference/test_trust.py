@@ -250,3 +250,30 @@ def test_a_part_that_nnunet_does_not_have_is_named(tmp_path, key):
     folder = model_folder(tmp_path / "model", plans() | {key: "NotThere"}, checkpoint())
     with pytest.raises(ModelRefused, match="NotThere"):
         check_model_folder(folder)
+
+
+@pytest.mark.parametrize("content", [{"trainer_name": 3}, {"trainer_name": ["a"]}, {"trainer_name": "os"},
+                                     {"init_args": None}, {"init_args": {"configuration": ["test"]}}])
+def test_a_checkpoint_of_other_content_is_one_message(tmp_path, content):
+    folder = model_folder(tmp_path / "model", plans(), checkpoint(**content))
+    with pytest.raises(ModelRefused, match="model: can not be loaded"):
+        RMRPredictor(device=torch.device("cpu")).initialize_from_trained_model_folder(str(folder), (0,))
+
+
+@pytest.mark.parametrize(("key", "value"), [("surplus", 1), ("n_stages", "x"), ("n_stages", 99), ("strides", None)])
+def test_so_is_a_network_that_can_not_be_built(tmp_path, key, value):
+    odd = plans()
+    architecture(odd)["arch_kwargs"][key] = value
+    folder = model_folder(tmp_path / "model", odd, checkpoint())
+    with pytest.raises(ModelRefused, match="model: can not be loaded"):
+        RMRPredictor(device=torch.device("cpu")).initialize_from_trained_model_folder(str(folder), (0,))
+
+
+def test_so_are_labels_and_settings_that_are_none(tmp_path, trainer_of):
+    content = checkpoint(network_weights=trainer_of(nnUNetTrainerRMR).network.state_dict(),
+                         trainer_name="nnUNetTrainerRMR")
+    for i, (odd, labels) in enumerate(((plans() | {"rmr": [1]}, DATASET_JSON["labels"]), (plans(), "x"))):
+        folder = model_folder(tmp_path / str(i), odd, content)
+        (folder / "dataset.json").write_text(json.dumps(DATASET_JSON | {"labels": labels}))
+        with pytest.raises(ModelRefused, match=r"\d: can not be loaded"):
+            RMRPredictor(device=torch.device("cpu")).initialize_from_trained_model_folder(str(folder), (0,))

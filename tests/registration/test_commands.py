@@ -9,6 +9,7 @@ import SimpleITK as sitk
 import tiny
 from conftest import REGIONS
 from small_heads import elsewhere, head
+from two_places import move_qform
 
 from nnunetv2_rmr.cli.import_dataset import main
 from nnunetv2_rmr.registration.folder import place_cases
@@ -121,6 +122,17 @@ def test_a_modality_may_be_missing_if_that_is_allowed_but_not_the_named_one(tmp_
     for name, missing in (("T1", False), ("FLAIR", True)):
         _, failures = place_cases(str(source), tmp_path / name, MODEL, name, True, missing)
         assert "A_0001.nii.gz (FLAIR) missing" in failures["A"]
+
+
+@pytest.mark.parametrize("registering", [False, True])
+def test_a_header_that_places_its_image_twice_is_told_before_it_is_written_anew(tmp_path, registering, capsys):
+    source = write_folder(tmp_path / "in")
+    move_qform(source / "A_0000.nii.gz", 11)
+    for i in (0, 1):
+        move_qform(source / f"B_000{i}.nii.gz", 11)
+    _, failures = place_cases(str(source), tmp_path / "out", MODEL, "FLAIR", registering)
+    assert list(failures) == ["A"] and "A_0000.nii.gz: by its sform it lies up to 11 mm from" in failures["A"]
+    assert "B, WARNING: " in (told := capsys.readouterr().out) and "all files of the case agree in that" in told
 
 
 def test_with_no_good_case_there_are_reasons_and_nothing_to_predict(tmp_path):

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from killed import killed_while_writing
 from report_data import MODALITIES, write_benchmark, write_nifti
+from two_places import move_qform
 
 from nnunetv2_rmr.cli import report as report_cli
 from nnunetv2_rmr.cli import view as view_cli
@@ -367,6 +368,14 @@ def test_view_reports_a_bad_case_and_shows_the_others(own_predictions, capsys):
     assert view(own_predictions, "a", "nobody") == 1
     assert "nobody_0000.nii.gz does not exist" in capsys.readouterr().err
     assert (own_predictions / "view.html").is_file()
+
+
+def test_view_refuses_modalities_whose_headers_place_them_differently(own_predictions, capsys):
+    move_qform(own_predictions / "images" / "a_0001.nii.gz", 11)
+    assert "no case can be shown" in view(own_predictions, "a")
+    assert "a_0001.nii.gz: by its sform it lies up to 11 mm from" in capsys.readouterr().err
+    move_qform(own_predictions / "images" / "a_0000.nii.gz", 11)
+    assert view(own_predictions, "a") == 0 and "WARNING: case a: " in capsys.readouterr().out
 
 
 def test_what_a_killed_report_or_view_left_is_removed(two_models, own_predictions):

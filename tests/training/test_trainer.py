@@ -8,6 +8,7 @@ from nnunetv2_rmr import __version__
 from nnunetv2_rmr.degradations.degrade import DegradeTransform
 from nnunetv2_rmr.settings import RMRSettings
 from nnunetv2_rmr.training.nnUNetTrainerRMR import nnUNetTrainerRMR
+from nnunetv2_rmr.training.panel import save_panel
 from nnunetv2_rmr.training.reproducible import SeedNextSample
 
 
@@ -88,3 +89,11 @@ def test_the_reference_modality_is_kept_by_name_or_by_number_where_names_repeat(
 
     trainer = trainer_of(Asked, dataset_json=DATASET_JSON | {"channel_names": dict(zip("01", names))})
     assert (trainer.reference, trainer.settings.reference_modality) == (number, kept)
+
+
+def test_a_modality_called_like_a_formula_has_its_name_in_the_picture_of_the_training(trainer_of, tmp_path):
+    trainer = trainer_of(nnUNetTrainerRMR, epochs=1,
+                         dataset_json=DATASET_JSON | {"channel_names": {"0": "$x_{$", "1": "FLAIR"}})
+    clean, target = torch.randn(1, 2, 8, 8, 8), torch.ones(1, 1, 8, 8, 8)
+    save_panel(trainer, {"data": torch.cat((clean, clean), 1), "target": target}, str(tmp_path / "panel.png"))
+    assert (tmp_path / "panel.png").is_file()

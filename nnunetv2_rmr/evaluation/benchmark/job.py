@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -51,7 +52,9 @@ class Benchmark:
         if unknown := [m for m in options.modalities if m not in (ALL, *channels)]:
             raise BadCaseError(f"--modalities {' '.join(unknown)}: choose from {ALL}, {', '.join(channels)}")
         images = ImageFolder.open(options.images, models[0].folder / "dataset.json", only_read=True)
-        labels = labels_and_regions(description["labels"])
+        # "mean": tables mean all labels by it
+        labels = {"label mean" if name == "mean" else name: values
+                  for name, values in labels_and_regions(description["labels"]).items()}
         self.cases = LabelledCases(images, options.labels, labels, description["labels"].get("ignore"),
                                    options.tolerance_mm, options.seed)
         check_folders(self.cases)
@@ -71,6 +74,11 @@ class Benchmark:
 
     def run(self, tick: Callable[[int], None]) -> None:
         """Predict this part's cases. tick(n) after n predictions."""
+        for case in self.part:  # said now, not after hours; run_case records it
+            try:
+                self.cases.read_reference(case)
+            except BadCaseError as error:
+                print(f"ERROR: {case} can not be scored and is not predicted: {error}", file=sys.stderr)
         for case in self.part:
             run_case(case, self.cases, self.models, self.planned, self.options.out, tick)
 

@@ -1,6 +1,7 @@
 """The benchmark's loop: every case under every condition through every model, each prediction scored and recorded."""
 
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ from nnunetv2_rmr.evaluation.image_folder import ImageFolder
 from nnunetv2_rmr.evaluation.scan_degradations import image_difference
 from nnunetv2_rmr.evaluation.scan_degradations.conditions import CLEAN, MISSING, Condition, apply
 from nnunetv2_rmr.evaluation.segmentation_metrics import LabelOrRegion, declared_values, segmentation_scores
-from nnunetv2_rmr.files.input_check import read_label_map
+from nnunetv2_rmr.files.input_check import check_files, read_label_map
+from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.fusion.body import body_mask
 
 
@@ -41,15 +43,20 @@ class LabelledCases:
     def read(self, case: str) -> tuple[np.ndarray, dict, np.ndarray]:
         """Images (C, Z, Y, X) float32, nnU-Net's properties and the reference segmentation (Z, Y, X).
 
-        Raises whatever readers of labels raise, or ValueError naming the file.
+        Raises BadCaseError naming the file.
         """
         file = self.label_file(case)
         images, properties = self.images.read(case, beside=[str(file)], zeros=True)
-        declared = declared_values(self.labels, self.ignore_label)
-        reference = read_label_map(str(file), self.images.reader_writer(), declared)
+        reference = self.read_reference(case)
         if images.shape[1:] != reference.shape:
-            raise ValueError(f"{file}: size {reference.shape}, its images have {images.shape[1:]}")
+            raise BadCaseError(f"{file}: size {reference.shape}, its images have {images.shape[1:]}")
         return images, properties, reference
+
+    def read_reference(self, case: str) -> np.ndarray:
+        """The reference segmentation (Z, Y, X). Raises BadCaseError naming the file."""
+        file = str(self.label_file(case))
+        check_files([file])
+        return read_label_map(file, self.images.reader_writer(), declared_values(self.labels, self.ignore_label))
 
 
 def run_case(case: str, cases: LabelledCases, models: Sequence[BenchmarkModel], planned: Sequence[Condition], out: Path,
@@ -64,17 +71,26 @@ def run_case(case: str, cases: LabelledCases, models: Sequence[BenchmarkModel], 
     tester = unreadable = None
     try:
         tester = _CaseTester(case, cases)
-    except Exception as error:  # readers raise whatever they like
+    except Exception as error:
         unreadable = error
+        _tell_unknown(error)
     for condition, model in todo:
         try:
             if unreadable is not None:
                 raise unreadable
             result = tester.test(model, condition)
         except Exception as error:  # one prediction that fails must not cost the others
+            if error is not unreadable:
+                _tell_unknown(error)
             result = {"error": f"{type(error).__name__}: {str(error).strip()}"}
         records.add((model.name, condition), result)
         tick(1)
+
+
+def _tell_unknown(error: Exception) -> None:
+    """The traceback of what is not known to be the fault of files or of the disk, on standard error."""
+    if not isinstance(error, (ValueError, OSError)):
+        traceback.print_exception(error)
 
 
 @contextmanager

@@ -85,9 +85,9 @@ class Folders:
         declared = declared_values(self.regions, self.ignore_label) if self.regions else None
         try:
             fused = reader.read_images([fused_file])[0]
-            mask = reader.read_seg(mask_file)[0][0] > 0 if mask_file else None
+            mask = read_label_map(mask_file, reader) > 0 if mask_file else None
             label = read_label_map(label_file, reader, declared) if label_file else None
-        except BadCaseError:
+        except (BadCaseError, MemoryError):
             raise
         except Exception as error:  # readers raise whatever they like
             raise BadCaseError(f"can not read case {case}: {str(error).strip() or type(error).__name__}") from error
