@@ -421,9 +421,6 @@ _BY_FILE = {
     "inference/predictor.py": [
         ("a damaged model is one message", "except Exception as error:  # files", "except KeyError as error:  # files",
          ("tests/inference/test_trust.py",)),
-        ("settings are read with the model",
-         "            RMRSettings.from_plans(self.plans_manager.plans)\n        except",
-         "            pass\n        except", ("tests/inference/test_trust.py",)),
         ("prediction fuses with the data's spacing",
          "fused_image(images, modalities, self.configuration_manager.spacing, self.reference, presence, body)",
          "fused_image(images, modalities, self.configuration_manager.spacing[::-1], self.reference, presence, body)",

@@ -91,7 +91,6 @@ class RMRPredictor(ImagePredictor):
         try:
             with reading_data_only():
                 super().initialize_from_trained_model_folder(model_training_output_dir, folds, checkpoint_name)
-            RMRSettings.from_plans(self.plans_manager.plans)
         except (ModelRefused, MemoryError, torch.OutOfMemoryError, OSError):
             raise
         except Exception as error:  # files that are not as nnU-Net makes them can raise anything
