@@ -56,7 +56,7 @@ class RMRPredictor(ImagePredictor):
 
     One bad case does not stop a batch: it is reported, the others are done, then FailedCasesError is raised, with what
     would have been returned in its `results`.
-    With a model of another trainer it behaves like nnUNetPredictor.
+    With a model of another trainer it predicts as nnUNetPredictor does; bad input is refused all the same.
 
     Worker processes take seconds to start, as each imports torch: a single case is predicted without, and with 0 of
     them asked for everything happens in this process.
