@@ -12,7 +12,7 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
-from nnunetv2_rmr.files.input_check import check_array, check_files, check_numbers, images_in
+from nnunetv2_rmr.files.input_check import check_array, check_files, check_numbers, images_in, reading
 from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.inference.fused_writer import check_can_write
 from nnunetv2_rmr.settings import channel_names, distinct_names
@@ -82,13 +82,8 @@ class ImageFolder:
         check_numbers(sorted(map(str, there)), self.names, self.file_ending)
         files = self.files(case)
         check_files([*files, *beside], made_of_them)
-        try:
+        with reading(", ".join(files)):
             images, properties = self.reader_writer().read_images(files)
-        except MemoryError:
-            raise
-        except Exception as error:  # readers raise whatever they like
-            raise BadCaseError(f"can not read {', '.join(files)}: {str(error).strip() or type(error).__name__}"
-                               ) from error
         absent = [i for i, image in enumerate(images) if not image.any()] if zeros else ()
         check_array(images, self.names, files, self.file_ending, absent)
         return images.astype(np.float32, copy=False), properties

@@ -2,7 +2,8 @@
 
 import os
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import nibabel
@@ -158,11 +159,24 @@ def read_label_map(file: str, reader: BaseReaderWriter, declared: Collection[int
 
     declared: values there may be; None: any. Raises BadCaseError.
     """
-    try:
+    with reading(file):
         array = reader.read_seg(file)[0][0]
-    except MemoryError:
-        raise
-    except Exception as error:  # readers raise whatever they like
-        raise BadCaseError(f"can not read {file}: {str(error).strip() or type(error).__name__}") from error
-    volumes.refuse_undeclared(Path(file), volumes.label_counts(Path(file), array), declared)
+    return label_map(array, Path(file), declared)
+
+
+def label_map(array: np.ndarray, source: Path, declared: Collection[int] | None) -> np.ndarray:
+    """Of what was read from `source`: see `read_label_map`."""
+    volumes.refuse_undeclared(source, volumes.label_counts(source, array), declared)
     return np.rint(array).astype(np.int32)
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Whatever a reader raises within it becomes a BadCaseError; but memory that does not suffice is no fault of files.
+    """
+    try:
+        yield
+    except (BadCaseError, MemoryError):
+        raise
+    except Exception as error:
+        raise BadCaseError(f"can not read {what}: {str(error).strip() or type(error).__name__}") from error

@@ -3,6 +3,7 @@ was normalised."""
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunetv2_rmr.files.endings import case_name
-from nnunetv2_rmr.files.input_check import absent_channels, check_array, check_files, read_label_map
+from nnunetv2_rmr.files.input_check import absent_channels, check_array, check_files, label_map
 from nnunetv2_rmr.files.nifti import misnamed_output
 from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.files.workers import Failure, or_failure
@@ -37,17 +38,15 @@ class ChecksInput:
     allow_missing: bool = False
     absent: list[int]
     _files: Sequence[str] = ()
+    _first_stage: str = "the first stage's segmentation"
 
     def run_case(self, image_files, seg_file, plans_manager, configuration_manager, dataset_json):
         check_files(image_files, [seg_file] if seg_file else [])
-        if seg_file:  # of a cascade's first stage
-            labels = plans_manager.get_label_manager(dataset_json).all_labels
-            read_label_map(seg_file, plans_manager.image_reader_writer_class(), {0, *labels})
-        self._files = list(image_files)
+        self._files, self._first_stage = list(image_files), seg_file or self._first_stage
         try:
             return super().run_case(image_files, seg_file, plans_manager, configuration_manager, dataset_json)
         finally:
-            self._files = []
+            del self._files, self._first_stage
 
     def run_case_npy(self, data, seg, properties, plans_manager, configuration_manager, dataset_json):
         names = channel_names(dataset_json)
@@ -60,6 +59,9 @@ class ChecksInput:
         case = case_name(self._files[0], dataset_json["file_ending"]) if self._files else "given as an array"
         for line in misregistration.warnings(coarse, properties["spacing"]):
             print(f"WARNING: case {case}: {line}")
+        if seg is not None:  # nnU-Net takes .9999, a rounding error of 1, for no label at all
+            labels = plans_manager.get_label_manager(dataset_json).all_labels
+            seg = label_map(seg, Path(self._first_stage), {0, *labels}).astype(seg.dtype)
         return super().run_case_npy(data, seg, properties, plans_manager, configuration_manager, dataset_json)
 
     def _complete(self, data: np.ndarray, names: list[str], file_ending: str) -> tuple[np.ndarray, list[int]]:

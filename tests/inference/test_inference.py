@@ -351,9 +351,12 @@ def test_the_first_ones_segmentation_comes_behind_the_modalities(tmp_path):
     configuration = RMRConfigurationManager(plans.get_configuration("test").configuration)
     first = sitk.ReadImage(files[0]) > 0
     sitk.WriteImage(sitk.Cast(first, sitk.sitkUInt8), tmp_path / "first.nii.gz")
-    alone, behind = (preprocess_case(files, stage, None, plans, configuration, DATASET_JSON, False)["data"]
-                     for stage in (None, str(tmp_path / "first.nii.gz")))
+    # saved by a program that scales
+    sitk.WriteImage(sitk.Cast(first, sitk.sitkFloat32) * 0.9999, tmp_path / "scaled.nii.gz")
+    alone, behind, scaled = (preprocess_case(files, stage, None, plans, configuration, DATASET_JSON, False)["data"]
+                             for stage in (None, str(tmp_path / "first.nii.gz"), str(tmp_path / "scaled.nii.gz")))
     assert torch.equal(behind[:2], alone) and len(behind) == 3 and set(behind[2].unique().tolist()) == {0, 1}
+    assert torch.equal(scaled, behind)
 
 
 @pytest.mark.parametrize(("spoil", "told"), [

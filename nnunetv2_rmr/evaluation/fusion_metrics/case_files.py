@@ -7,7 +7,7 @@ import numpy as np
 
 from nnunetv2_rmr.evaluation.image_folder import ImageFolder, find_dataset_json, read_dataset_json
 from nnunetv2_rmr.evaluation.segmentation_metrics import LabelOrRegion, declared_values, labels_and_regions
-from nnunetv2_rmr.files.input_check import check_array, read_label_map
+from nnunetv2_rmr.files.input_check import check_array, read_label_map, reading
 from nnunetv2_rmr.files.refused import BadCaseError
 
 BODY, NO_MASK = "body", "none"  # instead of a folder of masks
@@ -83,14 +83,10 @@ class Folders:
         data, properties = self.images.read(case, [fused_file, *filter(None, (mask_file, label_file))])
         reader = self.images.reader_writer()
         declared = declared_values(self.regions, self.ignore_label) if self.regions else None
-        try:
+        with reading(f"case {case}"):
             fused = reader.read_images([fused_file])[0]
-            mask = read_label_map(mask_file, reader) > 0 if mask_file else None
-            label = read_label_map(label_file, reader, declared) if label_file else None
-        except (BadCaseError, MemoryError):
-            raise
-        except Exception as error:  # readers raise whatever they like
-            raise BadCaseError(f"can not read case {case}: {str(error).strip() or type(error).__name__}") from error
+        mask = read_label_map(mask_file, reader) > 0 if mask_file else None
+        label = read_label_map(label_file, reader, declared) if label_file else None
         if fused.shape != data[:1].shape:
             raise BadCaseError(f"case {case}: images of one channel and one shape are needed, found {data[:1].shape} "
                                f"and, fused, {fused.shape}")
