@@ -4,12 +4,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_rmr.files.atomic import remove_leftovers, temporary_folder
+from nnunetv2_rmr.files.dataset_json import read_dataset_json
 from nnunetv2_rmr.files.input_check import check_array, check_files, files_of_cases, images_in
 from nnunetv2_rmr.files.workers import over_cases
 from nnunetv2_rmr.settings import channel_names
@@ -64,14 +64,10 @@ def preprocess_unlabelled(dataset: int | str, plans_name: str, configuration: st
         raise ValueError(f"{plans_file}: are no plans of nnU-Net ({type(error).__name__}: {error})") from error
     if manager is None:
         raise ValueError(f"-c {configuration}: the plans {plans_name} have {', '.join(available)}")
-    try:
-        dataset_json = load_json(str(dataset_file))
-        names, ending = channel_names(dataset_json), dataset_json["file_ending"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{dataset_file}: is no dataset.json of nnU-Net (channel_names and file_ending are needed; "
-                         f"{type(error).__name__}: {error})") from error
+    dataset_json = read_dataset_json(dataset_file)
+    ending = dataset_json["file_ending"]
     cases = {os.path.basename(files[0])[:-len(f"_0000{ending}")]: files
-             for files in files_of_cases(str(raw), names, ending)}
+             for files in files_of_cases(str(raw), channel_names(dataset_json), ending)}
     folder = preprocessed_folder(name, manager.data_identifier)
     folder.mkdir(parents=True, exist_ok=True)
     remove_leftovers([folder])

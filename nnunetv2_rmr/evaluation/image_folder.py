@@ -1,8 +1,7 @@
 """A folder of images in nnU-Net's format, CASE_0000.nii.gz ..., with or without the dataset.json it belongs to."""
 
-import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
@@ -12,6 +11,7 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
+from nnunetv2_rmr.files.dataset_json import find_dataset_json, read_dataset_json
 from nnunetv2_rmr.files.input_check import check_array, check_files, check_numbers, images_in, reading
 from nnunetv2_rmr.files.refused import BadCaseError
 from nnunetv2_rmr.inference.fused_writer import check_can_write
@@ -97,26 +97,6 @@ def reader_writer_of(dataset_json: dict, example: str | None) -> type[BaseReader
         return determine_reader_writer_from_dataset_json(dataset_json, example, verbose=False)
     except RuntimeError:
         return determine_reader_writer_from_dataset_json(dataset_json, None, verbose=False)
-
-
-def find_dataset_json(folders: Iterable[Path]) -> Path | None:
-    """The first that there is in the folders."""
-    return next((file for folder in folders if (file := folder / "dataset.json").is_file()), None)
-
-
-def read_dataset_json(dataset_json: Path | None) -> dict:
-    """Its content; {} for None. Raises BadCaseError if nnU-Net would not know channels and file ending by it."""
-    if dataset_json is None:
-        return {}
-    try:
-        description = json.loads(dataset_json.read_text(encoding="utf-8"))
-        channel_names(description), description["file_ending"]
-    except OSError as error:
-        raise BadCaseError(f"{dataset_json}: can not be read ({error.strerror})") from None
-    except (ValueError, KeyError, AttributeError, TypeError):
-        raise BadCaseError(f"{dataset_json}: is no dataset.json of nnU-Net (channel_names and file_ending are needed)"
-                            ) from None
-    return description
 
 
 def _only_ending(folder: Path) -> str:

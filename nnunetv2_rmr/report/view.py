@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from nnunetv2_rmr.evaluation.image_folder import find_dataset_json, read_dataset_json
 from nnunetv2_rmr.evaluation.segmentation_metrics import label_names
+from nnunetv2_rmr.files.dataset_json import find_dataset_json, read_dataset_json
 from nnunetv2_rmr.files.endings import READABLE
 from nnunetv2_rmr.files.input_check import images_in
 from nnunetv2_rmr.files.nifti import check_forms

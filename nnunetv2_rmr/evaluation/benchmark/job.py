@@ -9,8 +9,8 @@ from pathlib import Path
 
 from nnunetv2_rmr.evaluation.benchmark.examples import choose, write_examples
 from nnunetv2_rmr.evaluation.benchmark.model import BenchmarkModel, check_comparable
-from nnunetv2_rmr.evaluation.benchmark.records import gather
-from nnunetv2_rmr.evaluation.benchmark.run import LabelledCases, run_case
+from nnunetv2_rmr.evaluation.benchmark.records import CaseRecords, gather
+from nnunetv2_rmr.evaluation.benchmark.run import LabelledCases, run_case, to_do
 from nnunetv2_rmr.evaluation.benchmark.summary import tables, write_summary
 from nnunetv2_rmr.evaluation.image_folder import ImageFolder
 from nnunetv2_rmr.evaluation.scan_degradations.conditions import ALL, KNOWN, Condition, conditions
@@ -75,10 +75,11 @@ class Benchmark:
     def run(self, tick: Callable[[int], None]) -> None:
         """Predict this part's cases. tick(n) after n predictions."""
         for case in self.part:  # said now, not after hours; run_case records it
-            try:
-                self.cases.read_reference(case)
-            except BadCaseError as error:
-                print(f"ERROR: {case} can not be scored and is not predicted: {error}", file=sys.stderr)
+            if to_do(CaseRecords(self.options.out, case), self.planned, self.models):
+                try:
+                    self.cases.check_reference(case)
+                except BadCaseError as error:
+                    print(f"ERROR: {case} can not be scored and is not predicted: {error}", file=sys.stderr)
         for case in self.part:
             run_case(case, self.cases, self.models, self.planned, self.options.out, tick)
 

@@ -54,17 +54,27 @@ class LabelledCases:
 
     def read_reference(self, case: str) -> np.ndarray:
         """The reference segmentation (Z, Y, X). Raises BadCaseError naming the file."""
-        file = str(self.label_file(case))
-        check_files([file])
-        return read_label_map(file, self.images.reader_writer(), declared_values(self.labels, self.ignore_label))
+        return read_label_map(str(self.label_file(case)), self.images.reader_writer(),
+                              declared_values(self.labels, self.ignore_label))
+
+    def check_reference(self, case: str) -> None:
+        """Raises BadCaseError if its reference segmentation can not be used, whatever its images are."""
+        check_files([str(self.label_file(case))])
+        self.read_reference(case)
+
+
+def to_do(records: CaseRecords, planned: Sequence[Condition],
+          models: Sequence[BenchmarkModel]) -> list[tuple[Condition, BenchmarkModel]]:
+    """What is not measured yet, or has failed."""
+    return [(condition, model) for condition in planned for model in models
+            if not records.done((model.name, condition))]
 
 
 def run_case(case: str, cases: LabelledCases, models: Sequence[BenchmarkModel], planned: Sequence[Condition], out: Path,
              tick: Callable[[int], None]) -> None:
     """Predict and score what out/records does not hold yet; tick(n) after n predictions. Failures are recorded."""
     records = CaseRecords(out, case)
-    todo = [(condition, model) for condition in planned for model in models
-            if not records.done((model.name, condition))]
+    todo = to_do(records, planned, models)
     tick(len(models) * len(planned) - len(todo))
     if not todo:
         return

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunetv2_rmr.evaluation.image_folder import ImageFolder, find_dataset_json, read_dataset_json
+from nnunetv2_rmr.evaluation.image_folder import ImageFolder
 from nnunetv2_rmr.evaluation.segmentation_metrics import LabelOrRegion, declared_values, labels_and_regions
+from nnunetv2_rmr.files.dataset_json import find_dataset_json, read_dataset_json
 from nnunetv2_rmr.files.input_check import check_array, read_label_map, reading
 from nnunetv2_rmr.files.refused import BadCaseError
 
