@@ -365,7 +365,7 @@ _BY_FILE = {
     ],
     "inference/preprocessing.py": [
         ("a first stage's segmentation is whole, on the grid", "[seg_file] if seg_file else []", "[]", (EXPORT,)),
-        ("it has to hold labels", "        if seg is not None:  # nnU-Net", "        if False:", (EXPORT,)),
+        ("it has to hold labels", "        if seg is not None:  # nnU-Net", "        if False:  # nnU-Net", (EXPORT,)),
         ("input of other trainers' models is checked", "(mixed_in, base),",
          "(mixed_in, base) if self.fuses else (base,),", (EXPORT,)),
         ("names that ITK cuts are told before work", "if output is not None and (problem", "if False and (problem",
